@@ -1,0 +1,197 @@
+//! The one error of the library: what kind, doing what, because of what, and what to do.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What programs decide by. Maps to an exit code and to an HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The input is wrong: a flag, a Dockerfile, a name.
+    Invalid,
+    /// What was named is not there.
+    NotFound,
+    /// It is there already, or in use.
+    Conflict,
+    /// Right input that this host or this version cannot serve.
+    Unsupported,
+    /// Permission.
+    Denied,
+    /// A resource that may come back: a registry, disk space, a lock.
+    Unavailable,
+    /// Stored bytes are not what their digest says.
+    Corrupt,
+    /// The user stopped it.
+    Cancelled,
+    /// A bug or an unexpected answer of the system.
+    Internal,
+}
+
+/// `message` says what we were doing, to what; `source` says why it failed; `hint` what the user can do.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into(), hint: None, source: None }
+    }
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, message)
+    }
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(Kind::Conflict, message)
+    }
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unsupported, message)
+    }
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unavailable, message)
+    }
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(Kind::Corrupt, message)
+    }
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, message)
+    }
+    pub fn cancelled() -> Self {
+        Self::new(Kind::Cancelled, "cancelled")
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The hint nearest to the top of the chain.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref().or_else(|| {
+            let source = self.source.as_deref()?;
+            source.downcast_ref::<Error>()?.hint_text()
+        })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+fn kind_of(error: &io::Error) -> Kind {
+    match error.kind() {
+        io::ErrorKind::NotFound => Kind::NotFound,
+        io::ErrorKind::PermissionDenied => Kind::Denied,
+        io::ErrorKind::AlreadyExists => Kind::Conflict,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Unavailable,
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Kind::Invalid,
+        // A reader or writer of ours that carries one of our own errors.
+        _ => match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(inner) => inner.kind,
+            None => Kind::Internal,
+        },
+    }
+}
+
+/// Adds what we were doing to a cause. The closure runs only on failure.
+pub trait Context<T> {
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|cause| {
+            let error = Error::new(kind_of(&cause), message());
+            let error = match kind_of(&cause) {
+                Kind::Unavailable => {
+                    error.hint("free some space: `outcrop system prune` removes what nothing uses")
+                }
+                _ => error,
+            };
+            error.because(cause)
+        })
+    }
+}
+
+impl<T> Context<T> for rustix::io::Result<T> {
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(io::Error::from).context(message)
+    }
+}
+
+impl<T> Context<T> for Result<T> {
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|cause| Error::new(cause.kind, message()).because(cause))
+    }
+}
+
+impl<T> Context<T> for serde_json::Result<T> {
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|cause| Error::new(Kind::Invalid, message()).because(cause))
+    }
+}
+
+impl<T> Context<T> for rusqlite::Result<T> {
+    fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|cause| {
+            let kind = match cause.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                    Kind::Corrupt
+                }
+                Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::DatabaseBusy) => Kind::Unavailable,
+                Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::CannotOpen) => Kind::Denied,
+                _ => Kind::Internal,
+            };
+            Error::new(kind, message()).because(cause)
+        })
+    }
+}
+
+/// Lets our errors travel through `Read` and `Write`; `Context` takes the kind out again.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::other(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kind_and_hint_survive_a_trip_through_io() {
+        let inner = Error::corrupt("layer is not what its digest says").hint("pull it again");
+        let outer = Err::<(), _>(io::Error::from(inner)).context(|| "unpacking").unwrap_err();
+        assert_eq!(outer.kind(), Kind::Corrupt);
+        assert_eq!(outer.message(), "unpacking");
+    }
+}

@@ -1,0 +1,194 @@
+//! What every verb is handed: where events go, whether to stop, how much it may use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::image::{ImageId, LayerId};
+
+/// Cheap to clone; clones share the cancel flag and the receiver of events.
+#[derive(Clone)]
+pub struct Job {
+    report: Arc<dyn Report>,
+    cancel: Cancel,
+    pub budget: Budget,
+}
+
+/// Where events go. Called from many threads; must not block for long and cannot fail.
+pub trait Report: Send + Sync {
+    fn event(&self, event: &Event);
+}
+
+/// Set once, by a signal or a caller; polled by everything that takes long.
+#[derive(Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+/// Upper bounds for one verb.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Threads that compute or copy at once.
+    pub threads: usize,
+    /// Transfers at once.
+    pub transfers: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Budget { threads, transfers: 4 }
+    }
+}
+
+impl Job {
+    pub fn new(report: Arc<dyn Report>) -> Self {
+        Job { report, cancel: Cancel::default(), budget: Budget::default() }
+    }
+    /// A job nobody watches.
+    pub fn silent() -> Self {
+        struct Silent;
+        impl Report for Silent {
+            fn event(&self, _: &Event) {}
+        }
+        Self::new(Arc::new(Silent))
+    }
+    pub fn report(&self, event: Event) {
+        self.report.event(&event);
+    }
+    pub fn warn(&self, message: impl Into<String>) {
+        self.report(Event::Warning(message.into()));
+    }
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+    /// An error of kind `Cancelled` once the user asked to stop.
+    pub fn check(&self) -> Result<()> {
+        if self.cancel.is_set() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+}
+
+impl Cancel {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+    /// The flag itself, for a signal handler.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+}
+
+/// A step's place in a build, as people count: from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepAt {
+    pub number: usize,
+    pub total: usize,
+    /// The stage's name, or its number as text; `None` when the Dockerfile has one stage.
+    pub stage: Option<String>,
+    /// The instruction as the user wrote it, on one line.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Out,
+    Err,
+}
+
+/// Everything users are told while a verb works. Closed: a renderer matches all of it.
+#[derive(Clone, Debug)]
+pub enum Event {
+    // a build
+    StepStarted {
+        step: StepAt,
+    },
+    StepCached {
+        step: StepAt,
+    },
+    /// The step executes; `id` is the working container's, 12 hex digits.
+    StepRunning {
+        step: StepAt,
+        id: String,
+    },
+    StepOutput {
+        step: StepAt,
+        stream: Stream,
+        bytes: Vec<u8>,
+    },
+    StepDone {
+        step: StepAt,
+        image: ImageId,
+        took: Duration,
+    },
+    StepFailed {
+        step: StepAt,
+        took: Duration,
+    },
+    Built {
+        image: ImageId,
+        took: Duration,
+    },
+    Tagged {
+        name: String,
+        image: ImageId,
+    },
+    // a transfer, per layer
+    Pulling {
+        name: String,
+        tag: String,
+    },
+    LayerStarted {
+        layer: LayerId,
+        total: Option<u64>,
+    },
+    LayerProgress {
+        layer: LayerId,
+        phase: Phase,
+        done: u64,
+        total: Option<u64>,
+    },
+    LayerDone {
+        layer: LayerId,
+        how: LayerOutcome,
+    },
+    Pulled {
+        name: String,
+        digest: String,
+        fresh: bool,
+    },
+    // any long work that has no layers
+    WorkStarted {
+        id: u64,
+        what: String,
+        total: Option<u64>,
+    },
+    WorkProgress {
+        id: u64,
+        done: u64,
+    },
+    WorkDone {
+        id: u64,
+    },
+    // plain sentences
+    Note(String),
+    Warning(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Waiting,
+    Downloading,
+    Verifying,
+    Extracting,
+    Uploading,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerOutcome {
+    AlreadyExists,
+    PullComplete,
+    Pushed,
+    Failed,
+}

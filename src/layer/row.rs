@@ -1,0 +1,75 @@
+//! One row for each file of a layer: all that the layer says of it.
+
+use std::collections::BTreeMap;
+
+use crate::error::Result;
+use crate::image::Digest;
+
+/// What stands at a path. Closed. Sockets are in no archive, so they are in no layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    File = 1,
+    Dir = 2,
+    Symlink = 3,
+    Char = 4,
+    Block = 5,
+    Fifo = 6,
+    /// The path is deleted from what lies below (image-spec layer.md, "Whiteouts").
+    Whiteout = 7,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Relative, without leading or trailing slash, any bytes but NUL; the root is empty. A whiteout's path is
+    /// the path it deletes, not the `.wh.` name.
+    pub path: Vec<u8>,
+    pub kind: Kind,
+    /// Permission bits with set-id and sticky, 0..=0o7777.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Bytes of a regular file, holes included; 0 for all else.
+    pub size: u64,
+    /// Of the content; regular files only.
+    pub digest: Option<Digest>,
+    /// Nanoseconds since the epoch, as the archive says; ours say whole seconds.
+    pub mtime: i64,
+    /// Major and minor; devices only.
+    pub rdev: (u32, u32),
+    /// A symbolic link's.
+    pub target: Vec<u8>,
+    /// Names of one inode share a number, unique in the layer; `None` for a file with one name in it.
+    pub link: Option<u32>,
+    /// A directory that hides all that lies below it (layer.md, "Opaque Whiteout").
+    pub opaque: bool,
+    /// A parent directory that the archive leaves out. It is no part of the layer's content; it exists on disk
+    /// because something stands in it.
+    pub implied: bool,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Takes rows as they are made, in the order of the archive; memory stays flat.
+pub trait RowSink {
+    fn row(&mut self, row: Row) -> Result<()>;
+}
+
+impl RowSink for Vec<Row> {
+    fn row(&mut self, row: Row) -> Result<()> {
+        self.push(row);
+        Ok(())
+    }
+}
+
+/// How a tree on disk writes down what an archive calls whiteouts. Closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A layer alone: 0:0 character devices and `trusted.overlay.opaque=y` (kernel overlayfs.rst).
+    Overlay,
+    /// The same in a user namespace: `user.overlay.*`.
+    OverlayUser,
+    /// A layer alone, `.wh.NAME` and `.wh..wh..opq` as in the archive.
+    Aufs,
+    /// A whole stack in one tree: what a layer deletes is gone.
+    Whole,
+}

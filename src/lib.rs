@@ -1,0 +1,30 @@
+//! outcrop, the engine: Dockerfiles become content-addressed layers; layers become images; images run.
+//!
+//! The rooms below stand in reading order, and look downward only: a room may use what stands below it,
+//! never what stands above. `tests/house.rs` checks it.
+
+pub mod engine;
+pub mod verb;
+
+pub mod build;
+pub mod dockerfile;
+pub mod context;
+pub mod plan;
+
+pub mod container;
+pub mod network;
+pub mod rootfs;
+pub mod archive;
+pub mod registry;
+pub mod store;
+pub mod transfer;
+
+pub mod snapshot;
+pub mod layer;
+pub mod runtime;
+pub mod db;
+
+pub mod job;
+pub mod image;
+pub mod sys;
+pub mod error;

@@ -1,0 +1,169 @@
+//! What a build is going to do: stages of steps, everything expanded and resolved, nothing done yet.
+//!
+//! The plan never says "Dockerfile" and does no I/O: a front end makes it, `build` carries it out. A step holds
+//! all that decides its result but the bytes of its inputs and what it stands on, so a cache key is made of a
+//! step alone. Steps refer to stages by number; a stage may use only stages with a smaller number.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::image::{Platform, RunConfig};
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In the order of the text. Stages that `target` does not need are here too; see [`Plan::needed`].
+    pub stages: Vec<Stage>,
+    pub target: StageId,
+    /// Sentences for the user, each with its place.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StageId(pub usize);
+
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// As written after `AS`.
+    pub name: Option<String>,
+    pub base: Base,
+    pub platform: Platform,
+    /// Where the stage's FROM stands, for progress: counted as the stage's first step.
+    pub at: At,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// No layers, empty config.
+    Scratch,
+    /// A reference as the user wrote it, expanded.
+    Image(String),
+    Stage(StageId),
+}
+
+/// Where an instruction stands and what it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    /// As the user named the file; `-` for standard input.
+    pub file: String,
+    /// First and last line, from 1.
+    pub lines: (usize, usize),
+    /// The instruction on one line, as the user wrote it, continuation lines joined.
+    pub text: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub at: At,
+    /// For the image's history; BuildKit's form (`RUN /bin/sh -c apt-get update`, `COPY . /app`, `CMD ["a" "b"]`).
+    pub created_by: String,
+    pub action: Action,
+    /// The image's whole run configuration once the step is done.
+    pub config: Arc<RunConfig>,
+    /// MAINTAINER's value once the step is done.
+    pub author: Option<String>,
+}
+
+/// Closed: `build` matches all of it.
+#[derive(Clone, Debug)]
+pub enum Action {
+    Run(Run),
+    Copy(Copy),
+    /// Makes the working directory where it is absent; owned by root, mode 755 (Docker).
+    Workdir {
+        path: String,
+    },
+    /// Changes the configuration alone; adds no layer.
+    Config,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// What is executed; the shell of a shell-form is in it.
+    pub args: Vec<String>,
+    /// `NAME=value`: the image's environment, then declared build arguments that it does not shadow, in order.
+    pub env: Vec<String>,
+    /// As in the image's configuration; empty means root.
+    pub user: String,
+    /// Absolute; empty means `/`.
+    pub working_dir: String,
+    pub network: Network,
+    /// Files made for this step alone outside the layer (a heredoc with a shebang): the path inside, its bytes and mode.
+    pub files: Vec<InlineFile>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    #[default]
+    Default,
+    None,
+    Host,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    pub from: CopyFrom,
+    /// As written and expanded; wildcards not yet matched. Empty only where `inline` is not.
+    pub sources: Vec<String>,
+    /// Heredoc sources: name and bytes; copied after `sources`.
+    pub inline: Vec<InlineFile>,
+    /// Absolute, the working directory applied; a trailing slash as written is kept (it means a directory).
+    pub destination: String,
+    /// `user[:group]` as written and expanded.
+    pub chown: Option<String>,
+    /// Octal permission bits.
+    pub chmod: Option<u32>,
+    /// ADD: local archives are unpacked.
+    pub unpack: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyFrom {
+    Context,
+    Stage(StageId),
+    /// An image that is no stage, as written and expanded.
+    Image(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InlineFile {
+    pub path: PathBuf,
+    pub bytes: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+impl Plan {
+    /// The stages that `target` needs, itself included, in an order in which each stands after what it uses.
+    pub fn needed(&self) -> Vec<StageId> {
+        let mut needed = vec![false; self.stages.len()];
+        let mut open = vec![self.target];
+        while let Some(stage) = open.pop() {
+            if std::mem::replace(&mut needed[stage.0], true) {
+                continue;
+            }
+            open.extend(self.stages[stage.0].uses());
+        }
+        (0..self.stages.len()).filter(|n| needed[*n]).map(StageId).collect()
+    }
+
+    /// Steps counted as people see them: one for each FROM and one for each instruction, of the needed stages.
+    pub fn step_count(&self) -> usize {
+        self.needed().iter().map(|stage| 1 + self.stages[stage.0].steps.len()).sum()
+    }
+}
+
+impl Stage {
+    /// The stages this one stands on or copies from.
+    pub fn uses(&self) -> impl Iterator<Item = StageId> + '_ {
+        let base = match self.base {
+            Base::Stage(stage) => Some(stage),
+            Base::Scratch | Base::Image(_) => None,
+        };
+        let copies = self.steps.iter().filter_map(|step| match &step.action {
+            Action::Copy(Copy { from: CopyFrom::Stage(stage), .. }) => Some(*stage),
+            _ => None,
+        });
+        base.into_iter().chain(copies)
+    }
+}

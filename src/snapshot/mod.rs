@@ -1,0 +1,3 @@
+//! Snapshots: names, parents, drafts and leases over numbered trees that a driver keeps.
+
+pub mod driver;

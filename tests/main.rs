@@ -1,0 +1,15 @@
+//! The one integration-test binary. `house::no_test_file_is_forgotten` checks that every file here is listed.
+
+mod build;
+mod cli;
+mod dockerfile;
+mod faults;
+mod house;
+mod layer;
+mod registry;
+mod run;
+mod runtime;
+mod sandbox;
+mod snapshot;
+mod store;
+mod verbs;
