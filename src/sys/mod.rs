@@ -1,1 +1,3 @@
-//! sys
+//! What only the kernel can do: the one room with `unsafe` in it.
+
+pub mod dir;
