@@ -1,1 +1,4 @@
 //! context
+
+pub mod ignore;
+pub mod wildcard;

@@ -11,9 +11,12 @@ use crate::image::{Platform, RunConfig};
 
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// In the order of the text. Stages that `target` does not need are here too; see [`Plan::needed`].
+    /// In the order of the text. Stages that `target` does not need are here too, without steps, and nothing was
+    /// looked up for them; see [`Plan::needed`].
     pub stages: Vec<Stage>,
     pub target: StageId,
+    /// SOURCE_DATE_EPOCH in seconds, where it was given: what every time in the image is set to.
+    pub epoch: Option<i64>,
     /// Sentences for the user, each with its place.
     pub warnings: Vec<String>,
 }
@@ -29,6 +32,10 @@ pub struct Stage {
     pub platform: Platform,
     /// Where the stage's FROM stands, for progress: counted as the stage's first step.
     pub at: At,
+    /// The configuration the first step starts from: the base's, with a PATH, without ONBUILD.
+    pub config: Arc<RunConfig>,
+    /// The base's author.
+    pub author: Option<String>,
     pub steps: Vec<Step>,
 }
 
@@ -69,9 +76,11 @@ pub struct Step {
 pub enum Action {
     Run(Run),
     Copy(Copy),
-    /// Makes the working directory where it is absent; owned by root, mode 755 (Docker).
+    /// Makes the working directory where it is absent; mode 755, owned by `user` (as in the image's
+    /// configuration; empty means root).
     Workdir {
         path: String,
+        user: String,
     },
     /// Changes the configuration alone; adds no layer.
     Config,
@@ -81,8 +90,10 @@ pub enum Action {
 pub struct Run {
     /// What is executed; the shell of a shell-form is in it.
     pub args: Vec<String>,
-    /// `NAME=value`: the image's environment, then declared build arguments that it does not shadow, in order.
+    /// `NAME=value`: the image's environment and the declared build arguments; of one name, what was said last.
     pub env: Vec<String>,
+    /// `NAME=value` that the process sees and nothing remembers: in neither key, history nor configuration (proxies).
+    pub hidden_env: Vec<String>,
     /// As in the image's configuration; empty means root.
     pub user: String,
     /// Absolute; empty means `/`.
