@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::Result;
 use crate::layer::Form;
+pub use crate::sys::mount::Mount;
 
 /// A tree's number; never used twice in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,15 +17,6 @@ pub enum Shape {
     Layered,
     /// One snapshot holds a whole stack: keyed by ChainId.
     Stacked,
-}
-
-/// How to bring a stack to a mount point: a value, so that it can be handed to the process that will hold it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Mount {
-    /// overlayfs. Lowers nearest first. No upper: read-only.
-    Overlay { lowers: Vec<PathBuf>, upper: Option<PathBuf>, work: Option<PathBuf>, volatile: bool },
-    /// A directory as it is.
-    Bind { source: PathBuf, read_only: bool },
 }
 
 /// Where a snapshot's changes lie, for drivers that keep them apart.
