@@ -90,7 +90,8 @@ impl Error {
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref().or_else(|| {
             let source = self.source.as_deref()?;
-            source.downcast_ref::<Error>()?.hint_text()
+            let carried = source.downcast_ref::<io::Error>().and_then(|cause| cause.get_ref());
+            carried.map_or(source.downcast_ref::<Error>(), |carried| carried.downcast_ref())?.hint_text()
         })
     }
 }
@@ -193,5 +194,6 @@ mod tests {
         let outer = Err::<(), _>(io::Error::from(inner)).context(|| "unpacking").unwrap_err();
         assert_eq!(outer.kind(), Kind::Corrupt);
         assert_eq!(outer.message(), "unpacking");
+        assert_eq!(outer.hint_text(), Some("pull it again"));
     }
 }

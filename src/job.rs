@@ -42,7 +42,11 @@ impl Default for Budget {
 
 impl Job {
     pub fn new(report: Arc<dyn Report>) -> Self {
-        Job { report, cancel: Cancel::default(), budget: Budget::default() }
+        Self::with_cancel(report, Cancel::default())
+    }
+    /// A job that somebody else may stop.
+    pub fn with_cancel(report: Arc<dyn Report>, cancel: Cancel) -> Self {
+        Job { report, cancel, budget: Budget::default() }
     }
     /// A job nobody watches.
     pub fn silent() -> Self {

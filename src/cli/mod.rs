@@ -1,1 +1,30 @@
-//! The command line.
+//! The command line: one verb per file; flags in, text out. Nothing is decided here.
+//!
+//! To add a verb: a file with an `Args` that is a [`Verb`], `mod` and a line in [`TABLE`].
+
+#![allow(dead_code, reason = "shared parts stand before the verbs that use them")]
+
+mod frame;
+
+mod version;
+
+pub(crate) use frame::{Context, Verb, main};
+
+use frame::Entry;
+
+/// In the order `--help` lists them.
+const TABLE: &[Entry] = &[
+    Entry::of::<version::Args>(), //
+];
+
+/// What stands before the verb in a management form, and what `--help` says of it.
+const GROUPS: &[(&str, &str)] = &[
+    ("builder", "Manage builds"),
+    ("cache", "Manage the build cache"),
+    ("container", "Manage containers"),
+    ("image", "Manage images"),
+    ("manifest", "Manage image manifests and indexes"),
+    ("network", "Manage networks"),
+    ("system", "Manage outcrop"),
+    ("volume", "Manage volumes"),
+];

@@ -1,0 +1,112 @@
+//! What a verb is given besides its flags.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use outcrop::job::{Cancel, Job, Report};
+
+use super::Out;
+use super::signals::Signals;
+
+/// Flags that stand before or after any verb.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Globals {
+    /// Where everything is kept
+    #[arg(long, global = true, value_name = "DIR", env = "OUTCROP_ROOT", hide_env_values = true)]
+    root: Option<PathBuf>,
+    /// Sockets, process ids and mount points; may be lost at a restart of the host
+    #[arg(long, global = true, value_name = "DIR")]
+    run_root: Option<PathBuf>,
+    /// What keeps and stacks layers; chosen by what the host has unless given
+    #[arg(long, global = true, value_name = "NAME", env = "OUTCROP_STORAGE_DRIVER", hide_env_values = true)]
+    pub(crate) storage_driver: Option<String>,
+    /// What runs containers: the embedded runtime, or an OCI runtime on PATH
+    #[arg(long, global = true, value_name = "NAME", env = "OUTCROP_RUNTIME", hide_env_values = true)]
+    pub(crate) runtime: Option<String>,
+    /// Diagnostics on standard error: error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", hide_default_value = true)]
+    log_level: tracing::level_filters::LevelFilter,
+}
+
+impl Globals {
+    /// `/var/lib/outcrop`; without root `$XDG_DATA_HOME/outcrop`. Absolute.
+    pub(crate) fn root(&self) -> PathBuf {
+        let given = self.root.clone().unwrap_or_else(|| {
+            if is_root() {
+                return "/var/lib/outcrop".into();
+            }
+            let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into()));
+            let data = directory("XDG_DATA_HOME").unwrap_or_else(|| home().join(".local/share"));
+            data.join("outcrop")
+        });
+        absolute(given)
+    }
+
+    /// `/run/outcrop`; without root `$XDG_RUNTIME_DIR/outcrop`. Absolute.
+    pub(crate) fn run_root(&self) -> PathBuf {
+        let given = self.run_root.clone().unwrap_or_else(|| {
+            if is_root() {
+                return "/run/outcrop".into();
+            }
+            let own = || std::env::temp_dir().join(format!("outcrop-{}", rustix::process::getuid().as_raw()));
+            directory("XDG_RUNTIME_DIR").map_or_else(own, |dir| dir.join("outcrop"))
+        });
+        absolute(given)
+    }
+
+    pub(super) fn start_log(&self) {
+        let colours = super::complain::colours(std::io::stderr().is_terminal());
+        let started = tracing_subscriber::fmt()
+            .with_max_level(self.log_level)
+            .with_writer(std::io::stderr)
+            .with_ansi(colours)
+            .try_init();
+        started.expect("nothing before this sets a subscriber");
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The basedir specification: a relative path in these variables counts as none.
+fn directory(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// As given where even the working directory is gone; opening it says so then.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+pub(crate) struct Context {
+    pub(crate) globals: Globals,
+    /// The form the user chose: `images` or `image ls`.
+    pub(crate) invoked: String,
+    cancel: Cancel,
+    signals: Signals,
+}
+
+impl Context {
+    pub(super) fn new(globals: Globals, invoked: String) -> Self {
+        Context { globals, invoked, cancel: Cancel::default(), signals: Signals::default() }
+    }
+
+    /// Standard output; the way for a verb to say its result.
+    pub(crate) fn out(&self) -> Out {
+        Out::new()
+    }
+
+    /// A job that SIGINT and SIGTERM stop; a second one exits at once.
+    pub(crate) fn job(&self, report: Arc<dyn Report>) -> Job {
+        self.signals.catch(&self.cancel);
+        Job::with_cancel(report, self.cancel.clone())
+    }
+
+    /// From now on signals are for somebody else, as for the process in a foreground container.
+    pub(crate) fn hand_over_signals(&self) {
+        self.signals.release();
+    }
+}
