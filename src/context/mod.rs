@@ -1,4 +1,74 @@
-//! context
+//! Where the files of COPY and ADD come from: a tree of files, what an instruction selects from it, and the copying.
+//!
+//! The flow: [`Tree::select`] walks what the sources name and gives each file its digest (from a cache where the
+//! file has not changed); [`Selection::digest`] is what a cache key is made of; [`copy::into`] does the copying.
 
+pub mod copy;
 pub mod ignore;
+mod select;
+mod stat_cache;
 pub mod wildcard;
+
+pub use select::{Item, Selection, Source};
+pub use stat_cache::StatCache;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::image::Digest;
+use ignore::Ignore;
+
+/// A tree that COPY reads: the build context, a stage, an image.
+pub struct Tree<'a> {
+    pub(crate) root: OwnedFd,
+    pub(crate) what: String,
+    pub(crate) excluded: Option<&'a Ignore>,
+    pub(crate) digests: Digests<'a>,
+}
+
+/// Where a file's digest comes from without reading it.
+pub enum Digests<'a> {
+    /// Unchanged since it was read last: by inode, size and times.
+    Stat(&'a StatCache),
+    /// The index knows the files of a layer.
+    Index(&'a (dyn Fn(&[u8]) -> Result<Option<Digest>> + Sync)),
+}
+
+impl<'a> Tree<'a> {
+    /// `what` names the tree in errors: "the build context".
+    pub fn new(root: OwnedFd, what: impl Into<String>, digests: Digests<'a>) -> Self {
+        Tree { root, what: what.into(), excluded: None, digests }
+    }
+
+    #[must_use]
+    pub fn excluding(mut self, excluded: &'a Ignore) -> Self {
+        self.excluded = Some(excluded);
+        self
+    }
+
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Owners of files in an image mean something; those in a build context do not.
+    pub(crate) fn keeps_owners(&self) -> bool {
+        matches!(self.digests, Digests::Index(_))
+    }
+}
+
+/// Opens the directory of a build context.
+pub fn open(path: &Path) -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    match opened {
+        Err(rustix::io::Errno::NOTDIR) => {
+            Err(Error::new(Kind::Invalid, format!("build context `{}` is not a directory", path.display()))
+                .hint("name the directory that holds the files to copy; the Dockerfile goes with -f"))
+        }
+        Err(rustix::io::Errno::NOENT) => {
+            Err(Error::not_found(format!("build context `{}` does not exist", path.display())))
+        }
+        other => other.context(|| format!("opening the build context `{}`", path.display())),
+    }
+}

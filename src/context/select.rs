@@ -1,0 +1,417 @@
+//! What an instruction's sources name, walked in one order, each file with its digest.
+
+use std::ffi::CString;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::{FileType, OFlags, Stat};
+
+use super::stat_cache::{Known, Xattrs};
+use super::{Digests, Tree, wildcard};
+use crate::error::{Context as _, Error, Result};
+use crate::image::{Digest, Hasher};
+use crate::job::Job;
+use crate::layer::Kind;
+use crate::sys::dir;
+
+/// What one source matched.
+#[derive(Debug)]
+pub struct Source {
+    /// Below the tree's root, cleaned; links in it are followed. Empty for the root itself.
+    pub path: Vec<u8>,
+    pub is_dir: bool,
+    /// Parents before children; the first is the source itself.
+    pub items: Vec<Item>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Below the source; empty for the source itself.
+    pub path: Vec<u8>,
+    pub kind: Kind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub size: u64,
+    pub digest: Option<Digest>,
+    /// Seconds and nanoseconds.
+    pub mtime: (i64, i64),
+    pub rdev: u64,
+    pub target: Vec<u8>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+#[derive(Debug, Default)]
+pub struct Selection {
+    pub sources: Vec<Source>,
+}
+
+impl Selection {
+    /// All that the copying takes from the tree: names below each source, kinds, modes, owners where they count,
+    /// content; never times. The name of a source counts because a file copied into a directory keeps it.
+    pub fn digest(&self, owners: bool) -> Digest {
+        let mut hasher = Hasher::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        for source in &self.sources {
+            field(b"source");
+            field(if source.is_dir { b"" } else { base_name(&source.path) });
+            for item in &source.items {
+                field(&item.path);
+                field(&[item.kind as u8]);
+                field(&item.mode.to_le_bytes());
+                if owners {
+                    field(&item.uid.to_le_bytes());
+                    field(&item.gid.to_le_bytes());
+                }
+                field(item.digest.as_ref().map_or(&[], |digest| digest.as_bytes()));
+                field(&item.rdev.to_le_bytes());
+                field(&item.target);
+                field(&(item.xattrs.len() as u64).to_le_bytes());
+                for (key, value) in &item.xattrs {
+                    field(key);
+                    field(value);
+                }
+            }
+        }
+        hasher.finish()
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = (&Source, &Item)> {
+        self.sources.iter().flat_map(|source| source.items.iter().map(move |item| (source, item)))
+    }
+}
+
+pub(super) fn base_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+pub(super) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    match (parent.is_empty(), name.is_empty()) {
+        (true, _) => name.to_vec(),
+        (_, true) => parent.to_vec(),
+        _ => [parent, b"/", name].concat(),
+    }
+}
+
+impl Tree<'_> {
+    /// Walks what `patterns` name. Errors: a source that leads out of the tree, one that is not there, patterns
+    /// that all match nothing.
+    pub fn select(&self, patterns: &[String], job: &Job) -> Result<Selection> {
+        let mut selection = Selection::default();
+        for pattern in patterns {
+            let clean = self.clean(pattern)?;
+            let paths =
+                if wildcard::is_pattern(&clean) { self.matching(&clean, pattern)? } else { vec![clean] };
+            for path in paths {
+                selection.sources.push(self.walk(path, pattern, job)?);
+            }
+        }
+        if selection.sources.is_empty() && !patterns.is_empty() {
+            return Err(Error::not_found(format!(
+                "{} holds nothing that matches `{}`",
+                self.what,
+                patterns.join("`, `")
+            )));
+        }
+        self.fill_digests(&mut selection, job)?;
+        Ok(selection)
+    }
+
+    /// Go's path.Clean of a path taken from the root; leading out of it is an error, where Docker silently stays.
+    fn clean(&self, pattern: &str) -> Result<Vec<u8>> {
+        let mut parts: Vec<&str> = Vec::new();
+        for part in pattern.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    if parts.pop().is_none() {
+                        return Err(Error::invalid(format!("`{pattern}` leads out of {}", self.what)).hint(
+                            "COPY and ADD reach only what is inside; build from a parent directory and name the Dockerfile with -f",
+                        ));
+                    }
+                }
+                part => parts.push(part),
+            }
+        }
+        Ok(parts.join("/").into_bytes())
+    }
+
+    fn matching(&self, pattern: &[u8], written: &str) -> Result<Vec<Vec<u8>>> {
+        let mut found = vec![Vec::new()];
+        for part in pattern.split(|byte| *byte == b'/') {
+            let mut next = Vec::new();
+            for parent in found {
+                if !wildcard::is_pattern(part) {
+                    next.push(join(&parent, part));
+                    continue;
+                }
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                let Ok(fd) = dir::open_in_root(self.root(), &parent, flags) else { continue };
+                for name in dir::names(fd.as_fd()).context(|| format!("reading {}", self.what))? {
+                    let matches = super::wildcard::matches(part, name.to_bytes())
+                        .context(|| format!("`{written}` is not a valid pattern"))?;
+                    if matches {
+                        next.push(join(&parent, name.to_bytes()));
+                    }
+                }
+            }
+            found = next;
+        }
+        found.retain(|path| {
+            !self.is_excluded(path, false) && dir::open_in_root(self.root(), path, OFlags::PATH).is_ok()
+        });
+        Ok(found)
+    }
+
+    fn is_excluded(&self, path: &[u8], is_dir: bool) -> bool {
+        !path.is_empty() && self.excluded.is_some_and(|rules| rules.excluded(path, is_dir))
+    }
+
+    fn walk(&self, path: Vec<u8>, written: &str, job: &Job) -> Result<Source> {
+        let say = || format!("reading `{}` in {}", String::from_utf8_lossy(&path), self.what);
+        let top = match dir::open_in_root(self.root(), &path, OFlags::PATH) {
+            Ok(top) => top,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(Error::not_found(format!("`{written}` is not in {}", self.what)));
+            }
+            Err(error) => return Err(error).context(say),
+        };
+        let stat = rustix::fs::fstat(&top).context(say)?;
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let excluded = self.is_excluded(&path, is_dir);
+        let mut items = Vec::new();
+        // Reached through the descriptor: the links on the way have been followed.
+        let known = self.known(&path, &stat, || {
+            let own = CString::new(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&top)))
+                .expect("digits have no NUL");
+            xattrs_followed(&own)
+        });
+        let known = known.context(say)?;
+        if is_dir {
+            items.push(item(Vec::new(), Kind::Dir, &stat, Vec::new(), known));
+            let fd =
+                dir::open_in_root(self.root(), &path, OFlags::RDONLY | OFlags::DIRECTORY).context(say)?;
+            self.walk_dir(fd.as_fd(), &path, b"", &mut items, job)?;
+            if excluded && items.len() == 1 {
+                return Err(self.ignored(written));
+            }
+        } else {
+            if excluded {
+                return Err(self.ignored(written));
+            }
+            let kind = kind_of(&stat).ok_or_else(|| {
+                Error::invalid(format!("`{written}` in {} is a socket; sockets cannot be copied", self.what))
+            })?;
+            items.push(item(Vec::new(), kind, &stat, Vec::new(), known));
+        }
+        Ok(Source { path, is_dir, items })
+    }
+
+    fn ignored(&self, written: &str) -> Error {
+        Error::not_found(format!("`{written}` is excluded from {} by .dockerignore", self.what))
+            .hint("take the pattern out of .dockerignore, or add one with `!` after it")
+    }
+
+    fn walk_dir(
+        &self,
+        fd: BorrowedFd<'_>,
+        source: &[u8],
+        below: &[u8],
+        items: &mut Vec<Item>,
+        job: &Job,
+    ) -> Result<()> {
+        job.check()?;
+        let say = |name: &[u8]| {
+            let path = join(&join(source, below), name);
+            format!("reading `{}` in {}", String::from_utf8_lossy(&path), self.what)
+        };
+        for name in dir::names(fd).context(|| say(b""))? {
+            let path = join(below, name.to_bytes());
+            let whole = join(source, &path);
+            let stat = match dir::lstat(fd, &name) {
+                Ok(stat) => stat,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).context(|| say(name.to_bytes())),
+            };
+            let Some(kind) = kind_of(&stat) else { continue };
+            let excluded = self.is_excluded(&whole, kind == Kind::Dir);
+            if excluded
+                && (kind != Kind::Dir || self.excluded.is_some_and(|rules| rules.may_skip_dir(&whole)))
+            {
+                continue;
+            }
+            let target = match kind {
+                Kind::Symlink => dir::read_link(fd, &name).context(|| say(name.to_bytes()))?,
+                _ => Vec::new(),
+            };
+            let known =
+                self.known(&whole, &stat, || dir::xattrs(fd, &name)).context(|| say(name.to_bytes()))?;
+            let at = items.len();
+            items.push(item(path.clone(), kind, &stat, target, known));
+            if kind == Kind::Dir {
+                let sub = dir::open_dir(fd, &name).context(|| say(name.to_bytes()))?;
+                self.walk_dir(sub.as_fd(), source, &path, items, job)?;
+                // An excluded directory is there only for what is included beneath it.
+                if excluded && items.len() == at + 1 {
+                    items.truncate(at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Attributes, and the digest where it is known without reading.
+    fn known(
+        &self,
+        path: &[u8],
+        stat: &Stat,
+        read: impl FnOnce() -> io::Result<Xattrs>,
+    ) -> io::Result<Known> {
+        if let Digests::Stat(cache) = &self.digests
+            && let Some(known) = cache.get(path, stat)
+        {
+            return Ok(known);
+        }
+        let mut xattrs = read()?;
+        xattrs.retain(|(key, _)| travels(key));
+        let known = Known { digest: None, xattrs };
+        if let Digests::Stat(cache) = &self.digests
+            && FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+        {
+            cache.put(path, stat, known.clone());
+        }
+        Ok(known)
+    }
+
+    /// Gives every regular file its digest; what no cache knows is read, on all threads.
+    fn fill_digests(&self, selection: &mut Selection, job: &Job) -> Result<()> {
+        struct Work<'w> {
+            path: Vec<u8>,
+            item: std::sync::Mutex<&'w mut Item>,
+        }
+        let mut open = Vec::new();
+        for source in &mut selection.sources {
+            for item in
+                source.items.iter_mut().filter(|item| item.kind == Kind::File && item.digest.is_none())
+            {
+                let path = join(&source.path, &item.path);
+                open.push(Work { path, item: std::sync::Mutex::new(item) });
+            }
+        }
+        let next = AtomicUsize::new(0);
+        let failed = std::sync::Mutex::new(None);
+        let work = || {
+            let mut buffer = vec![0u8; 256 * 1024];
+            while let Some(work) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let done = job.check().and_then(|()| {
+                    let mut item = work.item.lock().expect("no holder panics");
+                    self.digest_of(&work.path, &mut item, &mut buffer)
+                });
+                if let Err(error) = done {
+                    failed.lock().expect("no holder panics").get_or_insert(error);
+                    next.store(open.len(), Ordering::Relaxed);
+                }
+            }
+        };
+        let threads = job.budget.threads.min(open.len() / 64 + 1);
+        if threads < 2 {
+            work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(work);
+                }
+            });
+        }
+        failed.into_inner().expect("no holder panics").map_or(Ok(()), Err)
+    }
+
+    fn digest_of(&self, path: &[u8], item: &mut Item, buffer: &mut [u8]) -> Result<()> {
+        let say = || format!("reading `{}` in {}", String::from_utf8_lossy(path), self.what);
+        match &self.digests {
+            Digests::Index(look_up) => {
+                if let Some(digest) = look_up(path)? {
+                    item.digest = Some(digest);
+                    return Ok(());
+                }
+            }
+            Digests::Stat(_) => {}
+        }
+        let fd = dir::open_in_root(self.root(), path, OFlags::RDONLY | OFlags::NONBLOCK).context(say)?;
+        let before = rustix::fs::fstat(&fd).context(say)?;
+        let mut file = std::fs::File::from(fd);
+        let mut hasher = Hasher::new();
+        let mut size = 0u64;
+        loop {
+            let count = file.read(buffer).context(say)?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+            size += count as u64;
+        }
+        item.size = size;
+        item.digest = Some(hasher.finish());
+        if let Digests::Stat(cache) = &self.digests {
+            cache.put(path, &before, Known { digest: item.digest, xattrs: item.xattrs.clone() });
+        }
+        Ok(())
+    }
+}
+
+fn item(path: Vec<u8>, kind: Kind, stat: &Stat, target: Vec<u8>, known: Known) -> Item {
+    Item {
+        path,
+        kind,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        size: if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
+        digest: known.digest,
+        mtime: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        rdev: if matches!(kind, Kind::Char | Kind::Block) { stat.st_rdev } else { 0 },
+        target,
+        xattrs: known.xattrs,
+    }
+}
+
+/// Sockets are in no archive.
+fn kind_of(stat: &Stat) -> Option<Kind> {
+    Some(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        FileType::CharacterDevice => Kind::Char,
+        FileType::BlockDevice => Kind::Block,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket | FileType::Unknown => return None,
+    })
+}
+
+/// Attributes that belong to the file and not to the machine it lies on.
+fn travels(key: &[u8]) -> bool {
+    key == b"security.capability" || key.starts_with(b"user.") && !key.starts_with(b"user.overlay.")
+}
+
+fn xattrs_followed(path: &std::ffi::CStr) -> io::Result<Xattrs> {
+    use rustix::io::Errno;
+    let mut list = vec![0u8; 64 * 1024];
+    let size = match rustix::fs::listxattr(path, &mut list[..]) {
+        Ok(size) => size,
+        Err(Errno::NOTSUP) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    for key in list[..size].split(|byte| *byte == 0).filter(|key| !key.is_empty()) {
+        let mut value = vec![0u8; 64 * 1024 + 1];
+        let size = rustix::fs::getxattr(path, key, &mut value[..])?;
+        value.truncate(size);
+        found.push((key.to_vec(), value));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
