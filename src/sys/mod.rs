@@ -2,3 +2,4 @@
 
 pub mod dir;
 pub mod mount;
+mod overlay;
