@@ -1,0 +1,31 @@
+# `make demo` shows outcrop at work; `make test` is all that CI runs. Both install what they need and say so.
+SHELL := /bin/bash
+.PHONY: demo test check bench build tools-demo tools-test tools-bench
+
+build:
+	cargo build --release
+
+demo: tools-demo build
+	demo/run
+
+# Formatting, lints, unit tests, and the integration tests: real kernel, real tools, loopback only.
+test: tools-test check
+	cargo test --locked
+
+check:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+bench: tools-bench build
+	bench/run
+
+tools-demo:
+	@tools/need cargo:- cc:gcc mmdebstrap:mmdebstrap
+
+tools-test:
+	@tools/need cargo:- cc:gcc make:make mmdebstrap:mmdebstrap busybox:busybox-static sqlite3:sqlite3 skopeo:skopeo \
+	  umoci:umoci crun:crun runc:runc docker-registry:docker-registry zstd:zstd xz:xz-utils bsdtar:libarchive-tools \
+	  python3:python3 setcap:libcap2-bin setfattr:attr mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
+
+tools-bench:
+	@tools/need cargo:- cc:gcc hyperfine:hyperfine mmdebstrap:mmdebstrap busybox:busybox-static

@@ -1,0 +1,169 @@
+//! Cache keys as printable structs: all that a step's result depends on, and nothing else.
+//!
+//! A key is kept as its JSON next to its digest, so that two keys can be compared field by field. What never
+//! enters: times, proxy variables, the stage's name, places in the Dockerfile, labels and the like for a RUN.
+
+use serde::Serialize;
+
+use crate::image::{CacheKey, ContentId, Digest, RunConfig};
+use crate::plan;
+
+/// Raised when a step of the same key may give another result than it used to.
+const VERSION: u32 = 1;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Key<'k> {
+    version: u32,
+    platform: String,
+    /// What the step stands on: content, bottom first. Times are not in it.
+    parent: &'k [ContentId],
+    #[serde(flatten)]
+    step: Step<'k>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step<'k> {
+    Run(Run<'k>),
+    Copy(Copy<'k>),
+    Workdir {
+        path: &'k str,
+    },
+    /// Metadata steps: their result is the configuration itself.
+    Config {
+        created_by: &'k str,
+        author: Option<&'k str>,
+        config: &'k RunConfig,
+    },
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Run<'k> {
+    args: &'k [String],
+    env: &'k [String],
+    user: &'k str,
+    working_dir: &'k str,
+    network: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    files: Vec<File>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Copy<'k> {
+    /// The digest of what is copied: names, kinds, modes, bytes; owners where they are kept. `None` where all
+    /// sources are inline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Digest>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    files: Vec<File>,
+    destination: &'k str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chown: Option<&'k str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chmod: Option<u32>,
+    unpack: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct File {
+    path: String,
+    mode: u32,
+    digest: Digest,
+}
+
+fn files(files: &[plan::InlineFile]) -> Vec<File> {
+    let file = |file: &plan::InlineFile| File {
+        path: file.path.to_string_lossy().into_owned(),
+        mode: file.mode,
+        digest: Digest::of(&file.bytes),
+    };
+    files.iter().map(file).collect()
+}
+
+impl<'k> Step<'k> {
+    pub fn run(run: &'k plan::Run) -> Self {
+        let network = match run.network {
+            plan::Network::Default => "default",
+            plan::Network::None => "none",
+            plan::Network::Host => "host",
+        };
+        Step::Run(Run {
+            args: &run.args,
+            env: &run.env,
+            user: &run.user,
+            working_dir: &run.working_dir,
+            network,
+            files: files(&run.files),
+        })
+    }
+
+    pub fn copy(copy: &'k plan::Copy, content: Option<Digest>) -> Self {
+        Step::Copy(Copy {
+            content,
+            files: files(&copy.inline),
+            destination: &copy.destination,
+            chown: copy.chown.as_deref(),
+            chmod: copy.chmod,
+            unpack: copy.unpack,
+        })
+    }
+}
+
+impl<'k> Key<'k> {
+    pub fn new(platform: &crate::image::Platform, parent: &'k [ContentId], step: Step<'k>) -> Self {
+        Key { version: VERSION, platform: platform.to_string(), parent, step }
+    }
+
+    /// The key, and the text it is the digest of.
+    pub fn digest(&self) -> (CacheKey, String) {
+        let text = serde_json::to_string(self).expect("keys are plain data");
+        (CacheKey(Digest::of(text.as_bytes())), text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Platform;
+
+    fn run() -> plan::Run {
+        plan::Run {
+            args: vec!["/bin/sh".into(), "-c".into(), "true".into()],
+            env: vec!["PATH=/bin".into()],
+            user: String::new(),
+            working_dir: "/".into(),
+            network: plan::Network::Default,
+            files: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_input_of_a_run_changes_its_key() {
+        let platform = Platform::host();
+        let parent = [ContentId(Digest::of(b"base"))];
+        let key = |run: &plan::Run, parent: &[ContentId]| Key::new(&platform, parent, Step::run(run)).digest().0;
+        let base = key(&run(), &parent);
+        assert_eq!(base, key(&run(), &parent));
+        assert_ne!(base, key(&run(), &[]));
+        let file = plan::InlineFile { path: "/x".into(), bytes: b"1".to_vec(), mode: 0o755 };
+        let edits: [fn(&mut plan::Run); 6] = [
+            |run| run.args[2] = "false".into(),
+            |run| run.env.push("A=1".into()),
+            |run| run.user = "1".into(),
+            |run| run.working_dir = "/tmp".into(),
+            |run| run.network = plan::Network::None,
+            |run| run.args.push(String::new()),
+        ];
+        for edit in edits {
+            let mut other = run();
+            edit(&mut other);
+            assert_ne!(base, key(&other, &parent), "{other:?}");
+        }
+        let mut with_file = run();
+        with_file.files.push(file);
+        assert_ne!(base, key(&with_file, &parent));
+        let one = key(&with_file, &parent);
+        with_file.files[0].bytes = b"2".to_vec();
+        assert_ne!(one, key(&with_file, &parent));
+    }
+}
