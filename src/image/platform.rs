@@ -5,13 +5,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::json::nullable;
 use crate::error::{Error, Result};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Platform {
     pub architecture: String,
     pub os: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub variant: String,
 }
 
@@ -28,6 +29,31 @@ impl Platform {
         };
         Platform { architecture: architecture.into(), os: "linux".into(), variant: String::new() }
     }
+
+    /// One spelling per platform: Go's names, and `v1`, `v7`, `v8` written as nothing where they are the default
+    /// (`arm` becomes `arm/v7` instead, as its variants have a number in every list).
+    #[must_use]
+    pub fn normal(&self) -> Self {
+        let architecture = match self.architecture.to_ascii_lowercase().as_str() {
+            "x86_64" | "x86-64" => "amd64".to_owned(),
+            "aarch64" => "arm64".to_owned(),
+            "i386" | "i486" | "i586" | "i686" | "x86" => "386".to_owned(),
+            "armhf" => "arm".to_owned(),
+            "armel" => {
+                return Platform { architecture: "arm".into(), os: self.os.clone(), variant: "v6".into() };
+            }
+            other => other.to_owned(),
+        };
+        let variant = self.variant.to_ascii_lowercase();
+        let variant = match (architecture.as_str(), variant.as_str()) {
+            ("amd64", "v1") => String::new(),
+            ("arm64", "8" | "v8" | "v8.0") => String::new(),
+            ("arm", "") => "v7".to_owned(),
+            ("arm", "5" | "6" | "7" | "8") => format!("v{variant}"),
+            _ => variant,
+        };
+        Platform { architecture, os: self.os.to_ascii_lowercase(), variant }
+    }
 }
 
 impl FromStr for Platform {
@@ -39,7 +65,9 @@ impl FromStr for Platform {
         };
         let parts: Vec<&str> = text.split('/').collect();
         if parts.iter().any(|part| {
-            part.is_empty() || !part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            part.is_empty()
+                || part.starts_with('.')
+                || !part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         }) {
             return Err(bad());
         }
@@ -70,5 +98,51 @@ impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
         if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_read_as_people_write_them() {
+        for (text, expected) in [
+            ("linux/amd64", "linux/amd64"),
+            ("linux/x86_64", "linux/amd64"),
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("arm64", "linux/arm64"),
+            ("windows/amd64", "windows/amd64"),
+        ] {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), expected, "{text}");
+        }
+        for bad in ["", "/", "linux/", "/amd64", "linux/arm/v7/x", "li nux/amd64", "linux/../x"] {
+            assert!(bad.parse::<Platform>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_normal_form_has_one_spelling() {
+        for (text, expected) in [
+            ("linux/amd64/v1", "linux/amd64"),
+            ("linux/amd64/v2", "linux/amd64/v2"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/arm64/v9", "linux/arm64/v9"),
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/arm/6", "linux/arm/v6"),
+            ("linux/armhf", "linux/arm/v7"),
+            ("linux/armel", "linux/arm/v6"),
+            ("Linux/i686", "linux/386"),
+        ] {
+            assert_eq!(text.parse::<Platform>().unwrap().normal().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_null_variant_is_none() {
+        let parsed: Platform =
+            serde_json::from_str(r#"{"architecture":"amd64","os":"linux","variant":null}"#).unwrap();
+        assert_eq!(parsed, "linux/amd64".parse().unwrap());
     }
 }
