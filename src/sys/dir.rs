@@ -82,20 +82,16 @@ pub fn proc_path(dir: BorrowedFd<'_>, name: &CStr) -> CString {
 pub fn xattrs(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     use rustix::io::Errno;
     let path = proc_path(dir, name);
-    let mut list: Vec<u8> = Vec::new();
+    let mut list = vec![0u8; 512];
     loop {
-        let size = match rustix::fs::llistxattr(&path, &mut [0u8; 0][..]) {
-            Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
-            Ok(size) => size,
-            Err(error) => return Err(error.into()),
-        };
-        list.resize(size, 0);
         match rustix::fs::llistxattr(&path, &mut list[..]) {
             Ok(size) => {
                 list.truncate(size);
                 break;
             }
-            Err(Errno::RANGE) => {}
+            Err(Errno::NOTSUP) => return Ok(Vec::new()),
+            // No list is longer (xattr(7), XATTR_LIST_MAX).
+            Err(Errno::RANGE) => list.resize(64 * 1024 + 1, 0),
             Err(error) => return Err(error.into()),
         }
     }
