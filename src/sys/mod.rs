@@ -3,3 +3,4 @@
 pub mod dir;
 pub mod mount;
 mod overlay;
+pub mod tree;
