@@ -1,14 +1,61 @@
 //! Storage drivers: what keeps numbered trees and stacks them. One file each; `TABLE` lists them.
+//!
+//! # The model
+//!
+//! A *snapshot* is a tree of files with a number. It is made empty on top of sealed *parents*, written to, sealed, and then
+//! never changes until it is removed. `Layered` drivers keep in it one layer alone, and stack when they mount; `Stacked`
+//! ones keep the whole of what is seen, and make it out of the one parent. A driver knows no names, no images, no leases
+//! and no database: `Snapshots` does, and tells it what to do once, from one process at a time for each number.
+//!
+//! # The life of a snapshot
+//!
+//! ```text
+//! create ──> [ mount ──> written through the mount ──> release ]* ──> seal ──> below others, or in a view ──> remove
+//!        └─> [ written straight into tree(), in its form       ]* ──┘
+//! ```
+//!
+//! `create` fails when the number exists. Everything else may be done again: `release`, `seal`, `sync` and `remove` of what
+//! is released, sealed, synced or gone already is `Ok`, because whoever died in between is finished by somebody else.
+//! What `create` leaves when it fails or is killed, `remove` takes away. After `seal` only `view`, `tree`, `delta`, `sync`
+//! and `remove` are asked for; nobody writes. Parents outlive their children's use, but may be removed while a Stacked child
+//! stands. `remove` may meet a mount that still lives in some namespace: it must not fail for it, and must not follow it.
+//! Nothing but `sync` promises durability.
+//!
+//! # An example
+//!
+//! A build on an image of two layers, 1 below 2. `Layered`: `create(7, [2, 1])`, `mount(7, [2, 1])` says which overlay to
+//! mount, the step writes, `delta(7)` is where its changes lie, `seal(7)`, `view([7, 2, 1])` shows the new image.
+//! `Stacked`: 1 holds the lower layer and 2 both; `create(7, [2])` copies 2, `mount(7, [2])` is its directory, `delta(7)` is
+//! nothing (compare `tree(7)` with `tree(2)`), `seal(7)`, `view([7])`.
+//!
+//! # A new driver
+//!
+//! One file with an `ENTRY`, two lines here (`mod btrfs;`, `&btrfs::ENTRY,`), one line in `tests/snapshot.rs`, which runs the
+//! behaviour suite. What has no place in the file system yet (a device, a dataset) is for `mount` to activate and for
+//! `release` to undo.
 
-use std::path::PathBuf;
+mod folder;
+mod overlay2;
+mod vfs;
 
-use crate::error::Result;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Result};
 use crate::layer::Form;
 pub use crate::sys::mount::Mount;
+
+/// In order of preference.
+pub const TABLE: &[&Entry] = &[&overlay2::ENTRY, &vfs::ENTRY];
 
 /// A tree's number; never used twice in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotId(pub u64);
+
+impl std::fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// What a snapshot is keyed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,18 +73,17 @@ pub struct Delta {
     pub form: Form,
 }
 
-/// Keeps trees by number. Knows nothing of names, images or leases.
-///
-/// Life of a snapshot: `create` (empty change on its parents) -> `mount`ed and changed, or written through
-/// `tree` -> `seal` -> stands below others -> `remove`. All but `create` are idempotent: being done already is
-/// `Ok`. `parents` are nearest first, all sealed; a Stacked driver is given one at most.
+/// Keeps trees by number; the contract is this module's text.
 pub trait Driver: Send + Sync {
     fn name(&self) -> &'static str;
     fn shape(&self) -> Shape;
+    /// No changes yet on its parents: nearest first, all sealed; a Stacked driver is given one at most. The root directory has
+    /// owner, mode and xattrs of the nearest parent's; without parents 0:0 and 755.
     fn create(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<()>;
-    /// How to mount it, writable while it is not sealed.
+    /// How to mount it for writing, with the parents it was made on. At most one mount of it lives at a time.
     fn mount(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<Mount>;
-    /// How to mount a stack of sealed snapshots for reading; nearest first, at least one.
+    /// How to mount a stack of sealed snapshots for reading: nearest first, a Stacked driver's is one; of none, an empty
+    /// directory.
     fn view(&self, stack: &[SnapshotId]) -> Result<Mount>;
     /// The directory with the snapshot's own tree (Layered: the layer alone; Stacked: the whole), in the form it has.
     fn tree(&self, id: SnapshotId) -> Result<(PathBuf, Form)>;
@@ -46,12 +92,80 @@ pub trait Driver: Send + Sync {
         Ok(())
     }
     fn remove(&self, id: SnapshotId) -> Result<()>;
-    /// Read-only from now on; not yet durable.
+    /// Nothing is written to it from now on; not yet durable.
     fn seal(&self, _id: SnapshotId) -> Result<()> {
         Ok(())
     }
-    /// All that was written into these is on disk when it returns: one syncfs for each filesystem concerned.
+    /// All that was written into these is on disk when it returns: one syncfs for each filesystem concerned. An
+    /// error of the disk since the driver was opened is an error here.
     fn sync(&self, ids: &[SnapshotId]) -> Result<()>;
     /// Where the changes of this snapshot lie; `None` where only a comparison with the parent tells.
     fn delta(&self, id: SnapshotId) -> Option<Delta>;
+    /// All numbers that have something on disk, whole or not, in no order: what a check compares with the rows.
+    fn list(&self) -> Result<Vec<SnapshotId>>;
+}
+
+/// A line of the table.
+pub struct Entry {
+    pub name: &'static str,
+    /// Tries it on this root, leaves nothing there, and says what it found to be good; an error says why not.
+    pub probe: fn(root: &Path) -> Result<String>,
+    /// Makes its directories where they are missing.
+    pub open: fn(root: &Path) -> Result<Box<dyn Driver>>,
+}
+
+/// The driver of a new store, and why it is this one.
+pub struct Selected {
+    pub driver: Box<dyn Driver>,
+    /// A phrase for `info`: what the probe found, or that it was asked for.
+    pub reason: String,
+    /// Those that stand before it in the table, each with a reason.
+    pub refused: Vec<(&'static str, String)>,
+}
+
+/// The wanted driver, which must be usable; else the first of the table that is. `root` exists.
+pub fn select(root: &Path, wanted: Option<&str>) -> Result<Selected> {
+    if let Some(name) = wanted {
+        let entry = entry(name)?;
+        let found = (entry.probe)(root).map_err(|cause| {
+            Error::new(cause.kind(), format!("the storage driver `{name}` cannot work at {}", root.display()))
+                .hint("leave the driver out: the first that works here is taken")
+                .because(cause)
+        })?;
+        let driver = (entry.open)(root)?;
+        return Ok(Selected { driver, reason: format!("asked for; {found}"), refused: Vec::new() });
+    }
+    let mut refused = Vec::new();
+    for entry in TABLE {
+        match (entry.probe)(root) {
+            Ok(reason) => return Ok(Selected { driver: (entry.open)(root)?, reason, refused }),
+            Err(error) => refused.push((entry.name, whole(&error))),
+        }
+    }
+    let reasons: Vec<String> = refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+    Err(Error::unsupported(format!("no storage driver works at {}: {}", root.display(), reasons.join("; "))))
+}
+
+/// The driver that a store was made with, not probed again.
+pub fn open(root: &Path, name: &str) -> Result<Box<dyn Driver>> {
+    (entry(name)?.open)(root).context(|| format!("opening the storage driver `{name}`"))
+}
+
+fn entry(name: &str) -> Result<&'static Entry> {
+    TABLE.iter().copied().find(|entry| entry.name == name).ok_or_else(|| {
+        let names: Vec<&str> = TABLE.iter().map(|entry| entry.name).collect();
+        Error::invalid(format!("unknown storage driver `{name}`"))
+            .hint(format!("there are: {}", names.join(", ")))
+    })
+}
+
+/// An error and its causes on one line.
+fn whole(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -1,0 +1,112 @@
+//! What drivers have in common that keep each snapshot in a directory named by its number.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::SnapshotId;
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+/// `<root>/<name>/<number>`, and `<root>/trash` on the same filesystem.
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Open since before anything is written, so that syncfs(2) reports what could not be.
+    dir: OwnedFd,
+    trash: OwnedFd,
+    /// What names of this folder begin with in the trash.
+    prefix: &'static str,
+}
+
+impl Folder {
+    pub(super) fn open(root: &Path, name: &str, prefix: &'static str) -> Result<Self> {
+        let (path, trash) = (root.join(name), root.join("trash"));
+        for dir in [&path, &trash] {
+            fs::create_dir_all(dir).context(|| format!("creating {}", dir.display()))?;
+        }
+        Ok(Folder { dir: open_dir(&path)?, trash: open_dir(&trash)?, path, prefix })
+    }
+
+    pub(super) fn path(&self, id: SnapshotId) -> PathBuf {
+        self.path.join(id.to_string())
+    }
+
+    pub(super) fn create(&self, id: SnapshotId) -> Result<()> {
+        make_dir(&self.path(id), 0o700).map_err(|cause| match cause.kind() {
+            crate::error::Kind::Conflict => Error::conflict(format!("snapshot {id} exists already")),
+            _ => cause,
+        })
+    }
+
+    /// Out of the way in one step, then deleted. Both may have been begun by somebody who died.
+    pub(super) fn remove(&self, id: SnapshotId) -> Result<()> {
+        let doing = || format!("removing snapshot {id} of {}", self.path.display());
+        let name = CString::new(id.to_string()).expect("digits have no NUL");
+        let discarded = CString::new(format!("{}-{id}", self.prefix)).expect("neither has a driver's name");
+        loop {
+            match rustix::fs::renameat(&self.dir, &name, &self.trash, &discarded) {
+                Ok(()) | Err(Errno::NOENT) => break,
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                    sys::tree::remove(self.trash.as_fd(), &discarded).context(doing)?;
+                }
+                Err(errno) => return Err(errno).context(doing),
+            }
+        }
+        sys::tree::remove(self.trash.as_fd(), &discarded).context(doing)
+    }
+
+    pub(super) fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.dir).context(|| format!("writing {} to disk", self.path.display()))
+    }
+
+    pub(super) fn list(&self) -> Result<Vec<SnapshotId>> {
+        let names =
+            sys::dir::names(self.dir.as_fd()).context(|| format!("listing {}", self.path.display()))?;
+        Ok(names.iter().filter_map(|name| name.to_str().ok()?.parse().ok().map(SnapshotId)).collect())
+    }
+}
+
+/// An own directory below `root` that is removed after `work`, for a probe.
+pub(super) fn in_scratch<T>(root: &Path, driver: &str, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let name = format!("probe-{driver}-{}-{:?}", std::process::id(), std::thread::current().id());
+    let path = root.join(&name);
+    make_dir(&path, 0o700)?;
+    let result = work(&path);
+    let name = CString::new(name).expect("there is no NUL in it");
+    let removed =
+        sys::tree::remove(open_dir(root)?.as_fd(), &name).context(|| format!("removing {}", path.display()));
+    result.and_then(|value| removed.map(|()| value))
+}
+
+pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("opening {}", path.display()))
+}
+
+/// A new directory with exactly this mode, whatever the umask.
+pub(super) fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    rustix::fs::mkdir(path, Mode::RWXU).context(|| format!("creating {}", path.display()))?;
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode))
+        .context(|| format!("setting the mode of {}", path.display()))
+}
+
+/// The name of the filesystem that `path` stands on, as people call it.
+pub(super) fn filesystem_of(path: &Path) -> Result<String> {
+    let magic = rustix::fs::statfs(path).context(|| format!("examining {}", path.display()))?.f_type;
+    Ok(match magic {
+        0xef53 => "ext4".into(),
+        0x5846_5342 => "xfs".into(),
+        0x9123_683e => "btrfs".into(),
+        0x0102_1994 => "tmpfs".into(),
+        0x2fc1_2fc1 => "zfs".into(),
+        0x794c_7630 => "overlayfs".into(),
+        0x6969 => "nfs".into(),
+        0x6573_5546 => "fuse".into(),
+        0xf2f5_2010 => "f2fs".into(),
+        other => format!("filesystem {other:#x}"),
+    })
+}

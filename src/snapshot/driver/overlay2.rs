@@ -1,0 +1,159 @@
+//! `overlay2`: the kernel's overlayfs. A snapshot is one layer: `<root>/overlay2/<n>/diff`, and `work` until it is sealed.
+//!
+//! A layer is mounted so that its upper directory is the diff (see `sys::overlay`), and stored as overlayfs writes it:
+//! 0:0 character devices delete, `trusted.overlay.opaque` hides. A mark on the root of a layer hides nothing, so
+//! `Snapshots` ends the list of parents there.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+
+use super::folder::{Folder, filesystem_of, in_scratch, make_dir, open_dir};
+use super::{Delta, Driver, Entry, Mount, Shape, SnapshotId};
+use crate::error::{Context, Error, Result};
+use crate::layer::Form;
+use crate::sys;
+
+pub(super) const ENTRY: Entry =
+    Entry { name: "overlay2", probe, open: |root| Ok(Box::new(Overlay2::open(root)?) as Box<dyn Driver>) };
+
+struct Overlay2 {
+    folder: Folder,
+    /// An empty directory: the kernel wants two lowers where there is no upper, and one where there is.
+    empty: PathBuf,
+}
+
+impl Overlay2 {
+    fn open(root: &Path) -> Result<Self> {
+        let folder = Folder::open(root, "overlay2", "overlay2")?;
+        let empty = root.join("overlay2/empty");
+        std::fs::create_dir_all(&empty).context(|| format!("creating {}", empty.display()))?;
+        Ok(Overlay2 { folder, empty })
+    }
+    fn diff(&self, id: SnapshotId) -> PathBuf {
+        self.folder.path(id).join("diff")
+    }
+    fn work(&self, id: SnapshotId) -> PathBuf {
+        self.folder.path(id).join("work")
+    }
+    fn diffs(&self, ids: &[SnapshotId]) -> Vec<PathBuf> {
+        ids.iter().map(|id| self.diff(*id)).collect()
+    }
+}
+
+impl Driver for Overlay2 {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+    fn shape(&self) -> Shape {
+        Shape::Layered
+    }
+
+    fn create(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<()> {
+        self.folder.create(id)?;
+        make_dir(&self.work(id), 0o700)?;
+        make_dir(&self.diff(id), 0o755)?;
+        let Some(parent) = parents.first() else {
+            return Ok(());
+        };
+        // The merged root shows the upper root's attributes.
+        let doing = || format!("giving the root of snapshot {id} the attributes of {parent}'s");
+        let (from, to) = (open_dir(&self.diff(*parent))?, open_dir(&self.diff(id))?);
+        let stat = rustix::fs::fstat(&from).context(doing)?;
+        sys::tree::own_attributes(from.as_fd(), c".", to.as_fd(), c".", &stat).context(doing)
+    }
+
+    fn mount(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<Mount> {
+        let mut lowers = self.diffs(parents);
+        if lowers.is_empty() {
+            lowers.push(self.empty.clone());
+        }
+        let (upper, work) = (Some(self.diff(id)), Some(self.work(id)));
+        Ok(Mount::Overlay { lowers, upper, work, volatile: false })
+    }
+
+    fn view(&self, stack: &[SnapshotId]) -> Result<Mount> {
+        let mut lowers = self.diffs(stack);
+        match lowers.len() {
+            0 => return Ok(Mount::Bind { source: self.empty.clone(), read_only: true }),
+            // Not a bind mount: that would show the whiteouts of the one layer as devices.
+            1 => lowers.push(self.empty.clone()),
+            _ => {}
+        }
+        Ok(Mount::Overlay { lowers, upper: None, work: None, volatile: false })
+    }
+
+    fn tree(&self, id: SnapshotId) -> Result<(PathBuf, Form)> {
+        Ok((self.diff(id), Form::Overlay))
+    }
+
+    fn remove(&self, id: SnapshotId) -> Result<()> {
+        self.folder.remove(id)
+    }
+
+    /// Without its work directory it can be no upper any more.
+    fn seal(&self, id: SnapshotId) -> Result<()> {
+        let dir = open_dir(&self.folder.path(id))?;
+        sys::tree::remove(dir.as_fd(), c"work").context(|| format!("sealing snapshot {id}"))
+    }
+
+    fn sync(&self, _ids: &[SnapshotId]) -> Result<()> {
+        self.folder.sync()
+    }
+
+    fn delta(&self, id: SnapshotId) -> Option<Delta> {
+        Some(Delta { dir: self.diff(id), form: Form::Overlay })
+    }
+
+    fn list(&self) -> Result<Vec<SnapshotId>> {
+        self.folder.list()
+    }
+}
+
+/// Mounts a layer on another with an upper, deletes a file, replaces a directory, and looks at what the upper holds:
+/// a mount that succeeds proves little (overlayfs.rst; in a user namespace, or on a filesystem without whiteouts, changes
+/// fail later).
+fn probe(root: &Path) -> Result<String> {
+    let filesystem = filesystem_of(root)?;
+    in_scratch(root, ENTRY.name, |scratch| try_in(scratch, &filesystem))?;
+    Ok(format!("kernel overlayfs on {filesystem}"))
+}
+
+fn try_in(scratch: &Path, filesystem: &str) -> Result<()> {
+    let [near, far, upper, work] = ["near", "far", "upper", "work"].map(|name| scratch.join(name));
+    for dir in [&near, &far, &upper, &work, &far.join("replaced")] {
+        make_dir(dir, 0o755)?;
+    }
+    std::fs::write(near.join("deleted"), "").context(|| format!("writing on {filesystem}"))?;
+    let stack = Mount::Overlay {
+        lowers: vec![near, far],
+        upper: Some(upper.clone()),
+        work: Some(work),
+        volatile: false,
+    };
+    let root = sys::mount::detached(&stack)
+        .context(|| format!("overlayfs cannot be mounted with its upper directory on {filesystem}"))?;
+    change(&root).context(|| format!("overlayfs on {filesystem} cannot delete what lies below"))?;
+    let upper = open_dir(&upper)?;
+    let unlike = |what: &str| Error::unsupported(format!("overlayfs on {filesystem} does not {what}"));
+    let deleted = sys::dir::lstat(upper.as_fd(), c"deleted").context(|| "looking for a whiteout")?;
+    if FileType::from_raw_mode(deleted.st_mode) != FileType::CharacterDevice || deleted.st_rdev != 0 {
+        return Err(unlike("write whiteouts"));
+    }
+    let marks = sys::dir::xattrs(upper.as_fd(), c"replaced").context(|| "looking for an opaque mark")?;
+    if !marks.contains(&(b"trusted.overlay.opaque".to_vec(), b"y".to_vec())) {
+        return Err(unlike("mark replaced directories with a trusted xattr"));
+    }
+    Ok(())
+}
+
+fn change(root: &OwnedFd) -> rustix::io::Result<()> {
+    const REPLACED: &CStr = c"replaced";
+    rustix::fs::unlinkat(root, c"deleted", AtFlags::empty())?;
+    rustix::fs::unlinkat(root, REPLACED, AtFlags::REMOVEDIR)?;
+    rustix::fs::mkdirat(root, REPLACED, Mode::RWXU)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    rustix::fs::openat(root, c"replaced/new", flags, Mode::RUSR).map(drop)
+}

@@ -1,0 +1,86 @@
+//! `vfs`: a copy of the parent for every snapshot, `<root>/vfs/dir/<n>`. Works on every filesystem and kernel, and shares
+//! nothing but the blocks that the filesystem can share (reflink).
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use super::folder::{Folder, filesystem_of, in_scratch, make_dir, open_dir};
+use super::{Delta, Driver, Entry, Mount, Shape, SnapshotId};
+use crate::error::{Context, Result};
+use crate::layer::Form;
+use crate::sys;
+
+pub(super) const ENTRY: Entry =
+    Entry { name: "vfs", probe, open: |root| Ok(Box::new(Vfs::open(root)?) as Box<dyn Driver>) };
+
+struct Vfs {
+    folder: Folder,
+    /// The view of no layer.
+    empty: PathBuf,
+}
+
+impl Vfs {
+    fn open(root: &Path) -> Result<Self> {
+        let folder = Folder::open(root, "vfs/dir", "vfs")?;
+        let empty = root.join("vfs/empty");
+        std::fs::create_dir_all(&empty).context(|| format!("creating {}", empty.display()))?;
+        Ok(Vfs { folder, empty })
+    }
+}
+
+impl Driver for Vfs {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+    fn shape(&self) -> Shape {
+        Shape::Stacked
+    }
+
+    fn create(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<()> {
+        debug_assert!(parents.len() <= 1, "a Stacked driver has one parent");
+        self.folder.create(id)?;
+        let Some(parent) = parents.first() else {
+            let path = self.folder.path(id);
+            return rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o755))
+                .context(|| format!("setting the mode of {}", path.display()));
+        };
+        let (from, to) = (open_dir(&self.folder.path(*parent))?, open_dir(&self.folder.path(id))?);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        sys::tree::copy(from.as_fd(), to.as_fd(), threads)
+            .context(|| format!("copying snapshot {parent} to {id}"))
+    }
+
+    fn mount(&self, id: SnapshotId, _parents: &[SnapshotId]) -> Result<Mount> {
+        Ok(Mount::Bind { source: self.folder.path(id), read_only: false })
+    }
+
+    fn view(&self, stack: &[SnapshotId]) -> Result<Mount> {
+        let source = stack.first().map_or_else(|| self.empty.clone(), |id| self.folder.path(*id));
+        Ok(Mount::Bind { source, read_only: true })
+    }
+
+    fn tree(&self, id: SnapshotId) -> Result<(PathBuf, Form)> {
+        Ok((self.folder.path(id), Form::Whole))
+    }
+
+    fn remove(&self, id: SnapshotId) -> Result<()> {
+        self.folder.remove(id)
+    }
+
+    fn sync(&self, _ids: &[SnapshotId]) -> Result<()> {
+        self.folder.sync()
+    }
+
+    fn delta(&self, _id: SnapshotId) -> Option<Delta> {
+        None
+    }
+
+    fn list(&self) -> Result<Vec<SnapshotId>> {
+        self.folder.list()
+    }
+}
+
+fn probe(root: &Path) -> Result<String> {
+    in_scratch(root, ENTRY.name, |scratch| make_dir(&scratch.join("probe"), 0o755))?;
+    Ok(format!("copies on {}", filesystem_of(root)?))
+}
