@@ -8,10 +8,11 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use outcrop::error::Kind;
 use outcrop::snapshot::driver::{self, Driver, Mount, Shape, SnapshotId};
-use outcrop::sys::mount::detached;
+use outcrop::sys::mount::{Attributes, detached};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 
 use crate::sandbox::Sandbox;
@@ -19,7 +20,10 @@ use crate::sandbox::Sandbox;
 /// A driver on a root of its own.
 struct Bench {
     sandbox: Sandbox,
+    root: PathBuf,
     driver: Box<dyn Driver>,
+    /// What the root is on, if it is a filesystem of its own, mounted where nobody sees it.
+    _disk: Option<OwnedFd>,
     next: Cell<u64>,
 }
 
@@ -56,7 +60,18 @@ impl Bench {
         let sandbox = Sandbox::new();
         fs::create_dir(sandbox.root()).unwrap();
         let driver = driver::select(&sandbox.root(), Some(name)).unwrap().driver;
-        Bench { sandbox, driver, next: Cell::new(1) }
+        Bench { root: sandbox.root(), sandbox, driver, _disk: None, next: Cell::new(1) }
+    }
+    /// The same on a new filesystem of this kind.
+    fn on_filesystem(name: &str, kind: &str) -> Self {
+        let sandbox = Sandbox::new();
+        let disk = match kind {
+            "tmpfs" => outcrop::sys::mount::tmpfs(Some(256 << 20), 0o755, Attributes::NONE).unwrap(),
+            _ => new_disk(&sandbox, kind),
+        };
+        let root = PathBuf::from(format!("/proc/self/fd/{}/.", disk.as_raw_fd()));
+        let driver = driver::select(&root, Some(name)).unwrap().driver;
+        Bench { root, sandbox, driver, _disk: Some(disk), next: Cell::new(1) }
     }
     fn number(&self) -> SnapshotId {
         SnapshotId(self.next.replace(self.next.get() + 1))
@@ -86,9 +101,29 @@ impl Bench {
     fn view(&self, stack: &[SnapshotId]) -> Seen {
         self.open(&self.driver.view(stack).unwrap())
     }
-    fn root(&self) -> PathBuf {
-        self.sandbox.root()
-    }
+}
+
+/// A disk in a file; the loop device goes with the mount.
+fn new_disk(sandbox: &Sandbox, kind: &str) -> OwnedFd {
+    let image = sandbox.dir().join("disk");
+    fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
+    let run = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
+    let device = run(Command::new("losetup").args(["-f", "--show"]).arg(&image));
+    let mounted = || -> rustix::io::Result<OwnedFd> {
+        use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+        let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(&context, "source", device.as_str())?;
+        rustix::mount::fsconfig_create(&context)?;
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    };
+    let disk = mounted();
+    run(Command::new("losetup").arg("-d").arg(&device));
+    disk.unwrap()
 }
 
 fn what_is_written_is_seen_from_then_on(bench: &Bench) {
@@ -114,17 +149,17 @@ fn the_driver_itself_serves(bench: &Bench) {
     let mounted = bench.open(&bench.driver.mount(id, &below).unwrap());
     fs::write(mounted.at("above"), "").unwrap();
     let kind = rustix::fs::fstatfs(&mounted.0).unwrap().f_type;
-    let own = rustix::fs::statfs(bench.root()).unwrap().f_type;
+    let own = rustix::fs::statfs(&bench.root).unwrap().f_type;
     match bench.driver.name() {
         "overlay2" => {
             assert_eq!(kind, 0x794c_7630);
-            assert_eq!(names(&bench.root().join("overlay2/2/diff")), ["above"]);
-            assert_eq!(names(&bench.root().join("overlay2/1/diff")), ["below"]);
+            assert_eq!(names(&bench.root.join("overlay2/2/diff")), ["above"]);
+            assert_eq!(names(&bench.root.join("overlay2/1/diff")), ["below"]);
         }
         "vfs" => {
             assert_eq!(kind, own);
-            assert_eq!(names(&bench.root().join("vfs/dir/2")), ["above", "below"]);
-            assert_eq!(names(&bench.root().join("vfs/dir/1")), ["below"]);
+            assert_eq!(names(&bench.root.join("vfs/dir/2")), ["above", "below"]);
+            assert_eq!(names(&bench.root.join("vfs/dir/1")), ["below"]);
         }
         other => panic!("say here how {other} looks from outside"),
     }
@@ -473,7 +508,7 @@ fn what_even_root_may_not_delete_is_removed(bench: &Bench) {
 
 fn nothing_is_left(bench: &Bench) {
     assert_eq!(bench.driver.list().unwrap(), []);
-    assert_eq!(names(&bench.root().join("trash")), [""; 0]);
+    assert_eq!(names(&bench.root.join("trash")), [""; 0]);
 }
 
 fn a_snapshot_is_removed_while_it_is_mounted(bench: &Bench) {
@@ -487,26 +522,6 @@ fn a_snapshot_is_removed_while_it_is_mounted(bench: &Bench) {
     }
     nothing_is_left(bench);
     drop((mounted, open));
-    nothing_is_left(bench);
-}
-
-fn what_is_mounted_inside_stops_a_removal_and_stays_whole(bench: &Bench) {
-    let id = bench.create(&[]);
-    let (tree, _) = bench.driver.tree(id).unwrap();
-    fs::create_dir(tree.join("mounted")).unwrap();
-    let precious = bench.sandbox.dir().join("precious");
-    fs::create_dir(&precious).unwrap();
-    fs::write(precious.join("file"), "").unwrap();
-    rustix::mount::mount_bind(&precious, tree.join("mounted")).unwrap();
-    let refused = bench.driver.remove(id);
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    for line in mountinfo.lines().filter(|line| line.contains(bench.sandbox.dir().to_str().unwrap())) {
-        let at = line.split(' ').nth(4).unwrap();
-        rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH).unwrap();
-    }
-    assert!(refused.is_err());
-    assert_eq!(names(&precious), ["file"]);
-    bench.driver.remove(id).unwrap();
     nothing_is_left(bench);
 }
 
@@ -540,13 +555,13 @@ fn the_rest_of_a_killed_process_is_removed(bench: &Bench) {
     let mounted = bench.open(&bench.driver.mount(id, &below).unwrap());
     fs::write(mounted.at("above"), "").unwrap();
     drop(mounted);
-    let again = driver::open(&bench.root(), bench.driver.name()).unwrap();
+    let again = driver::open(&bench.root, bench.driver.name()).unwrap();
     assert_eq!(again.list().unwrap().len(), 2);
     again.remove(id).unwrap();
     // A removal that was killed after its first step.
     let home = again.tree(below[0]).unwrap().0;
     let home = if again.shape() == Shape::Layered { home.parent().unwrap() } else { &home };
-    fs::rename(home, bench.root().join(format!("trash/{}-{}", again.name(), below[0]))).unwrap();
+    fs::rename(home, bench.root.join(format!("trash/{}-{}", again.name(), below[0]))).unwrap();
     again.remove(below[0]).unwrap();
     nothing_is_left(bench);
 }
@@ -632,6 +647,17 @@ macro_rules! suite {
                     )*
                 }
             };
+            ($dollar name:ident on $dollar kind:ident) => {
+                mod $dollar kind {
+                    $(
+                        #[test]
+                        fn $test() {
+                            let (name, kind) = (stringify!($dollar name), stringify!($dollar kind));
+                            super::super::$test(&super::super::Bench::on_filesystem(name, kind));
+                        }
+                    )*
+                }
+            };
         }
     };
 }
@@ -658,7 +684,6 @@ suite! { $
     trees_of_many_levels_are_removed
     what_even_root_may_not_delete_is_removed
     a_snapshot_is_removed_while_it_is_mounted
-    what_is_mounted_inside_stops_a_removal_and_stays_whole
     everything_but_create_may_be_done_again
     a_parent_may_go_before_its_child_is_removed
     the_rest_of_a_killed_process_is_removed
@@ -671,6 +696,35 @@ suite! { $
 
 driver!(overlay2);
 driver!(vfs);
+
+mod overlay2_on {
+    driver!(overlay2 on xfs);
+    driver!(overlay2 on btrfs);
+    driver!(overlay2 on tmpfs);
+}
+mod vfs_on {
+    driver!(vfs on xfs);
+    driver!(vfs on btrfs);
+    driver!(vfs on tmpfs);
+}
+
+/// Where the filesystem can, a copy takes no room.
+#[test]
+fn vfs_shares_blocks_by_reflink() {
+    for kind in ["xfs", "btrfs"] {
+        let bench = Bench::on_filesystem("vfs", kind);
+        let below = bench.base(|root| fs::write(root.at("big"), vec![7; 64 << 20]).unwrap());
+        let used = || {
+            bench.driver.sync(&[]).unwrap();
+            let stat = rustix::fs::statvfs(&bench.root).unwrap();
+            (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+        };
+        let before = used();
+        let child = bench.on(&below, |_| {});
+        assert!(used() < before + (8 << 20), "{kind}: {before} -> {}", used());
+        assert_eq!(fs::read(bench.view(&child).at("big")).unwrap(), vec![7; 64 << 20]);
+    }
+}
 
 #[test]
 fn every_driver_of_the_table_runs_the_suite() {
@@ -714,4 +768,26 @@ fn an_unknown_driver_is_refused_with_the_names_of_all() {
     let Err(error) = driver::select(sandbox.dir(), Some("overlay3")) else { panic!("it is there") };
     assert_eq!(error.kind(), Kind::Invalid);
     assert_eq!(error.hint_text(), Some("there are: overlay2, vfs"));
+}
+
+#[test]
+fn what_is_mounted_inside_stops_a_removal_and_stays_whole() {
+    let bench = &Bench::new("vfs");
+    let id = bench.create(&[]);
+    let (tree, _) = bench.driver.tree(id).unwrap();
+    fs::create_dir(tree.join("mounted")).unwrap();
+    let precious = bench.sandbox.dir().join("precious");
+    fs::create_dir(&precious).unwrap();
+    fs::write(precious.join("file"), "").unwrap();
+    rustix::mount::mount_bind(&precious, tree.join("mounted")).unwrap();
+    let refused = bench.driver.remove(id);
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for line in mountinfo.lines().filter(|line| line.contains(bench.sandbox.dir().to_str().unwrap())) {
+        let at = line.split(' ').nth(4).unwrap();
+        rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    assert!(refused.is_err());
+    assert_eq!(names(&precious), ["file"]);
+    bench.driver.remove(id).unwrap();
+    nothing_is_left(bench);
 }
