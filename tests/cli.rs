@@ -46,3 +46,19 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
     assert_eq!(output.status.code(), Some(128 + 13));
 }
+
+#[test]
+fn a_format_is_a_go_template_or_json() {
+    let sandbox = Sandbox::new();
+    let version = env!("CARGO_PKG_VERSION");
+    let go = sandbox
+        .outcrop(&["version", "--format", "{{.Server.Version}}{{/* x */}} {{.Client.Os | upper}}"])
+        .ok();
+    assert_eq!(go.line(), format!("{version} LINUX"));
+    assert_eq!(sandbox.outcrop(&["version", "-f=json"]).ok().json()["Client"]["Version"], version);
+    let wrong = sandbox.outcrop(&["version", "--format", "{{.Srver}}"]).fails(1);
+    assert_eq!(
+        wrong.stderr(),
+        "error: the template is wrong at 1:3: there is no field `Srver`; there are Client, Server\n  {{.Srver}}\n    ^\n"
+    );
+}

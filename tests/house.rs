@@ -106,7 +106,6 @@ fn every_verb_has_help_with_an_example() {
         let below = commands_in(&help);
         if below.is_empty() {
             verbs += 1;
-            let name = path.join(" ");
             let example =
                 help.split_once("\nExample").is_some_and(|(_, below)| below.contains("\n  outcrop "));
             assert!(example, "`outcrop {} --help` shows no example:\n{help}", path.join(" "));

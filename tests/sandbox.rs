@@ -373,7 +373,7 @@ fn a_sandbox_leaves_no_directory() {
     let sandbox = Sandbox::new();
     let dir = sandbox.dir().to_owned();
     fs::create_dir_all(dir.join("root/a/b")).unwrap();
-    fs::set_permissions(dir.join("root/a"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.join("root/a"), Permissions::from_mode(0o000)).unwrap();
     drop(sandbox);
     assert!(!dir.exists());
 }

@@ -129,7 +129,7 @@ fn template() -> String {
     }
     let used = |group: &str| {
         let below = |name: &&str| name.split_once(' ').is_some_and(|(first, _)| first == group);
-        TABLE.iter().any(|entry| entry.names.iter().any(|name| below(&name)))
+        TABLE.iter().any(|entry| entry.names.iter().any(below))
     };
     let groups: Vec<_> = GROUPS.iter().filter(|(group, _)| used(group)).collect();
     if !groups.is_empty() {
