@@ -1,5 +1,22 @@
 //! A layer as a set of changes, as rows, and as a tar.
+//!
+//! [`pack`] makes the archive of what changed; [`apply`] writes an archive's changes into a directory; [`scan`]
+//! reads one without writing; [`replay`] makes an archive again, bit for bit, from its recipe and the files.
 
+pub mod compress;
+
+mod apply;
+mod content;
+mod pack;
+mod recipe;
 mod row;
+mod scan;
+mod verify;
 
+pub use apply::{Applied, apply};
+pub use content::content_id;
+pub use pack::{Changes, PackOptions, Packed, pack};
+pub use recipe::{Replayed, replay};
 pub use row::{Form, Kind, Row, RowSink};
+pub use scan::{Scanned, scan};
+pub use verify::{Difference, Extras, Finding, Findings, verify};

@@ -43,21 +43,59 @@ pub struct Row {
     pub link: Option<u32>,
     /// A directory that hides all that lies below it (layer.md, "Opaque Whiteout").
     pub opaque: bool,
-    /// A parent directory that the archive leaves out. It is no part of the layer's content; it exists on disk
-    /// because something stands in it.
+    /// A parent directory that the archive leaves out, or the file below that a hard link names. It is no part of
+    /// the layer's content; it exists on disk because something stands in it or is linked to it.
     pub implied: bool,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// Takes rows as they are made, in the order of the archive; memory stays flat.
+///
+/// The row of a path may come again (a duplicate entry; the first name of a hard link, once the second is met):
+/// the last one counts. So a table keyed by path takes all of them with insert-or-replace.
 pub trait RowSink {
     fn row(&mut self, row: Row) -> Result<()>;
+    /// A row whose path may have one already.
+    fn replace(&mut self, row: Row) -> Result<()> {
+        self.row(row)
+    }
+    /// The rows of `path` and of all that lies below it were made before and are void: the archive goes on to put
+    /// something else there.
+    fn forget(&mut self, path: &[u8]) -> Result<()>;
 }
 
 impl RowSink for Vec<Row> {
     fn row(&mut self, row: Row) -> Result<()> {
         self.push(row);
         Ok(())
+    }
+    fn replace(&mut self, row: Row) -> Result<()> {
+        match self.iter().rposition(|old| old.path == row.path) {
+            Some(at) => self[at] = row,
+            None => self.push(row),
+        }
+        Ok(())
+    }
+    fn forget(&mut self, path: &[u8]) -> Result<()> {
+        self.retain(|row| !is_at_or_below(&row.path, path));
+        Ok(())
+    }
+}
+
+/// For whoever wants the tree and not its rows.
+impl RowSink for () {
+    fn row(&mut self, _: Row) -> Result<()> {
+        Ok(())
+    }
+    fn forget(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
+    match path.strip_prefix(top) {
+        Some(rest) => top.is_empty() || rest.is_empty() || rest[0] == b'/',
+        None => false,
     }
 }
 

@@ -1,0 +1,33 @@
+//! zstd (RFC 8878), frames in a row included.
+
+use std::io::{self, Read, Write};
+
+use super::{Blocks, Compression, Encoder};
+use crate::error::{Context, Result};
+
+pub(super) struct Zstd;
+
+impl Compression for Zstd {
+    fn name(&self) -> &'static str {
+        "zstd"
+    }
+    /// A frame, or a skippable frame (RFC 8878, 3.1.2), which zstd:chunked puts first at times.
+    fn matches(&self, head: &[u8]) -> bool {
+        head.starts_with(b"\x28\xb5\x2f\xfd")
+            || matches!(head, [first, 0x2a, 0x4d, 0x18, ..] if first >> 4 == 5)
+    }
+    fn decoder<'a>(&self, input: Box<dyn Read + Send + 'a>) -> Result<Box<dyn Read + Send + 'a>> {
+        Ok(Box::new(zstd::Decoder::new(input).context(|| "opening a zstd stream")?))
+    }
+    /// Level 3, the tools' own default.
+    fn encoder<'a>(&self, output: Box<dyn Write + Send + 'a>) -> Result<Box<dyn Encoder + 'a>> {
+        let encoder = zstd::Encoder::new(output, 3).context(|| "opening a zstd stream")?;
+        Ok(Box::new(Blocks::new(encoder)))
+    }
+}
+
+impl<W: Write + Send> Encoder for Blocks<zstd::Encoder<'_, W>> {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        (*self).into_inner()?.finish()?.flush()
+    }
+}
