@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::image::{ImageId, LayerId};
@@ -68,6 +68,18 @@ impl Job {
     /// An error of kind `Cancelled` once the user asked to stop.
     pub fn check(&self) -> Result<()> {
         if self.cancel.is_set() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+    /// Sleeps; wakes with an error of kind `Cancelled` within 50 ms of the user asking to stop.
+    pub fn pause(&self, how_long: Duration) -> Result<()> {
+        let end = Instant::now() + how_long;
+        loop {
+            self.check()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
     }
 }
 

@@ -1,1 +1,297 @@
-//! registry
+//! Registries, from the client's side (distribution-spec 1.1): pulling.
+//!
+//! HTTPS always, but for registries of this machine (localhost, 127.0.0.0/8, ::1), where HTTPS is tried first and plain
+//! HTTP after, as Docker does. Nothing is asked in advance: the first refusal says what authorization it takes.
+
+mod auth;
+mod blob;
+mod patience;
+mod problem;
+mod route;
+mod web;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use ureq::http::Uri;
+use ureq::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+
+use self::auth::{Challenge, Grant, TokenAnswer, token_url};
+use self::blob::BlobReader;
+use self::problem::{Problem, refusal};
+use self::route::{host_of, is_loopback, same_origin};
+use self::web::{Answer, Ask, Web};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::image::{Descriptor, Digest, MAX_MANIFEST, MediaType, Reference};
+use crate::job::Job;
+use crate::transfer::Source;
+
+pub use auth::Credentials;
+pub use patience::Patience;
+pub use route::Proxies;
+pub use web::Timeouts;
+
+/// Bytes of an error's or a token's JSON that are read.
+const MAX_ANSWER: u64 = 1 << 20;
+
+/// How a registry is spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub credentials: Option<Credentials>,
+    pub proxies: Proxies,
+    /// PEM certificates to trust instead of the system's.
+    pub roots: Option<PathBuf>,
+    pub timeouts: Timeouts,
+    pub patience: Patience,
+}
+
+/// One registry, for one job. Keeps connections and tokens.
+pub struct Registry {
+    /// As names have it: `docker.io`.
+    name: String,
+    /// Who is really asked: `registry-1.docker.io`.
+    host: String,
+    credentials: Option<Credentials>,
+    web: Web,
+    base: OnceLock<Uri>,
+    /// By scope.
+    grants: Mutex<HashMap<String, Grant>>,
+}
+
+impl Registry {
+    /// The registry of this name; nothing is sent yet.
+    pub fn of(name: &Reference, options: &Options) -> Result<Self> {
+        let host = match name.host() {
+            "docker.io" => "registry-1.docker.io",
+            other => other,
+        };
+        Ok(Registry {
+            name: name.host().to_owned(),
+            host: host.to_owned(),
+            credentials: options.credentials.clone(),
+            web: Web::new(&options.proxies, options.roots.as_deref(), options.timeouts, options.patience)?,
+            base: OnceLock::new(),
+            grants: Mutex::default(),
+        })
+    }
+
+    fn host(&self) -> &str {
+        &self.host
+    }
+    fn patience(&self) -> &Patience {
+        self.web.patience()
+    }
+
+    /// `https://host/v2/`, or plain HTTP where that is all this machine's registry speaks.
+    fn base(&self) -> Result<&Uri> {
+        if let Some(base) = self.base.get() {
+            return Ok(base);
+        }
+        let at = |scheme: &str| {
+            let url = format!("{scheme}://{}/v2/", self.host);
+            url.parse::<Uri>().map_err(|cause| {
+                Error::invalid(format!("`{}` is not a registry's address", self.host)).because(cause)
+            })
+        };
+        let secure = at("https")?;
+        let base = if !is_loopback(host_of(&secure)) || self.web.probe(&secure).is_ok() {
+            secure
+        } else {
+            let plain = at("http")?;
+            self.web.probe(&plain)?;
+            plain
+        };
+        Ok(self.base.get_or_init(|| base))
+    }
+
+    /// GET `/v2/<tail>`, authorized as the registry wants it for pulling from `path`.
+    fn ask(&self, job: &Job, path: &str, tail: &str, accept: Option<&str>, from: u64) -> Result<Answer> {
+        let base = self.base()?;
+        let url: Uri = format!("{base}{tail}")
+            .parse()
+            .map_err(|cause| Error::invalid(format!("`{tail}` cannot be asked for")).because(cause))?;
+        let scope = format!("repository:{path}:pull");
+        let mut grant = self.grants().get(&scope).filter(|grant| grant.is_fresh()).cloned();
+        let mut refused = 0;
+        loop {
+            let authorization = grant.as_ref().map(|grant| grant.header.as_str());
+            let answer = self.web.get(job, &Ask { url: &url, accept, authorization, from })?;
+            refused += 1;
+            // Somebody else's refusal, after a redirect, is not answered with our token.
+            if answer.status != 401 || refused > 2 || !same_origin(&url, &answer.url) {
+                return Ok(answer);
+            }
+            match self.authorize(job, base, &answer, &scope, grant.as_ref())? {
+                Some(new) => grant = Some(new),
+                None => return Ok(answer),
+            }
+        }
+    }
+
+    fn ask_elsewhere(&self, job: &Job, url: &Uri, from: u64) -> Result<Answer> {
+        self.web.get(job, &Ask { url, accept: None, authorization: None, from })
+    }
+
+    /// What the refusal asks for; `None` when there is nothing to answer it with. `used` has just been refused.
+    fn authorize(
+        &self,
+        job: &Job,
+        base: &Uri,
+        refusal: &Answer,
+        wanted: &str,
+        used: Option<&Grant>,
+    ) -> Result<Option<Grant>> {
+        let headers =
+            refusal.headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let Some(challenge) = Challenge::parse(headers) else { return Ok(None) };
+        // Held while asking: threads refused together need one token, not one each.
+        let mut grants = self.grants();
+        if let Some(other) = grants.get(wanted)
+            && used.is_none_or(|used| used.header != other.header)
+            && other.is_fresh()
+        {
+            return Ok(Some(other.clone()));
+        }
+        let grant = match (challenge, &self.credentials) {
+            (Challenge::Basic, Some(credentials)) => Grant::basic(credentials),
+            (Challenge::Basic, None) => return Ok(None),
+            (Challenge::Bearer { realm, service, scope }, _) => {
+                self.token(job, base, &realm, service.as_deref(), scope.as_deref().unwrap_or(wanted))?
+            }
+        };
+        if used.is_some_and(|used| used.header == grant.header) {
+            return Ok(None);
+        }
+        grants.insert(wanted.to_owned(), grant.clone());
+        Ok(Some(grant))
+    }
+
+    fn token(&self, job: &Job, base: &Uri, realm: &str, service: Option<&str>, scope: &str) -> Result<Grant> {
+        let url = token_url(realm, service, scope).parse::<Uri>().ok();
+        let Some(url) =
+            url.filter(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")))
+        else {
+            return Err(Error::invalid(format!(
+                "{} sends for tokens to `{realm}`, which is no URL",
+                self.host
+            )));
+        };
+        if base.scheme_str() == Some("https") && url.scheme_str() != Some("https") {
+            return Err(Error::new(
+                Kind::Denied,
+                format!("{} sends for tokens to plain HTTP at {}", self.host, host_of(&url)),
+            ));
+        }
+        let basic = self.credentials.as_ref().map(Credentials::basic);
+        let asked = Instant::now();
+        let answer =
+            self.web.get(job, &Ask { url: &url, accept: None, authorization: basic.as_deref(), from: 0 })?;
+        let mut answer = self.accept(answer, &format!("a token for {scope}"))?;
+        let body = answer.read(MAX_ANSWER)?;
+        let parsed: TokenAnswer =
+            serde_json::from_slice(&body).context(|| format!("reading a token from {}", host_of(&url)))?;
+        Grant::bearer(parsed, asked)
+            .ok_or_else(|| Error::unavailable(format!("{} answers without a token", host_of(&url))))
+    }
+
+    /// Success passes; all else becomes an error about `what`.
+    fn accept(&self, mut answer: Answer, what: &str) -> Result<Answer> {
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        let body = answer.read(MAX_ANSWER).unwrap_or_default();
+        let host = if host_of(&answer.url).is_empty() { self.host.as_str() } else { host_of(&answer.url) };
+        Err(refusal(answer.status.as_u16(), &Problem::parse(&body), host, what))
+    }
+
+    fn grants(&self) -> MutexGuard<'_, HashMap<String, Grant>> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A manifest's bytes as served, and what they were served as.
+    fn read_manifest(
+        &self,
+        job: &Job,
+        name: &Reference,
+        selector: &str,
+    ) -> Result<(Vec<u8>, Option<MediaType>)> {
+        // Schema 1 is asked for last, to be refused by its name and not as "unknown".
+        let accept: Vec<String> = MediaType::MANIFESTS
+            .iter()
+            .map(MediaType::to_string)
+            .chain(Some("application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1".into()))
+            .collect();
+        let tail = format!("{}/manifests/{selector}", name.path());
+        let mut failed = 0;
+        let (answer, raw) = loop {
+            let answer = self.ask(job, name.path(), &tail, Some(&accept.join(", ")), 0)?;
+            let mut answer = self.accept(answer, &format!("the manifest `{selector}`"))?;
+            match answer.read(MAX_MANIFEST) {
+                Ok(raw) => break (answer, raw),
+                Err(broken) if broken.kind() == Kind::Unavailable => {
+                    failed += 1;
+                    let Some(wait) = self.patience().wait(failed, None) else { return Err(broken) };
+                    job.pause(wait)?;
+                }
+                Err(other) => return Err(other),
+            }
+        };
+        let said = answer.header(CONTENT_TYPE.as_str()).map(MediaType::from_header);
+        if let Some(digest) =
+            answer.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok())
+            && said != Some(MediaType::DockerSchema1)
+        {
+            check_digest(&raw, &digest, &self.host)?;
+        }
+        Ok((raw, said))
+    }
+}
+
+fn check_digest(raw: &[u8], wanted: &Digest, host: &str) -> Result<()> {
+    let got = Digest::of(raw);
+    if got == *wanted {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!("{host} gives a manifest with the digest {got} for {wanted}")))
+}
+
+impl Source for Registry {
+    fn place(&self) -> String {
+        self.host.clone()
+    }
+
+    fn resolve(&self, job: &Job, name: &Reference) -> Result<(Descriptor, Vec<u8>)> {
+        if name.host() != self.name {
+            return Err(Error::internal(format!("`{name}` was asked of {}", self.name)));
+        }
+        let (raw, said) = self.read_manifest(job, name, &name.selector())?;
+        if let Some(digest) = name.digest() {
+            check_digest(&raw, digest, &self.host)?;
+        }
+        let said = said.unwrap_or_else(|| MediaType::Other(String::new()));
+        Ok((Descriptor::of(said, &raw), raw))
+    }
+
+    fn manifest(&self, job: &Job, name: &Reference, wanted: &Descriptor) -> Result<Vec<u8>> {
+        let (raw, _) = self.read_manifest(job, name, &wanted.digest.to_string())?;
+        check_digest(&raw, &wanted.digest, &self.host)?;
+        Ok(raw)
+    }
+
+    fn blob<'a>(
+        &'a self,
+        job: &'a Job,
+        name: &Reference,
+        wanted: &Descriptor,
+        offset: u64,
+    ) -> Result<Box<dyn Read + Send + 'a>> {
+        Ok(Box::new(BlobReader::open(self, job, name, wanted, offset)?))
+    }
+
+    fn interrupt(&self) {
+        self.web.shutdown();
+    }
+}

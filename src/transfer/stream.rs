@@ -1,0 +1,110 @@
+//! A blob on its way: verified while it streams.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::{Context as _, Error, Result};
+use crate::image::{Descriptor, Hasher, LayerId};
+use crate::job::{Event, Job, Phase};
+
+/// Between two progress events of one layer.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// A layer's bytes as stored, compressed or not.
+///
+/// The end of the stream is reached only when size and digest are right; else reading gives an error of kind `Corrupt`.
+/// Decompressors and tar readers may stop before the end: call [`Stream::finish`] before anything becomes visible.
+pub struct Stream<'a> {
+    job: &'a Job,
+    /// Set when another layer failed.
+    stop: &'a AtomicBool,
+    wanted: &'a Descriptor,
+    layer: LayerId,
+    bytes: Box<dyn Read + Send + 'a>,
+    hash: Option<Hasher>,
+    done: u64,
+    told: Instant,
+}
+
+impl<'a> Stream<'a> {
+    pub(super) fn new(
+        job: &'a Job,
+        stop: &'a AtomicBool,
+        wanted: &'a Descriptor,
+        layer: LayerId,
+        bytes: Box<dyn Read + Send + 'a>,
+    ) -> Self {
+        Stream { job, stop, wanted, layer, bytes, hash: Some(Hasher::new()), done: 0, told: Instant::now() }
+    }
+
+    /// Reads what is left, and proves all of it.
+    pub fn finish(&mut self) -> Result<()> {
+        let mut rest = [0; 16 * 1024];
+        loop {
+            match self.read(&mut rest) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context(|| format!("reading layer {}", self.layer)),
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        self.told = Instant::now();
+        self.job.report(Event::LayerProgress {
+            layer: self.layer.clone(),
+            phase: Phase::Downloading,
+            done: self.done,
+            total: Some(self.wanted.size),
+        });
+    }
+
+    fn prove(&mut self) -> Result<()> {
+        let Some(hash) = self.hash.take() else { return Ok(()) };
+        let wanted = self.wanted;
+        if self.done != wanted.size {
+            return Err(Error::corrupt(format!(
+                "{} ended after {} of {} bytes",
+                wanted.digest, self.done, wanted.size
+            )));
+        }
+        let got = hash.finish();
+        if got != wanted.digest {
+            return Err(Error::corrupt(format!("{} came with the digest {got}", wanted.digest))
+                .hint("try again; if it stays so, the copy at the source is damaged"));
+        }
+        self.tell();
+        Ok(())
+    }
+}
+
+impl Read for Stream<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.job.check()?;
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::cancelled().into());
+        }
+        if buf.is_empty() || self.hash.is_none() {
+            return Ok(0);
+        }
+        let count = self.bytes.read(buf)?;
+        let Some(hash) = &mut self.hash else { return Ok(0) };
+        hash.update(&buf[..count]);
+        self.done = self.done.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        if self.done > self.wanted.size {
+            return Err(Error::corrupt(format!(
+                "{} is longer than the {} bytes its descriptor says",
+                self.wanted.digest, self.wanted.size
+            ))
+            .into());
+        }
+        if count == 0 {
+            self.prove()?;
+        } else if self.told.elapsed() >= BEAT {
+            self.tell();
+        }
+        Ok(count)
+    }
+}
