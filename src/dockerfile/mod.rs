@@ -1,15 +1,51 @@
 //! The Dockerfile language: text in, a [`Plan`] out. No I/O; what base images say comes through [`Resolver`].
+//!
+//! ```text
+//! text -> lines (directives, comments, continuation, here-documents) -> statement (keyword, flags, words)
+//!      -> instruction (one file each) -> stage by stage, expanded: a plan
+//! ```
+//!
+//! The language is that of BuildKit's frontend. What it can say and this version cannot do is refused by name.
+
+mod expand;
+mod go;
+mod heredoc;
+mod instruction;
+mod lines;
+mod nearest;
+mod pattern;
+mod planner;
+mod source;
+mod stage;
+mod statement;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::{ImageConfig, Platform};
 use crate::plan::{Network, Plan};
+use instruction::{From, Instruction, Step};
+use source::{Problem, Source};
+use statement::Statement;
 
 /// A parsed Dockerfile: every instruction known and well formed, nothing expanded yet.
 #[derive(Debug)]
 pub struct Dockerfile {
-    name: String,
+    source: Arc<Source>,
+    escape: char,
+    /// ARGs before the first FROM.
+    global_args: Vec<(Statement, Box<dyn Step>)>,
+    /// At least one.
+    stages: Vec<StageText>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+struct StageText {
+    statement: Statement,
+    from: From,
+    steps: Vec<(Statement, Box<dyn Step>)>,
 }
 
 /// What the caller decides, beyond the text.
@@ -42,25 +78,86 @@ impl Default for PlanOptions {
     }
 }
 
-/// Tells what a base image says of itself. Asked once for each stage that is needed and stands on an image.
+/// Tells what a base image says of itself. Asked once for each image and platform that a needed stage stands on.
 pub trait Resolver {
     /// `reference` as the user wrote it, expanded; never `scratch`. The caller looks it up or pulls it.
     fn base(&self, reference: &str, platform: &Platform) -> Result<ImageConfig>;
 }
 
 impl Dockerfile {
-    /// `name` as the user wrote it (`-` for standard input), for messages alone.
+    /// `name` as the user wrote it (`-` for standard input), for messages alone. An error names the line and
+    /// shows the place.
     pub fn parse(name: &str, text: &str) -> Result<Dockerfile> {
-        if text.is_empty() {
-            return Err(
-                Error::invalid(format!("reading `{name}`")).because(Error::invalid("the file is empty"))
-            );
+        let source = Source::new(name, text);
+        let text = lines::read(&source)?;
+        let mut warnings = text.warnings;
+        if let Some(syntax) = text.directives.syntax.as_deref().filter(|syntax| !is_known(syntax)) {
+            warnings.push(format!(
+                "{name}: `# syntax={syntax}` names another language; this is read as a Dockerfile"
+            ));
         }
-        Ok(Dockerfile { name: name.to_owned() })
+        let mut global_args = Vec::new();
+        let mut stages: Vec<StageText> = Vec::new();
+        for statement in text.statements {
+            let at = |problem| source.error_at(&statement.line, problem);
+            let instruction = instruction::parse(&statement).map_err(at)?;
+            if let Some(warning) = almost_json(&statement) {
+                warnings.push(source.warning(&statement.line, &warning));
+            }
+            match (instruction, stages.last_mut()) {
+                (Instruction::From(from), _) => stages.push(StageText { statement, from, steps: Vec::new() }),
+                (Instruction::Step(step), Some(stage)) => stage.steps.push((statement, step)),
+                (Instruction::Step(step), None) if step.arguments().is_some() => {
+                    global_args.push((statement, step));
+                }
+                (Instruction::Step(_), None) => {
+                    let message = format!("{} stands before the first FROM", statement.keyword);
+                    return Err(at(Problem::invalid(statement.keyword_span.clone(), message)
+                        .hint("begin with `FROM image`; only ARG may stand before it")));
+                }
+            }
+        }
+        if stages.is_empty() {
+            let (last, _) = global_args.last().expect("a file without instructions is refused above");
+            let problem =
+                Problem::invalid(last.span(), "the file ends without a FROM").hint("add `FROM image`");
+            return Err(source.error_at(&last.line, problem));
+        }
+        Ok(Dockerfile { source, escape: text.directives.escape, global_args, stages, warnings })
     }
 
-    /// Everything expanded and resolved. An error names file and line; nothing has run yet.
-    pub fn plan(&self, _options: &PlanOptions, _resolver: &dyn Resolver) -> Result<Plan> {
-        Err(Error::unsupported(format!("planning `{}`", self.name)))
+    /// Everything expanded and resolved. An error names the line and shows the place; nothing has run yet.
+    pub fn plan(&self, options: &PlanOptions, resolver: &dyn Resolver) -> Result<Plan> {
+        planner::plan(self, options, resolver)
     }
+}
+
+impl StageText {
+    fn name(&self) -> Option<&str> {
+        self.from.name.as_ref().map(|name| name.text.as_str())
+    }
+}
+
+/// Docker's own frontend, whatever its version.
+fn is_known(syntax: &str) -> bool {
+    let image = syntax.split([' ', '@']).next().unwrap_or_default();
+    let image = image.strip_prefix("docker.io/").unwrap_or(image);
+    let name = image.split(':').next().unwrap_or_default();
+    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream")
+}
+
+/// `['a', 'b']` and `["a", "b",]` go to the shell, which is hardly meant.
+fn almost_json(statement: &Statement) -> Option<String> {
+    let takes_json =
+        ["RUN", "CMD", "ENTRYPOINT", "COPY", "ADD", "VOLUME"].contains(&statement.keyword.as_str());
+    let rest = statement.rest();
+    let inside = rest.strip_prefix('[')?.strip_suffix(']')?;
+    let is_list =
+        inside.trim_start().starts_with(['"', '\'']) && (inside.contains("',") || inside.contains("\","));
+    let is_word = inside.starts_with(['"', '\'']);
+    (takes_json && statement.json().is_none() && (is_list || is_word)).then(|| {
+        format!(
+            "`{rest}` is no JSON and is taken as plain words; JSON strings stand in double quotes with commas between"
+        )
+    })
 }

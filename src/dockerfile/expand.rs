@@ -1,0 +1,380 @@
+//! Variables in words: BuildKit's shell lexer (`$v`, `${v:-w}`, `${v#p}`, `${v/p/r}`, quotes, escapes).
+
+use super::pattern::Pattern;
+
+/// How a text is read; the default is a word of an instruction.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mode {
+    /// Quotes stay in the result.
+    pub(super) raw_quotes: bool,
+    /// Escape characters stay in the result.
+    pub(super) raw_escapes: bool,
+    /// Quotes mean nothing (the body of a heredoc).
+    pub(super) quotes_mean_nothing: bool,
+    /// An unset variable stays as it was written.
+    pub(super) keep_unset: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Expansion {
+    pub(super) text: String,
+    /// The text split at blanks that no quotes hold; the values of variables are split too.
+    pub(super) words: Vec<String>,
+    /// Variables written plainly (`$v`, `${v}`) that are not set.
+    pub(super) unset: Vec<String>,
+}
+
+/// Why a word cannot be expanded, and the byte of the word where.
+#[derive(Debug, PartialEq)]
+pub(super) struct Fault {
+    pub(super) at: usize,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+/// What a variable holds; `None` is unset.
+pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+pub(super) fn expand(word: &str, escape: char, mode: Mode, lookup: Lookup<'_>) -> Result<Expansion, Fault> {
+    let mut lexer = Lexer {
+        chars: word.char_indices().collect(),
+        length: word.len(),
+        at: 0,
+        depth: 0,
+        escape,
+        mode,
+        lookup,
+        unset: Vec::new(),
+    };
+    let (text, words) = lexer.until(None, mode.raw_escapes)?;
+    Ok(Expansion { text, words, unset: lexer.unset })
+}
+
+struct Lexer<'a> {
+    chars: Vec<(usize, char)>,
+    length: usize,
+    at: usize,
+    /// `${` within `${`.
+    depth: usize,
+    escape: char,
+    mode: Mode,
+    lookup: Lookup<'a>,
+    unset: Vec<String>,
+}
+
+/// Deeper nesting than anybody writes; keeps the stack bounded.
+const DEEPEST: usize = 100;
+
+impl Lexer<'_> {
+    fn peek(&self) -> Option<char> {
+        self.chars.get(self.at).map(|(_, c)| *c)
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek();
+        self.at += usize::from(c.is_some());
+        c
+    }
+
+    /// The byte of the character to come.
+    fn byte(&self) -> usize {
+        self.chars.get(self.at).map_or(self.length, |(byte, _)| *byte)
+    }
+
+    fn fault<T>(&self, at: usize, message: impl Into<String>, hint: &str) -> Result<T, Fault> {
+        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        Err(Fault { at, message: message.into(), hint })
+    }
+
+    /// Reads up to `stop`, which is taken; `None` is the end of the word.
+    fn until(&mut self, stop: Option<char>, raw_escapes: bool) -> Result<(String, Vec<String>), Fault> {
+        let outer = std::mem::replace(&mut self.mode.raw_escapes, raw_escapes);
+        let result = self.until_inner(stop);
+        self.mode.raw_escapes = outer;
+        result
+    }
+
+    fn until_inner(&mut self, stop: Option<char>) -> Result<(String, Vec<String>), Fault> {
+        let start = self.byte();
+        let mut text = String::new();
+        let mut words = Words::default();
+        while let Some(c) = self.peek() {
+            if Some(c) == stop {
+                self.next();
+                return Ok((text, words.finish()));
+            }
+            match c {
+                '$' => {
+                    let value = self.dollar()?;
+                    text.push_str(&value);
+                    value.chars().for_each(|c| words.push(c));
+                }
+                '\'' if !self.mode.quotes_mean_nothing => {
+                    let value = self.single_quotes()?;
+                    text.push_str(&value);
+                    words.push_quoted(&value);
+                }
+                '"' if !self.mode.quotes_mean_nothing => {
+                    let value = self.double_quotes()?;
+                    text.push_str(&value);
+                    words.push_quoted(&value);
+                }
+                _ => {
+                    self.next();
+                    if c != self.escape {
+                        text.push(c);
+                        words.push(c);
+                        continue;
+                    }
+                    if self.mode.raw_escapes {
+                        text.push(c);
+                        words.push_quoted(c.encode_utf8(&mut [0; 4]));
+                    }
+                    if let Some(escaped) = self.next() {
+                        text.push(escaped);
+                        words.push_quoted(escaped.encode_utf8(&mut [0; 4]));
+                    }
+                }
+            }
+        }
+        match stop {
+            None => Ok((text, words.finish())),
+            Some(stop) => self.fault(
+                start.saturating_sub(1),
+                format!("`{stop}` is missing"),
+                "write every `${` with its `}`, or quote the `$`",
+            ),
+        }
+    }
+
+    fn single_quotes(&mut self) -> Result<String, Fault> {
+        let start = self.byte();
+        let mut text = String::new();
+        let quote = self.next();
+        text.extend(quote.filter(|_| self.mode.raw_quotes));
+        while let Some(c) = self.next() {
+            if c == '\'' {
+                text.extend(quote.filter(|_| self.mode.raw_quotes));
+                return Ok(text);
+            }
+            text.push(c);
+        }
+        self.fault(start, "the `'` has no partner", "close it, or write it escaped")
+    }
+
+    fn double_quotes(&mut self) -> Result<String, Fault> {
+        let start = self.byte();
+        let mut text = String::new();
+        let quote = self.next();
+        text.extend(quote.filter(|_| self.mode.raw_quotes));
+        while let Some(c) = self.peek() {
+            if c == '$' {
+                let value = self.dollar()?;
+                text.push_str(&value);
+                continue;
+            }
+            self.next();
+            if c == '"' {
+                text.extend(quote.filter(|_| self.mode.raw_quotes));
+                return Ok(text);
+            }
+            if c != self.escape {
+                text.push(c);
+                continue;
+            }
+            if self.mode.raw_escapes {
+                text.push(c);
+            }
+            match self.peek() {
+                // An escape character at the very end is dropped; the missing quote is reported below.
+                None => {}
+                Some(escaped) if escaped == '"' || escaped == '$' || escaped == self.escape => {
+                    self.next();
+                    text.push(escaped);
+                }
+                Some(_) => text.push(c),
+            }
+        }
+        self.fault(start, "the `\"` has no partner", "close it, or write it escaped")
+    }
+
+    fn dollar(&mut self) -> Result<String, Fault> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return self.fault(self.byte(), "variables are nested too deeply", "");
+        }
+        let value = self.dollar_inner();
+        self.depth -= 1;
+        value
+    }
+
+    fn dollar_inner(&mut self) -> Result<String, Fault> {
+        let start = self.byte();
+        self.next();
+        if self.peek() != Some('{') {
+            let name = self.name();
+            if name.is_empty() {
+                return Ok("$".to_owned());
+            }
+            return Ok(self.plain(&name, || format!("${name}")));
+        }
+        self.next();
+        match self.peek() {
+            None => return self.fault(start, "`}` is missing", "write `${NAME}`"),
+            Some('{' | '}' | ':') => {
+                return self.fault(start, "a name is missing behind `${`", "write `${NAME}`");
+            }
+            Some(_) => {}
+        }
+        let name = self.name();
+        let modifier_at = self.byte();
+        let Some(mut modifier) = self.next() else {
+            return self.fault(start, "`}` is missing", "write `${NAME}`");
+        };
+        if modifier == '}' {
+            return Ok(self.plain(&name, || format!("${{{name}}}")));
+        }
+        if modifier == '/' {
+            return self.replacement(start, &name);
+        }
+        let mut written = modifier.to_string();
+        let empty_is_unset = modifier == ':';
+        if empty_is_unset {
+            let Some(next) = self.next() else {
+                return self.fault(start, "`}` is missing", "write `${NAME}`");
+            };
+            modifier = next;
+            written.push(next);
+        }
+        if !matches!(modifier, '-' | '+' | '?' | '#' | '%') {
+            let name = if name.is_empty() { "NAME" } else { &name };
+            return self.fault(
+                modifier_at,
+                format!("`{written}` is no form of `${{{name}}}`"),
+                "the forms are `:-` `-` `:+` `+` `:?` `?` `#` `##` `%` `%%` `/` `//`",
+            );
+        }
+        let (word, _) = self.until(Some('}'), matches!(modifier, '#' | '%'))?;
+        let value = (self.lookup)(&name);
+        if value.is_none() && self.mode.keep_unset {
+            return Ok(format!("${{{name}{written}{word}}}"));
+        }
+        let absent = value.as_ref().is_none_or(|value| empty_is_unset && value.is_empty());
+        match modifier {
+            '-' => Ok(if absent { word } else { value.unwrap_or_default() }),
+            '+' => Ok(if absent { String::new() } else { word }),
+            '?' if absent => {
+                let what = match (&value, word.is_empty()) {
+                    (_, false) => word,
+                    (None, true) => "is not set".to_owned(),
+                    (Some(_), true) => "is empty".to_owned(),
+                };
+                self.fault(
+                    start,
+                    format!("{name}: {what}"),
+                    "give it with --build-arg, or with ENV or ARG above",
+                )
+            }
+            '?' => Ok(value.unwrap_or_default()),
+            _ => {
+                let longest = word.starts_with(modifier);
+                let text = if longest { &word[1..] } else { &word[..] };
+                let value = value.unwrap_or_default();
+                let Some(pattern) = Pattern::parse(text) else {
+                    return self.bad_pattern(start, text);
+                };
+                Ok(if modifier == '#' {
+                    pattern.without_prefix(&value, longest)
+                } else {
+                    pattern.without_suffix(&value, longest)
+                })
+            }
+        }
+    }
+
+    /// Behind `${name/`.
+    fn replacement(&mut self, start: usize, name: &str) -> Result<String, Fault> {
+        let all = self.peek() == Some('/');
+        self.at += usize::from(all);
+        let (pattern_text, _) = match self.until(Some('/'), true) {
+            Err(_) if self.peek().is_none() => {
+                return self.fault(start, "the second `/` is missing", "write `${NAME/old/new}`");
+            }
+            read => read?,
+        };
+        let (replacement, _) = self.until(Some('}'), true)?;
+        let value = (self.lookup)(name);
+        if value.is_none() && self.mode.keep_unset {
+            return Ok(format!("${{{name}/{pattern_text}/{replacement}}}"));
+        }
+        let Some(pattern) = Pattern::parse(&pattern_text) else {
+            return self.bad_pattern(start, &pattern_text);
+        };
+        Ok(pattern.replace(&value.unwrap_or_default(), &replacement, all))
+    }
+
+    fn bad_pattern<T>(&self, start: usize, text: &str) -> Result<T, Fault> {
+        self.fault(
+            start,
+            format!("`{text}` is not a well-formed pattern"),
+            "a `\\` stands only before `*` `?` `\\` `/` `}`",
+        )
+    }
+
+    fn plain(&mut self, name: &str, written: impl FnOnce() -> String) -> String {
+        match (self.lookup)(name) {
+            Some(value) => value,
+            None if self.mode.keep_unset => written(),
+            None => {
+                self.unset.push(name.to_owned());
+                String::new()
+            }
+        }
+    }
+
+    /// Letters, digits and `_`; digits alone where it begins with one; or one special parameter.
+    fn name(&mut self) -> String {
+        let mut name = String::new();
+        let digits = self.peek().is_some_and(char::is_numeric);
+        while let Some(c) = self.peek() {
+            if digits && !c.is_numeric() {
+                break;
+            }
+            if name.is_empty() && "@*#?-$!".contains(c) {
+                self.next();
+                return c.to_string();
+            }
+            if !c.is_alphanumeric() && c != '_' {
+                break;
+            }
+            name.push(c);
+            self.next();
+        }
+        name
+    }
+}
+
+#[derive(Default)]
+struct Words {
+    done: Vec<String>,
+    word: String,
+}
+
+impl Words {
+    fn push(&mut self, c: char) {
+        if !c.is_whitespace() {
+            self.word.push(c);
+        } else if !self.word.is_empty() {
+            self.done.push(std::mem::take(&mut self.word));
+        }
+    }
+    fn push_quoted(&mut self, text: &str) {
+        self.word.push_str(text);
+    }
+    fn finish(mut self) -> Vec<String> {
+        if !self.word.is_empty() {
+            self.done.push(self.word);
+        }
+        self.done
+    }
+}

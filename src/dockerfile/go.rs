@@ -1,0 +1,149 @@
+//! Texts in Go's forms, which histories and flags are written in.
+
+/// Go's `%q` of a list of strings: `["nginx" "-g"]`.
+pub(super) fn quoted_list(words: &[String]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| quote(word)).collect();
+    format!("[{}]", quoted.join(" "))
+}
+
+/// Go's `strconv.Quote`.
+fn quote(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() || (c.is_whitespace() && c != ' ') => {
+                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Nanoseconds of Go's `time.ParseDuration`: `1h2m3.5s`, `300ms`, `-2us`, `0`.
+pub(super) fn parse_duration(text: &str) -> Option<i64> {
+    let (negative, mut rest) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total: i128 = 0;
+    while !rest.is_empty() {
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(number_end);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let unit: i128 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || whole.len() > 19 {
+            return None;
+        }
+        let digits = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<i128>().ok() };
+        total += digits(whole)? * unit;
+        // Eighteen places are finer than a nanosecond of any unit.
+        let fraction = &fraction[..fraction.len().min(18)];
+        let scale = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
+        total += digits(fraction)? * unit / scale;
+        if total > i128::from(i64::MAX) {
+            return None;
+        }
+        rest = tail;
+    }
+    i64::try_from(if negative { -total } else { total }).ok()
+}
+
+/// Go's `time.Duration.String`: `1m30s`, `1.5s`, `300ms`, `0s`.
+pub(super) fn duration(nanoseconds: i64) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let n = nanoseconds.unsigned_abs();
+    let decimal = |unit: u64| {
+        let fraction = format!("{:0width$}", n % unit, width = unit.ilog10() as usize);
+        let fraction = fraction.trim_end_matches('0');
+        let point = if fraction.is_empty() { "" } else { "." };
+        (n / unit, format!("{point}{fraction}"))
+    };
+    let text = match n {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{n}ns"),
+        1_000..1_000_000 => {
+            let (whole, fraction) = decimal(1_000);
+            format!("{whole}{fraction}µs")
+        }
+        1_000_000..1_000_000_000 => {
+            let (whole, fraction) = decimal(1_000_000);
+            format!("{whole}{fraction}ms")
+        }
+        _ => {
+            let (seconds, fraction) = decimal(1_000_000_000);
+            let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+            match (hours, minutes) {
+                (0, 0) => format!("{seconds}{fraction}s"),
+                (0, _) => format!("{minutes}m{seconds}{fraction}s"),
+                _ => format!("{hours}h{minutes}m{seconds}{fraction}s"),
+            }
+        }
+    };
+    format!("{sign}{text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_and_written_as_go_does() {
+        for (text, nanoseconds, written) in [
+            ("0", 0, "0s"),
+            ("5s", 5_000_000_000, "5s"),
+            ("+1m", 60_000_000_000, "1m0s"),
+            ("1h2m3.5s", 3_723_500_000_000, "1h2m3.5s"),
+            ("1.5h", 5_400_000_000_000, "1h30m0s"),
+            (".5s", 500_000_000, "500ms"),
+            ("1.s", 1_000_000_000, "1s"),
+            ("-2us", -2_000, "-2µs"),
+            ("100ns", 100, "100ns"),
+            ("1.5µs", 1_500, "1.5µs"),
+            ("3ms", 3_000_000, "3ms"),
+        ] {
+            assert_eq!(parse_duration(text), Some(nanoseconds), "{text}");
+            assert_eq!(duration(nanoseconds), written);
+        }
+    }
+
+    #[test]
+    fn what_go_refuses_is_no_duration() {
+        for text in ["", "-", "5", "s", ".s", "1..5s", "5 s", "5d", "1s2", "99999999999h", "1h-2m"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_are_quoted_as_go_does() {
+        let words = ["a b", "\"\\", "\t\u{1}é"].map(str::to_owned);
+        assert_eq!(quoted_list(&words), r#"["a b" "\"\\" "\t\x01é"]"#);
+    }
+}

@@ -1,0 +1,190 @@
+//! `COPY [--from=..] [--chown=..] [--chmod=..] SOURCE... DESTINATION`, and what ADD has in common with it.
+
+use super::{Effect, Entry, Instruction, Step, Takes, flag};
+use crate::context::ignore;
+use crate::dockerfile::expand::Mode;
+use crate::dockerfile::heredoc::Heredoc;
+use crate::dockerfile::source::Problem;
+use crate::dockerfile::stage::StageState;
+use crate::dockerfile::statement::{Statement, Word};
+use crate::plan::{self, Action, CopyFrom, InlineFile};
+
+pub(super) static ENTRY: Entry = Entry {
+    keyword: "COPY",
+    flags: &[
+        ("from", Takes::Value),
+        ("chown", Takes::Value),
+        ("chmod", Takes::Value),
+        ("link", Takes::SwitchLater),
+        ("parents", Takes::SwitchLater),
+        ("exclude", Takes::ValueLater),
+    ],
+    parse: |statement| {
+        let copy = Copy { files: parse_files(statement)?, from: flag(statement, "from") };
+        Ok(Instruction::Step(Box::new(copy)))
+    },
+};
+
+#[derive(Debug)]
+struct Copy {
+    files: Files,
+    from: Option<Word>,
+}
+
+/// What COPY and ADD have in common.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) sources: Vec<Word>,
+    inline: Vec<(Heredoc, Word)>,
+    destination: Word,
+    chown: Option<Word>,
+    chmod: Option<Word>,
+}
+
+pub(super) fn parse_files(statement: &Statement) -> Result<Files, Problem> {
+    let mut words = statement.json_or_words()?;
+    let is_json = statement.json().is_some();
+    let form = format!("write `{} SOURCE... DESTINATION`", statement.keyword);
+    let destination = match words.pop() {
+        Some(destination) if !words.is_empty() => destination,
+        Some(only) => {
+            return Err(Problem::invalid(
+                only.span,
+                format!("{} needs a source and a destination", statement.keyword),
+            )
+            .hint(form));
+        }
+        None => return Err(statement.needs("a source and a destination", &form)),
+    };
+    let opens = |word: &Word| match is_json {
+        true => None,
+        false => Heredoc::open(&word.text).ok().flatten(),
+    };
+    if opens(&destination).is_some() {
+        return Err(
+            Problem::invalid(destination.span, "a here-document cannot be the destination").hint(form)
+        );
+    }
+    let mut sources = Vec::new();
+    let mut inline = Vec::new();
+    let mut bodies = statement.heredocs.clone();
+    for word in words {
+        let Some(opened) = opens(&word) else {
+            sources.push(word);
+            continue;
+        };
+        // In order; by name alone where blanks and quotes cut the line differently.
+        let body = bodies.iter().position(|heredoc| heredoc.name == opened.name).map(|at| bodies.remove(at));
+        let Some(body) = body else {
+            return Err(Problem::invalid(word.span, format!("`{}` has no here-document", word.text))
+                .hint("write it without blanks in its name"));
+        };
+        inline.push((body, word));
+    }
+    let (chown, chmod) = (flag(statement, "chown"), flag(statement, "chmod"));
+    Ok(Files { sources, inline, destination, chown, chmod })
+}
+
+impl Step for Copy {
+    fn apply(&self, statement: &Statement, stage: &mut StageState<'_>) -> Result<Effect, Problem> {
+        let from = match &self.from {
+            None => CopyFrom::Context,
+            Some(from) => stage.copy_from(from)?,
+        };
+        for source in &self.files.sources {
+            let text = stage.word(source)?;
+            if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
+                return Err(Problem::invalid(source.span.clone(), "COPY takes no URLs")
+                    .hint("ADD does, or a RUN step that fetches it"));
+            }
+        }
+        self.files.apply(statement, stage, from, false)
+    }
+
+    fn copies_from(&self) -> Option<&Word> {
+        self.from.as_ref()
+    }
+}
+
+impl Files {
+    pub(super) fn apply(
+        &self,
+        statement: &Statement,
+        stage: &mut StageState<'_>,
+        from: CopyFrom,
+        unpack: bool,
+    ) -> Result<Effect, Problem> {
+        let mut told = statement.keyword.clone();
+        let mut tell = |text: &str| {
+            told.push(' ');
+            told.push_str(text);
+        };
+        let chown = self.chown.as_ref().map(|word| stage.word(word)).transpose()?;
+        if let Some(chown) = &chown {
+            tell(&format!("--chown={chown}"));
+        }
+        let mut chmod = None;
+        if let Some(word) = &self.chmod {
+            let mode = stage.word(word)?;
+            tell(&format!("--chmod={mode}"));
+            chmod = Some(octal(&mode, word)?);
+        }
+        let mut sources = Vec::new();
+        for word in &self.sources {
+            let source = stage.word(word)?;
+            if source.is_empty() {
+                return Err(Problem::invalid(word.span.clone(), "the source is empty")
+                    .hint("a variable in it may not be set"));
+            }
+            if from == CopyFrom::Context && leaves(&source) {
+                return Err(Problem::invalid(
+                    word.span.clone(),
+                    format!("`{source}` lies outside the build context"),
+                )
+                .hint("build with a context that holds it, or copy it there first"));
+            }
+            tell(&source);
+            sources.push(source);
+        }
+        let mut inline = Vec::new();
+        for (heredoc, word) in &self.inline {
+            let mut content = heredoc.content();
+            if heredoc.expands {
+                let mode = Mode { quotes_mean_nothing: true, ..Mode::default() };
+                content = stage.expand(&content, word.span.clone(), '\\', mode)?.text;
+            }
+            tell(&format!("<<{}", heredoc.name));
+            inline.push(InlineFile {
+                path: heredoc.name.clone().into(),
+                bytes: content.into_bytes(),
+                mode: 0o644,
+            });
+        }
+        let destination = stage.word(&self.destination)?;
+        tell(&destination);
+        let destination = stage.destination(&destination);
+        let copy = plan::Copy { from, sources, inline, destination, chown, chmod, unpack };
+        Ok(Effect { created_by: told, action: Action::Copy(copy) })
+    }
+}
+
+fn octal(text: &str, word: &Word) -> Result<u32, Problem> {
+    const HINT: &str = "write it in octal, as in `--chmod=755`";
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| {
+            Problem::invalid(word.span.clone(), format!("`{text}` is no mode between 0 and 07777")).hint(HINT)
+        });
+    }
+    if !text.is_empty() && text.bytes().all(|byte| b"ugoa+-=,rwxXst".contains(&byte)) {
+        return Err(
+            Problem::later(word.span.clone(), &format!("the symbolic mode `--chmod={text}`")).hint(HINT)
+        );
+    }
+    Err(Problem::invalid(word.span.clone(), format!("`{text}` is no mode")).hint(HINT))
+}
+
+/// Does the path go above where it begins?
+fn leaves(source: &str) -> bool {
+    let cleaned = ignore::clean(source.trim_start_matches('/').as_bytes());
+    cleaned == b".." || cleaned.starts_with(b"../")
+}

@@ -1,0 +1,422 @@
+//! From instructions to a plan: which stages are needed, what they stand on, what each step does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::expand::Mode;
+use super::instruction::{Instruction, Step};
+use super::nearest::did_you_mean;
+use super::source::{Problem, Source};
+use super::stage::{Names, StageState, Surroundings, Variables, expand_with, is_proxy};
+use super::statement::{Statement, Word};
+use super::{Dockerfile, PlanOptions, Resolver, StageText, lines};
+use crate::error::{Error, Result};
+use crate::image::{ImageConfig, Platform, RunConfig};
+use crate::plan::{self, At, Base, CopyFrom, Plan, StageId};
+
+pub(super) fn plan(dockerfile: &Dockerfile, options: &PlanOptions, resolver: &dyn Resolver) -> Result<Plan> {
+    let target = target(dockerfile, options)?;
+    let globals = globals(dockerfile, options, target)?;
+    let names = Names(dockerfile.stages.iter().map(|stage| stage.name().map(str::to_lowercase)).collect());
+    let around = Surroundings { options, globals: &globals, names: &names, escape: dockerfile.escape };
+    let mut planner =
+        Planner { dockerfile, around, resolver, looked_up: HashMap::new(), warnings: Vec::new() };
+
+    let mut stages = planner.bases()?;
+    planner.check_copies()?;
+    let needed = planner.needed(&mut stages, target)?;
+
+    let mut states: Vec<Option<StageState<'_>>> = Vec::new();
+    let mut planned = Vec::new();
+    for (number, stage) in stages.into_iter().enumerate() {
+        let (state, stage) = match needed[number] {
+            true => {
+                let (state, stage) = planner.stage(number, stage, &states, number == target)?;
+                (Some(state), stage)
+            }
+            false => (None, planner.unneeded(number, stage)),
+        };
+        states.push(state);
+        planned.push(stage);
+    }
+    let epoch = epoch(options, &globals).map_err(|error| dockerfile.source.error(error))?;
+    let mut warnings = dockerfile.warnings.clone();
+    warnings.extend(planner.warnings);
+    warnings.extend(unused(dockerfile, options, &globals));
+    Ok(Plan { stages: planned, target: StageId(target), epoch, warnings })
+}
+
+struct Planner<'a> {
+    dockerfile: &'a Dockerfile,
+    around: Surroundings<'a>,
+    resolver: &'a dyn Resolver,
+    looked_up: HashMap<(String, Platform), ImageConfig>,
+    warnings: Vec<String>,
+}
+
+/// A stage whose base is known.
+struct Based {
+    base: Base,
+    platform: Platform,
+    /// The base image's, once it was looked up.
+    image: Option<ImageConfig>,
+    /// What ONBUILD of the base asks for.
+    triggers: Vec<(Statement, Box<dyn Step>)>,
+}
+
+impl<'a> Planner<'a> {
+    fn source(&self) -> &'a Source {
+        &self.dockerfile.source
+    }
+
+    fn at(&self, statement: &Statement, text: &str) -> At {
+        At { file: self.source().name.clone(), lines: statement.line.lines, text: text.to_owned() }
+    }
+
+    fn error_at(&self, statement: &Statement, problem: Problem) -> Error {
+        self.source().error_at(&statement.line, problem)
+    }
+
+    /// What each FROM means; nothing is looked up.
+    fn bases(&mut self) -> Result<Vec<Based>> {
+        let mut stages: Vec<Based> = Vec::new();
+        for (number, stage) in self.dockerfile.stages.iter().enumerate() {
+            if let Some(name) = stage.name()
+                && self.around.names.above(name, number).is_some()
+            {
+                self.warnings.push(self.source().warning(
+                    &stage.statement.line,
+                    &format!("there is a stage `{name}` above already; below, the name means this one"),
+                ));
+            }
+            let based = self
+                .base(number, stage, &stages)
+                .map_err(|problem| self.error_at(&stage.statement, problem))?;
+            stages.push(based);
+        }
+        Ok(stages)
+    }
+
+    fn base(&mut self, number: usize, stage: &StageText, above: &[Based]) -> Result<Based, Problem> {
+        let name = self.global_word(&stage.from.base)?;
+        if name.is_empty() {
+            let word = &stage.from.base;
+            let hint =
+                "declare it with `ARG NAME=default` before the first FROM, or give it with --build-arg";
+            return Err(
+                Problem::invalid(word.span.clone(), format!("the base `{}` is empty", word.text)).hint(hint)
+            );
+        }
+        let base = match self.around.names.above(&name, number) {
+            Some(stage) => Base::Stage(StageId(stage)),
+            None if name == "scratch" => Base::Scratch,
+            None => Base::Image(name),
+        };
+        let platform = match (&stage.from.platform, &base) {
+            (Some(word), _) => {
+                let text = self.global_word(word)?;
+                text.parse().map_err(|error: Error| {
+                    let message = match text.is_empty() {
+                        true => format!("the platform `{}` is empty", word.text),
+                        false => error.message().to_owned(),
+                    };
+                    Problem::invalid(word.span.clone(), message)
+                        .maybe_hint(error.hint_text().map(str::to_owned))
+                })?
+            }
+            (None, Base::Stage(stage)) => above[stage.0].platform.clone(),
+            (None, Base::Scratch | Base::Image(_)) => self.around.options.platform.clone(),
+        };
+        Ok(Based { base, platform, image: None, triggers: Vec::new() })
+    }
+
+    fn global_word(&self, word: &Word) -> Result<String, Problem> {
+        let around = self.around;
+        Ok(expand_with(around.globals, &word.text, &word.span, around.escape, Mode::default())?.text)
+    }
+
+    /// `COPY --from` of every stage, needed or not, names something that stands above or an image.
+    fn check_copies(&self) -> Result<()> {
+        for (number, stage) in self.dockerfile.stages.iter().enumerate() {
+            for (statement, step) in &stage.steps {
+                if let Some(from) = step.copies_from() {
+                    let found = self.around.names.copy_from(from, number);
+                    found.map_err(|problem| self.error_at(statement, problem))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Which stages the target needs; their base images are looked up on the way, for their triggers count.
+    fn needed(&mut self, stages: &mut [Based], target: usize) -> Result<Vec<bool>> {
+        let mut needed = vec![false; stages.len()];
+        let mut open = vec![target];
+        while let Some(number) = open.pop() {
+            if std::mem::replace(&mut needed[number], true) {
+                continue;
+            }
+            let text = &self.dockerfile.stages[number];
+            let triggers: Vec<String> = match &stages[number].base {
+                Base::Scratch => Vec::new(),
+                Base::Stage(base) => {
+                    open.push(base.0);
+                    let steps = &self.dockerfile.stages[base.0].steps;
+                    steps.iter().filter_map(|(_, step)| step.trigger()).map(str::to_owned).collect()
+                }
+                Base::Image(name) => {
+                    let image = self.look_up(number, text, name, &stages[number].platform)?;
+                    let triggers = image.config.on_build.clone().unwrap_or_default();
+                    stages[number].image = Some(image);
+                    triggers
+                }
+            };
+            for trigger in &triggers {
+                let parsed = trigger_of(trigger, &text.from.base)
+                    .map_err(|problem| self.error_at(&text.statement, problem))?;
+                stages[number].triggers.push(parsed);
+            }
+            let own = text.steps.iter().map(|(_, step)| step);
+            for step in own.chain(stages[number].triggers.iter().map(|(_, step)| step)) {
+                let Some(from) = step.copies_from() else { continue };
+                // A trigger's stage is counted in this file, as Docker does.
+                match self.around.names.copy_from(from, number) {
+                    Ok(CopyFrom::Stage(stage)) => open.push(stage.0),
+                    Ok(CopyFrom::Context | CopyFrom::Image(_)) => {}
+                    Err(problem) => {
+                        let problem = problem.moved(text.from.base.span.clone(), "a trigger of ONBUILD");
+                        return Err(self.error_at(&text.statement, problem));
+                    }
+                }
+            }
+        }
+        Ok(needed)
+    }
+
+    fn look_up(
+        &mut self,
+        number: usize,
+        stage: &StageText,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<ImageConfig> {
+        let key = (name.to_owned(), platform.clone());
+        if let Some(image) = self.looked_up.get(&key) {
+            return Ok(image.clone());
+        }
+        let image = self.resolver.base(name, platform).map_err(|error| {
+            let hint = match self.around.names.from(name, number + 1) {
+                Some(_) => Some(format!(
+                    "the stage `{name}` begins further down; a stage stands only on stages above it"
+                )),
+                None if error.hint_text().is_some() => None,
+                None => {
+                    did_you_mean(name, self.around.names.0[..number].iter().flatten().map(String::as_str))
+                }
+            };
+            let problem =
+                Problem::new(error.kind(), stage.from.base.span.clone(), format!("the base image `{name}`"));
+            self.error_at(&stage.statement, problem.maybe_hint(hint).because(error))
+        })?;
+        self.looked_up.insert(key, image.clone());
+        Ok(image)
+    }
+
+    fn stage(
+        &mut self,
+        number: usize,
+        based: Based,
+        states: &[Option<StageState<'a>>],
+        is_target: bool,
+    ) -> Result<(StageState<'a>, plan::Stage)> {
+        let text = &self.dockerfile.stages[number];
+        let mut state = match (&based.base, based.image) {
+            (Base::Stage(base), _) => {
+                let base =
+                    states[base.0].as_ref().expect("a needed stage's base is needed, and stands above");
+                StageState::on_stage(base, number)
+            }
+            (_, Some(image)) => StageState::on_image(self.around, number, image.config, image.author),
+            (_, None) => StageState::on_image(self.around, number, RunConfig::default(), None),
+        };
+        let mut stage = plan::Stage {
+            name: text.name().map(str::to_owned),
+            base: based.base,
+            platform: based.platform,
+            at: self.at(&text.statement, text.statement.text()),
+            config: state.config().clone(),
+            author: state.author.clone(),
+            steps: Vec::new(),
+        };
+        for (statement, step) in &based.triggers {
+            let effect = step.apply(statement, &mut state).map_err(|problem| {
+                let doing = format!("the trigger `{}` of ONBUILD", statement.text());
+                self.error_at(&text.statement, problem.moved(text.from.base.span.clone(), &doing))
+            })?;
+            drop(state.take_unset());
+            let at = self.at(&text.statement, statement.text());
+            stage.steps.push(made(at, effect.created_by, effect.action, &state));
+        }
+        for (statement, step) in &text.steps {
+            let effect =
+                step.apply(statement, &mut state).map_err(|problem| self.error_at(statement, problem))?;
+            self.warn_unset(statement, &mut state);
+            let at = self.at(statement, statement.text());
+            stage.steps.push(made(at, effect.created_by, effect.action, &state));
+        }
+        let labels = &self.around.options.labels;
+        if is_target && !labels.is_empty() {
+            let mut told = String::from("LABEL");
+            for (name, value) in labels {
+                told.push_str(&format!(" {name}={value}"));
+                state.config_mut().labels.get_or_insert_default().insert(name.clone(), value.clone());
+            }
+            let last = text.steps.last().map_or(&text.statement, |(statement, _)| statement);
+            let at = self.at(last, &told);
+            stage.steps.push(made(at, told, plan::Action::Config, &state));
+        }
+        Ok((state, stage))
+    }
+
+    fn unneeded(&self, number: usize, based: Based) -> plan::Stage {
+        let text = &self.dockerfile.stages[number];
+        plan::Stage {
+            name: text.name().map(str::to_owned),
+            base: based.base,
+            platform: based.platform,
+            at: self.at(&text.statement, text.statement.text()),
+            config: Arc::new(RunConfig::default()),
+            author: None,
+            steps: Vec::new(),
+        }
+    }
+
+    fn warn_unset(&mut self, statement: &Statement, state: &mut StageState<'_>) {
+        let mut unset = state.take_unset();
+        unset.dedup_by(|a, b| a.1 == b.1);
+        for (_, name) in unset {
+            let meant = did_you_mean(&name, state.known_names());
+            let meant = meant.map_or(String::new(), |meant| format!("; {meant}"));
+            let warning = format!("`${name}` is not set and stands for nothing{meant}");
+            self.warnings.push(self.source().warning(&statement.line, &warning));
+        }
+    }
+}
+
+fn made(at: At, created_by: String, action: plan::Action, state: &StageState<'_>) -> plan::Step {
+    plan::Step { at, created_by, action, config: state.config().clone(), author: state.author.clone() }
+}
+
+/// Reads what ONBUILD left in an image.
+fn trigger_of(text: &str, base: &Word) -> Result<(Statement, Box<dyn Step>), Problem> {
+    let unreadable =
+        || Problem::invalid(base.span.clone(), format!("the trigger `{text}` of ONBUILD cannot be read"));
+    let read = lines::read(&Source::new("a trigger", text)).map_err(|error| unreadable().because(error))?;
+    let Ok([statement]) = <[Statement; 1]>::try_from(read.statements) else {
+        return Err(unreadable().hint("a trigger is one instruction"));
+    };
+    let doing = format!("the trigger `{text}` of ONBUILD");
+    let instruction =
+        super::instruction::parse(&statement).map_err(|problem| problem.moved(base.span.clone(), &doing))?;
+    match instruction {
+        Instruction::Step(step) if step.trigger().is_none() => Ok((statement, step)),
+        Instruction::Step(_) | Instruction::From(_) => {
+            Err(unreadable().hint("ONBUILD and FROM cannot be triggers"))
+        }
+    }
+}
+
+/// A stage's name, or its number.
+fn target(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<usize> {
+    let stages = &dockerfile.stages;
+    let Some(target) = &options.target else { return Ok(stages.len() - 1) };
+    let is_target = |stage: &StageText| stage.name().is_some_and(|name| name.eq_ignore_ascii_case(target));
+    if let Some(number) = stages.iter().rposition(is_target) {
+        return Ok(number);
+    }
+    if let Some(number) = target.parse().ok().filter(|number| *number < stages.len()) {
+        return Ok(number);
+    }
+    let names: Vec<_> = stages.iter().filter_map(StageText::name).collect();
+    let hint = did_you_mean(target, names.iter().copied()).unwrap_or_else(|| match names.is_empty() {
+        true => "no stage has a name; give one with `FROM image AS name`".to_owned(),
+        false => format!("the stages are {}", names.join(", ")),
+    });
+    let error = Error::not_found(format!("no stage is called `{target}`")).hint(hint);
+    Err(dockerfile.source.error(error))
+}
+
+/// What FROM sees: platforms, and the ARGs before the first FROM.
+fn globals(dockerfile: &Dockerfile, options: &PlanOptions, target: usize) -> Result<Variables> {
+    let mut globals = Variables::default();
+    let stage = match options.target {
+        None => "default".to_owned(),
+        Some(_) => dockerfile.stages[target].name().map_or(target.to_string(), str::to_owned),
+    };
+    let (build, made) = (&options.build_platform, &options.platform);
+    for (name, value) in [
+        ("BUILDPLATFORM", &build.to_string()),
+        ("BUILDOS", &build.os),
+        ("BUILDARCH", &build.architecture),
+        ("BUILDVARIANT", &build.variant),
+        ("TARGETPLATFORM", &made.to_string()),
+        ("TARGETOS", &made.os),
+        ("TARGETARCH", &made.architecture),
+        ("TARGETVARIANT", &made.variant),
+        ("TARGETSTAGE", &stage),
+    ] {
+        let value = options.build_args.get(name).unwrap_or(value);
+        if !value.is_empty() {
+            globals.set(name, value);
+        }
+    }
+    for (statement, step) in &dockerfile.global_args {
+        for argument in step.arguments().unwrap_or_default() {
+            let value = match (options.build_args.get(&argument.name), &argument.default) {
+                (Some(given), _) => given.clone(),
+                (None, Some(word)) => {
+                    expand_with(&globals, &word.text, &word.span, dockerfile.escape, Mode::default())
+                        .map_err(|problem| dockerfile.source.error_at(&statement.line, problem))?
+                        .text
+                }
+                (None, None) => continue,
+            };
+            globals.set(&argument.name, &value);
+        }
+    }
+    Ok(globals)
+}
+
+fn epoch(options: &PlanOptions, globals: &Variables) -> Result<Option<i64>> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let given = options.build_args.get(NAME).cloned().or_else(|| globals.get(NAME));
+    let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_: std::num::ParseIntError| {
+        Error::invalid(format!("{NAME} is `{text}`, which is no number"))
+            .hint("give it in seconds since 1970, as in `--build-arg SOURCE_DATE_EPOCH=1700000000`")
+    })
+}
+
+/// Build arguments that no ARG declares and that mean nothing by themselves.
+fn unused(dockerfile: &Dockerfile, options: &PlanOptions, globals: &Variables) -> Vec<String> {
+    let steps = dockerfile.stages.iter().flat_map(|stage| &stage.steps).chain(&dockerfile.global_args);
+    let declared: Vec<&str> = steps
+        .flat_map(|(_, step)| step.arguments().unwrap_or_default())
+        .map(|argument| argument.name.as_str())
+        .collect();
+    let predefined = |name: &str| {
+        is_proxy(name)
+            || name == "SOURCE_DATE_EPOCH"
+            || name.starts_with("BUILDKIT_")
+            || globals.names().any(|known| known == name)
+    };
+    let names =
+        options.build_args.keys().filter(|name| !declared.contains(&name.as_str()) && !predefined(name));
+    names
+        .map(|name| {
+            let meant = did_you_mean(name, declared.iter().copied());
+            let meant = meant.map_or(String::new(), |meant| format!("; {meant}"));
+            format!("{}: no ARG takes the build argument `{name}`{meant}", dockerfile.source.name)
+        })
+        .collect()
+}
