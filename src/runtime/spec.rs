@@ -41,6 +41,9 @@ pub struct Spec {
     pub no_new_privileges: bool,
     /// Bytes of /dev/shm.
     pub shm_size: u64,
+    /// Where to note the mount points that were made, until they are gone again: what `mountpoints::recover` reads
+    /// after a crash. `None` where nobody looks at the writable layer after one.
+    pub journal: Option<PathBuf>,
 }
 
 impl Spec {
@@ -70,6 +73,7 @@ impl Spec {
             limits: Limits::default(),
             no_new_privileges: false,
             shm_size: 64 << 20,
+            journal: None,
         }
     }
 }

@@ -2,5 +2,7 @@
 
 pub mod dir;
 pub mod mount;
+pub mod namespace;
+pub mod process;
 mod overlay;
 pub mod tree;

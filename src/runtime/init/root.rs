@@ -1,0 +1,139 @@
+//! The container's root and what is mounted into it, taken while the host can still be seen.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use crate::error::{Context, Error, Result};
+use crate::runtime::mountpoints::{self, Made, Wanted};
+use crate::runtime::{Bind, Spec};
+use crate::sys::mount::{self, Attributes, Propagation, Reach};
+
+/// The mount of the root, with mount points for all. Dropped, it takes away those that it made.
+pub(super) struct Root {
+    mount: OwnedFd,
+    made: Made,
+    journal: Option<PathBuf>,
+}
+
+/// What goes on a target in the container.
+pub(super) struct Volume {
+    pub(super) mount: OwnedFd,
+    pub(super) target: String,
+    pub(super) directory: bool,
+}
+
+impl Root {
+    pub(super) fn mount(spec: &Spec) -> Result<Self> {
+        let mount = mount::detached(&spec.root).context(|| "mounting the container's root")?;
+        Ok(Root { mount, made: Made::default(), journal: spec.journal.clone() })
+    }
+
+    /// Makes the mount points that are missing.
+    pub(super) fn prepare(&mut self, wanted: &[Wanted]) -> Result<()> {
+        self.made = mountpoints::prepare(self.as_fd(), wanted)?;
+        if let (Some(journal), false) = (&self.journal, self.made.is_empty()) {
+            let text = serde_json::to_vec(&self.made).context(|| "noting mount points")?;
+            std::fs::write(journal, text)
+                .context(|| format!("noting mount points in {}", journal.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The mount that the container gets: this one, or a view of it.
+    pub(super) fn for_container(&self, read_only: bool) -> Result<OwnedFd> {
+        let doing = || "making the container's root read-only";
+        if !read_only {
+            return self.mount.try_clone().context(|| "handing on the container's root");
+        }
+        let view = mount::clone_tree(self.as_fd(), "".as_ref(), Reach::One).context(doing)?;
+        mount::restrict(view.as_fd(), Attributes::READ_ONLY, Reach::One).context(doing)?;
+        Ok(view)
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.mount.as_fd()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if self.made.is_empty() {
+            return;
+        }
+        match self.made.undo(self.as_fd()) {
+            Ok(()) => {
+                if let Some(journal) = &self.journal {
+                    let _gone = std::fs::remove_file(journal);
+                }
+            }
+            // The journal, if there is one, still says what is left to do.
+            Err(error) => tracing::warn!(%error, "mount points stay"),
+        }
+    }
+}
+
+/// Takes the sources of `-v`, as they are now, and fresh filesystems; outer targets before those inside them.
+pub(super) fn volumes(spec: &Spec) -> Result<Vec<Volume>> {
+    let mut volumes = Vec::new();
+    for bind in &spec.binds {
+        volumes
+            .push(take(bind).context(|| format!("mounting {} on {}", bind.source.display(), bind.target))?);
+    }
+    for tmpfs in &spec.tmpfs {
+        let attributes = Attributes::INERT;
+        let mount = mount::tmpfs(tmpfs.size, tmpfs.mode, attributes)
+            .context(|| format!("mounting a tmpfs on {}", tmpfs.target))?;
+        volumes.push(Volume { mount, target: tmpfs.target.clone(), directory: true });
+    }
+    volumes.sort_by_key(|volume| volume.target.split('/').filter(|part| !part.is_empty()).count());
+    for volume in &volumes {
+        check_target(&volume.target)?;
+    }
+    Ok(volumes)
+}
+
+fn take(bind: &Bind) -> Result<Volume> {
+    let attributes = Attributes { read_only: bind.read_only, ..Attributes::NONE };
+    let mount = mount::bind(&bind.source, Reach::Tree, attributes)?;
+    mount::set_propagation_of(mount.as_fd(), Propagation::Private, Reach::Tree)
+        .context(|| "keeping later mounts apart")?;
+    let stat = rustix::fs::fstat(&mount).context(|| "looking at the source")?;
+    let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+    Ok(Volume { mount, target: bind.target.clone(), directory })
+}
+
+fn check_target(target: &str) -> Result<()> {
+    let plain = target.split('/').all(|part| part != "..");
+    if !target.starts_with('/') || target.trim_matches('/').is_empty() || !plain {
+        return Err(Error::invalid(format!("`{target}` is no place to mount something in a container"))
+            .hint("give an absolute path other than `/`"));
+    }
+    Ok(())
+}
+
+/// Where mounts of ours go in every container.
+const OURS: [&str; 3] = ["/proc", "/dev", "/sys"];
+
+/// The mount points that must be in the root itself: those inside other mounts are made there.
+pub(super) fn mount_points(spec: &Spec, volumes: &[Volume]) -> Vec<Wanted> {
+    let mut wanted: Vec<Wanted> =
+        OURS.iter().map(|path| Wanted { path: (*path).into(), directory: true }).collect();
+    let mut add = |path: &str, directory| {
+        let inside = wanted.iter().any(|outer| {
+            outer.directory
+                && path.strip_prefix(outer.path.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        });
+        if !inside {
+            wanted.push(Wanted { path: path.into(), directory });
+        }
+    };
+    for volume in volumes {
+        add(&volume.target, volume.directory);
+    }
+    for file in &spec.files {
+        add(&file.target, false);
+    }
+    wanted
+}

@@ -1,0 +1,212 @@
+//! Processes: fork into namespaces, what a process may, exec.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+
+/// A child that was forked here.
+pub struct Forked {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+}
+
+/// What fork(2) comes back as.
+pub enum Fork {
+    Parent(Forked),
+    Child,
+}
+
+/// The status of a child that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Exited(i32),
+    Killed(i32),
+}
+
+/// Namespaces of a container's first process (clone(2), CLONE_NEW*): mount, pid, ipc, uts always.
+pub fn fork_into_namespaces(network: bool) -> io::Result<Fork> {
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if network {
+        flags |= libc::CLONE_NEWNET;
+    }
+    fork_with(flags)
+}
+
+/// A child in a mount namespace of its own.
+pub fn fork_into_mount_namespace() -> io::Result<Fork> {
+    fork_with(libc::CLONE_NEWNS)
+}
+
+/// Only for a process with one thread: the child goes on running Rust.
+#[allow(unsafe_code, reason = "clone3(2)")]
+fn fork_with(flags: libc::c_int) -> io::Result<Fork> {
+    if rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink > 3) {
+        return Err(io::Error::other("forking needs a process with one thread"));
+    }
+    let mut pidfd: RawFd = -1;
+    let bits = |flag: libc::c_int| u64::from(flag.cast_unsigned());
+    // SAFETY: all zero is a valid clone_args.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = bits(flags) | bits(libc::CLONE_PIDFD);
+    args.pidfd = (&raw mut pidfd).addr() as u64;
+    args.exit_signal = bits(libc::SIGCHLD);
+    // SAFETY: no CLONE_VM, so the child has its own copy of this stack and all memory; there is no other thread whose
+    // locks it could inherit held; args and its size belong together.
+    let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match answer {
+        0 => Ok(Fork::Child),
+        1.. => {
+            let pid = i32::try_from(answer).ok().and_then(Pid::from_raw);
+            // SAFETY: the kernel stored a new descriptor there, which nobody else knows.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Fork::Parent(Forked { pid: pid.expect("the kernel gives positive ids"), pidfd }))
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+impl Forked {
+    /// Blocks until it has ended, and reaps it.
+    pub fn wait(&self) -> io::Result<Ended> {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        loop {
+            match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Ok(Some(status)) => {
+                    return Ok(match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => Ended::Exited(code),
+                        (None, signal) => Ended::Killed(signal.unwrap_or(libc::SIGKILL)),
+                    });
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Having ended is `Ok`.
+    #[allow(unsafe_code, reason = "rustix's Signal has no real-time signals")]
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        // SAFETY: no pointers but a null siginfo.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                signal,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        match answer {
+            0 => Ok(()),
+            _ => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+/// Closes all descriptors from `first` on; with `on_exec` only when the process execs (close_range(2)).
+#[allow(unsafe_code, reason = "close_range(2)")]
+pub fn close_from(first: RawFd, on_exec: bool) -> io::Result<()> {
+    let flags = if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: callers close at the very start, when they own no descriptor yet, or on exec, when no value lives on.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes `fd` the process's descriptor `number`, which stays open over exec.
+#[allow(unsafe_code, reason = "dup2(2) onto a descriptor by number")]
+pub fn install(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+        return Ok(());
+    }
+    // SAFETY: numbers 0 to 2, which no OwnedFd of ours stands for.
+    let answer = unsafe { libc::dup2(fd.as_raw_fd(), number) };
+    if answer >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Every signal with its default action and none blocked: what a program expects to find. Rust ignores SIGPIPE.
+#[allow(unsafe_code, reason = "sigaction(2), sigprocmask(2)")]
+pub fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is valid for each; SIGKILL, SIGSTOP and those of the C library are refused, which is right.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an all-zero set is made valid by sigemptyset.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Every system call from now on goes through the filter (seccomp(2)). Without no_new_privs it takes CAP_SYS_ADMIN.
+#[allow(unsafe_code, reason = "seccomp(2)")]
+pub fn filter_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: length and pointer belong together; the kernel copies it and writes nothing.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Becomes a user, with these groups and no others.
+pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    use rustix::process::{Gid, Uid};
+    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    set_thread_groups(&groups)?;
+    set_thread_res_gid(gid, gid, gid)?;
+    Ok(set_thread_res_uid(uid, uid, uid)?)
+}
+
+/// No program that is executed from here on gets any other capability: `bits` by capability number.
+#[allow(unsafe_code, reason = "prctl(2) by number: the kernel may know more capabilities than rustix")]
+pub fn bound_capabilities(bits: u64) -> io::Result<()> {
+    for number in 0..64u32 {
+        if bits & (1 << number) != 0 {
+            continue;
+        }
+        // SAFETY: no pointers.
+        let answer = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
+        if answer != 0 {
+            let error = io::Error::last_os_error();
+            // EINVAL: past the last one that this kernel knows.
+            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+        }
+    }
+    Ok(())
+}
+
+/// Effective and permitted become `bits`, the rest empty.
+pub fn set_capabilities(bits: u64) -> io::Result<()> {
+    use rustix::thread::{CapabilitySet, CapabilitySets};
+    let ours = rustix::thread::capabilities(None)?.permitted & CapabilitySet::from_bits_retain(bits);
+    rustix::thread::clear_ambient_capability_set()?;
+    let sets = CapabilitySets { effective: ours, permitted: ours, inheritable: CapabilitySet::empty() };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// The controlling terminal of this session.
+pub fn control_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::process::ioctl_tiocsctty(terminal)?)
+}
+
+/// Becomes another program; comes back only with an error.
+#[allow(unsafe_code, reason = "execve(2)")]
+pub fn exec(path: &CStr, args: &[CString], env: &[CString]) -> Result<Infallible, io::Error> {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both lists end with a null pointer, and all strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    Err(io::Error::last_os_error())
+}
