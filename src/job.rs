@@ -116,7 +116,8 @@ pub enum Stream {
 /// Everything users are told while a verb works. Closed: a renderer matches all of it.
 #[derive(Clone, Debug)]
 pub enum Event {
-    // a build
+    // a build; of each step Started first, then Cached or Running or neither, then Done or Failed (Done is left
+    // out where there is no image yet, as behind `FROM scratch`)
     StepStarted {
         step: StepAt,
     },

@@ -6,6 +6,7 @@
 
 mod format;
 mod frame;
+mod progress;
 
 mod version;
 

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use outcrop::error::{Kind, Result};
 
+pub(crate) use complain::colours;
 pub(crate) use context::{Context, Globals};
 pub(crate) use out::Out;
 pub(crate) use verb::{Entry, Verb};

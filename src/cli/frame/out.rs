@@ -2,18 +2,19 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use outcrop::error::{Context as _, Error, Result};
 
-/// Buffered: verbs end with [`Out::done`], which says whether all of it was written.
-pub(crate) struct Out(BufWriter<StdoutLock<'static>>);
+/// Buffered: verbs end with [`Out::done`], which says whether all of it was written. Not locked: progress may be
+/// written from other threads meanwhile.
+pub(crate) struct Out(BufWriter<Stdout>);
 
 const WRITING: &str = "writing to standard output";
 
 impl Out {
     pub(super) fn new() -> Self {
-        Out(BufWriter::new(io::stdout().lock()))
+        Out(BufWriter::new(io::stdout()))
     }
     pub(crate) fn line(&mut self, line: impl fmt::Display) -> Result<()> {
         writeln!(self.0, "{line}").context(|| WRITING)

@@ -1,0 +1,56 @@
+//! The sentences that several renderers say alike.
+
+use std::time::Duration;
+
+use outcrop::job::{Event, LayerOutcome, Phase, StepAt};
+
+/// What Docker says once it is certain; `None` for what is under way.
+pub(super) fn transfer(event: &Event) -> Option<Vec<String>> {
+    Some(match event {
+        Event::Pulling { name, tag } => vec![format!("{tag}: Pulling from {name}")],
+        Event::LayerDone { layer, how } => vec![format!("{layer}: {}", outcome(*how))],
+        Event::Pulled { name, digest, fresh } => {
+            let status = if *fresh { "Downloaded newer image for" } else { "Image is up to date for" };
+            vec![format!("Digest: {digest}"), format!("Status: {status} {name}")]
+        }
+        _ => return None,
+    })
+}
+
+pub(super) fn outcome(how: LayerOutcome) -> &'static str {
+    match how {
+        LayerOutcome::AlreadyExists => "Already exists",
+        LayerOutcome::PullComplete => "Pull complete",
+        LayerOutcome::Pushed => "Pushed",
+        LayerOutcome::Failed => "Failed",
+    }
+}
+
+pub(super) fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Waiting => "Waiting",
+        Phase::Downloading => "Downloading",
+        Phase::Verifying => "Verifying",
+        Phase::Extracting => "Extracting",
+        Phase::Uploading => "Pushing",
+    }
+}
+
+/// `[3/5]`, and with its stage where there are several: `[build 3/9]`.
+pub(super) fn place(step: &StepAt) -> String {
+    match &step.stage {
+        Some(stage) => format!("[{stage} {}/{}]", step.number, step.total),
+        None => format!("[{}/{}]", step.number, step.total),
+    }
+}
+
+/// `0.4s`, `59.9s`, `1m05s`, `2h03m`.
+pub(super) fn time(took: Duration) -> String {
+    let tenths = took.as_millis() / 100;
+    let seconds = tenths / 10;
+    match seconds {
+        0..60 => format!("{seconds}.{}s", tenths % 10),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
