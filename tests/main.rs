@@ -8,6 +8,7 @@ mod faults;
 mod house;
 mod layer;
 mod registry;
+mod registry_kit;
 mod run;
 mod runtime;
 mod sandbox;
