@@ -41,6 +41,7 @@ pub(super) fn expand(word: &str, escape: char, mode: Mode, lookup: Lookup<'_>) -
         length: word.len(),
         at: 0,
         depth: 0,
+        limit: word.len() + LARGEST,
         escape,
         mode,
         lookup,
@@ -56,6 +57,8 @@ struct Lexer<'a> {
     at: usize,
     /// `${` within `${`.
     depth: usize,
+    /// Bytes of a result.
+    limit: usize,
     escape: char,
     mode: Mode,
     lookup: Lookup<'a>,
@@ -64,6 +67,9 @@ struct Lexer<'a> {
 
 /// Deeper nesting than anybody writes; keeps the stack bounded.
 const DEEPEST: usize = 100;
+
+/// What variables may add to a word, in bytes: no environment holds a longer value (Linux, MAX_ARG_STRLEN).
+const LARGEST: usize = 128 * 1024;
 
 impl Lexer<'_> {
     fn peek(&self) -> Option<char> {
@@ -108,6 +114,13 @@ impl Lexer<'_> {
                     let value = self.dollar()?;
                     text.push_str(&value);
                     value.chars().for_each(|c| words.push(c));
+                    if text.len() > self.limit {
+                        return self.fault(
+                            start,
+                            "the variables make the word too long",
+                            "128 KiB are the most",
+                        );
+                    }
                 }
                 '\'' if !self.mode.quotes_mean_nothing => {
                     let value = self.single_quotes()?;
@@ -171,6 +184,9 @@ impl Lexer<'_> {
             if c == '$' {
                 let value = self.dollar()?;
                 text.push_str(&value);
+                if text.len() > self.limit {
+                    return self.fault(start, "the variables make the word too long", "128 KiB are the most");
+                }
                 continue;
             }
             self.next();
@@ -310,7 +326,7 @@ impl Lexer<'_> {
         let Some(pattern) = Pattern::parse(&pattern_text) else {
             return self.bad_pattern(start, &pattern_text);
         };
-        Ok(pattern.replace(&value.unwrap_or_default(), &replacement, all))
+        Ok(pattern.replace(&value.unwrap_or_default(), &replacement, all, self.limit))
     }
 
     fn bad_pattern<T>(&self, start: usize, text: &str) -> Result<T, Fault> {
@@ -376,5 +392,226 @@ impl Words {
             self.done.push(self.word);
         }
         self.done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookup(name: &str) -> Option<String> {
+        let value = match name {
+            "V" => "value",
+            "EMPTY" => "",
+            "TWO" => "a b",
+            "PATHS" => "/usr/lib/a.tar.gz",
+            "X" => "xxyy",
+            "STAR" => "a***yy*",
+            "CODE" => "()[]{}^$.*?|\\x",
+            "NEEDLE" => "\\*/",
+            "FILES" => "/foo*/*/*.txt",
+            "한" => "한국어",
+            "_a1" => "under",
+            "1" => "one",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    }
+
+    fn word(text: &str) -> String {
+        match expand(text, '\\', Mode::default(), &lookup) {
+            Ok(expansion) => expansion.text,
+            Err(fault) => format!("error at {}: {}", fault.at, fault.message),
+        }
+    }
+
+    #[test]
+    fn words_are_expanded_in_every_form() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("$V", "value"),
+            ("a${V}b", "avalueb"),
+            ("$V.x", "value.x"),
+            ("$Vx", ""),
+            ("$_a1-", "under-"),
+            ("$한", "한국어"),
+            ("$12", ""),
+            ("$1a", "onea"),
+            ("a$", "a$"),
+            ("a$.b", "a$.b"),
+            ("$ V", "$ V"),
+            ("$$", ""),
+            ("$@$*$#$?$!$-", ""),
+            // quotes and escapes
+            ("'$V'", "$V"),
+            ("\"$V\"", "value"),
+            ("\"it's $V\"", "it's value"),
+            ("'a\"b'", "a\"b"),
+            ("\\$V", "$V"),
+            ("\\\\$V", "\\value"),
+            ("\"\\$V\"", "$V"),
+            ("\"\\a\\\\\\\"\"", "\\a\\\""),
+            ("'\\'", "\\"),
+            ("a\\ b", "a b"),
+            ("a\\", "a"),
+            ("\\'", "'"),
+            ("a''b\"\"", "ab"),
+            // defaults and alternatives
+            ("${V:-w}", "value"),
+            ("${V-w}", "value"),
+            ("${EMPTY:-w}", "w"),
+            ("${EMPTY-w}", ""),
+            ("${NO:-w}", "w"),
+            ("${NO-w}", "w"),
+            ("${NO:-}", ""),
+            ("${NO:-$V}", "value"),
+            ("${NO:-${ALSO:-deep $V}}", "deep value"),
+            ("${NO:-\"a}b\"}", "a}b"),
+            ("${NO:-a\\}b}", "a}b"),
+            ("${V:+w}", "w"),
+            ("${V+w}", "w"),
+            ("${EMPTY:+w}", ""),
+            ("${EMPTY+w}", "w"),
+            ("${NO:+w}", ""),
+            ("${NO+w}", ""),
+            // demands
+            ("${V:?no}", "value"),
+            ("${V?no}", "value"),
+            ("${EMPTY?no}", ""),
+            ("${EMPTY:?no $V}", "error at 0: EMPTY: no value"),
+            ("x${EMPTY:?}", "error at 1: EMPTY: is empty"),
+            ("${NO?}", "error at 0: NO: is not set"),
+            ("${NO:?no}", "error at 0: NO: no"),
+            // prefixes and suffixes
+            ("${PATHS#*/}", "usr/lib/a.tar.gz"),
+            ("${PATHS##*/}", "a.tar.gz"),
+            ("${PATHS%.*}", "/usr/lib/a.tar"),
+            ("${PATHS%%.*}", "/usr/lib/a"),
+            ("${PATHS%/*}", "/usr/lib"),
+            ("${X#x}", "xyy"),
+            ("${X##x*x}", "yy"),
+            ("${X#*x*y}", "y"),
+            ("${X#*}", "xxyy"),
+            ("${X##*}", ""),
+            ("${X#}", "xxyy"),
+            ("${X##}", "xxyy"),
+            ("${X%}", "xxyy"),
+            ("${X%?}", "xxy"),
+            ("${X%z}", "xxyy"),
+            ("${X#\\?}", "xxyy"),
+            ("${X#$EMPTY}", "xxyy"),
+            ("${STAR%%\\**\\*}", "a"),
+            ("${CODE#()[]{\\}^$.\\*\\?|\\\\}", "x"),
+            ("${NO#x}", ""),
+            ("${X#\\y}", "error at 0: `\\y` is not a well-formed pattern"),
+            // replacements
+            ("${X/x/1}", "1xyy"),
+            ("${X//x/1}", "11yy"),
+            ("${X/x*/1}", "1"),
+            ("${X/y/}", "xxy"),
+            ("${X//z/1}", "xxyy"),
+            ("${X/$EMPTY/ww}", "wwxxyy"),
+            ("${X//$EMPTY/-}", "-x-x-y-y-"),
+            ("${X//x*/-}", "-"),
+            ("${X///}", "xxyy"),
+            ("${FILES/$NEEDLE/.}", "/foo.*/*.txt"),
+            ("${FILES//$NEEDLE/.}", "/foo..*.txt"),
+            ("${PATHS//\\//_}", "_usr_lib_a.tar.gz"),
+            ("${X/x/$V}", "valuexyy"),
+            // faults
+            ("${", "error at 0: `}` is missing"),
+            ("a${V", "error at 1: `}` is missing"),
+            ("${}", "error at 0: a name is missing behind `${`"),
+            ("${:-x}", "error at 0: a name is missing behind `${`"),
+            ("${{V}", "error at 0: a name is missing behind `${`"),
+            ("${V:", "error at 0: `}` is missing"),
+            ("${V:-w", "error at 4: `}` is missing"),
+            ("${V=w}", "error at 3: `=` is no form of `${V}`"),
+            ("${V:=w}", "error at 3: `:=` is no form of `${V}`"),
+            ("${V/x}", "error at 0: the second `/` is missing"),
+            ("${V/x/y", "error at 5: `}` is missing"),
+            ("a'b", "error at 1: the `'` has no partner"),
+            ("\"a'", "error at 0: the `\"` has no partner"),
+            ("\"a\\", "error at 0: the `\"` has no partner"),
+        ] {
+            assert_eq!(word(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_escape_directive_changes_the_escape_character() {
+        let word = |text| expand(text, '`', Mode::default(), &lookup).unwrap().text;
+        assert_eq!(word("`$V"), "$V");
+        assert_eq!(word("\\$V"), "\\value");
+        assert_eq!(word("c:\\dir"), "c:\\dir");
+        assert_eq!(word("\"`\"``\""), "\"`");
+    }
+
+    #[test]
+    fn words_split_at_blanks_that_no_quotes_hold() {
+        for (text, expected) in [
+            ("a b", &["a", "b"][..]),
+            ("  a\tb ", &["a", "b"]),
+            ("$TWO", &["a", "b"]),
+            ("\"$TWO\"", &["a b"]),
+            ("x${TWO}y", &["xa", "by"]),
+            ("a\\ b", &["a b"]),
+            ("'a b'c", &["a bc"]),
+            ("$EMPTY", &[]),
+            ("''", &[]),
+        ] {
+            assert_eq!(expand(text, '\\', Mode::default(), &lookup).unwrap().words, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_plain_uses_of_unset_variables_are_told() {
+        let unset = |text| expand(text, '\\', Mode::default(), &lookup).unwrap().unset;
+        assert_eq!(unset("$A ${B} ${C:-} ${D+x} '$E' $V"), ["A", "B"]);
+    }
+
+    #[test]
+    fn a_heredoc_body_keeps_its_quotes_and_unset_variables_can_stay() {
+        let body = Mode { quotes_mean_nothing: true, ..Mode::default() };
+        assert_eq!(expand("it's \"$V\" \\$V", '\\', body, &lookup).unwrap().text, "it's \"value\" $V");
+        let keep = Mode { keep_unset: true, ..Mode::default() };
+        let text = "$NO ${NO} ${NO:-w} ${NO%x} ${NO/a/b} $V";
+        assert_eq!(
+            expand(text, '\\', keep, &lookup).unwrap().text,
+            "$NO ${NO} ${NO:-w} ${NO%x} ${NO/a/b} value"
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_long_values_stay_fast() {
+        assert!(word(&"${A:-".repeat(100_000)).starts_with("error"));
+        let long = "a".repeat(3000);
+        let lookup = |_: &str| Some(long.clone());
+        let text = "${A##*a*a*a*a*b}";
+        assert_eq!(expand(text, '\\', Mode::default(), &lookup).unwrap().text, long);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic() {
+        let pieces = [
+            "$", "{", "}", "V", ":", "-", "+", "?", "#", "%", "/", "\\", "'", "\"", " ", "*", "é", "NO", "`",
+        ];
+        let mut seed = 1_u64;
+        for _ in 0..20_000 {
+            let mut text = String::new();
+            for _ in 0..12 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                text.push_str(pieces[usize::try_from(seed >> 33).unwrap() % pieces.len()]);
+            }
+            for mode in [
+                Mode::default(),
+                Mode { raw_quotes: true, raw_escapes: true, keep_unset: true, ..Mode::default() },
+                Mode { quotes_mean_nothing: true, ..Mode::default() },
+            ] {
+                if let Err(fault) = expand(&text, '\\', mode, &lookup) {
+                    assert!(fault.at <= text.len(), "{text}");
+                }
+            }
+        }
     }
 }

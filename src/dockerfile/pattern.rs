@@ -39,12 +39,13 @@ impl Pattern {
     }
 
     /// The leftmost longest match, or all of them one after the other.
-    pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
+    /// Stops once the result has more than `limit` bytes.
+    pub(super) fn replace(&self, value: &str, replacement: &str, all: bool, limit: usize) -> String {
         let chars: Vec<char> = value.chars().collect();
         let mut out = String::new();
         let mut at = 0;
         let mut last_end = None;
-        while at <= chars.len() {
+        while at <= chars.len() && out.len() <= limit {
             match pick(&ends(&self.0, &chars[at..]), true).map(|length| at + length) {
                 // An empty match right behind a match is none (Go's regexp).
                 Some(end) if !(end == at && last_end == Some(at)) => {
@@ -71,23 +72,20 @@ impl Pattern {
     }
 }
 
-/// For every length, whether the pattern matches that many characters from the first.
-fn ends(tokens: &[Token], chars: &[char]) -> Vec<bool> {
-    let mut live = vec![false; chars.len() + 1];
-    live[0] = true;
+/// The lengths that the pattern matches from the first character on, in order.
+fn ends(tokens: &[Token], chars: &[char]) -> Vec<usize> {
+    let mut live = vec![0];
     for token in tokens {
-        let mut next = vec![false; chars.len() + 1];
-        for (at, _) in live.iter().enumerate().filter(|(_, live)| **live) {
+        let mut next: Vec<usize> = Vec::new();
+        for at in live {
             match (token, chars.get(at)) {
-                (Token::Char(c), Some(d)) if c == d => next[at + 1] = true,
-                (Token::One, Some(c)) if *c != '\n' => next[at + 1] = true,
-                (Token::Run, _) => next[at] = true,
+                (Token::Char(c), Some(d)) if c == d => next.push(at + 1),
+                (Token::One, Some(c)) if *c != '\n' => next.push(at + 1),
+                (Token::Run, _) if next.last().is_none_or(|last| *last < at) => {
+                    let length = chars[at..].iter().position(|c| *c == '\n').unwrap_or(chars.len() - at);
+                    next.extend(at..=at + length);
+                }
                 _ => {}
-            }
-        }
-        if *token == Token::Run {
-            for at in 0..chars.len() {
-                next[at + 1] |= next[at] && chars[at] != '\n';
             }
         }
         live = next;
@@ -95,6 +93,6 @@ fn ends(tokens: &[Token], chars: &[char]) -> Vec<bool> {
     live
 }
 
-fn pick(ends: &[bool], longest: bool) -> Option<usize> {
-    if longest { ends.iter().rposition(|end| *end) } else { ends.iter().position(|end| *end) }
+fn pick(ends: &[usize], longest: bool) -> Option<usize> {
+    if longest { ends.last().copied() } else { ends.first().copied() }
 }

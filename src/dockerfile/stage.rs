@@ -191,13 +191,16 @@ impl<'a> StageState<'a> {
     pub(super) fn pairs(&mut self, pairs: &[Pair]) -> Result<Vec<(String, String)>, Problem> {
         let mut expanded = Vec::new();
         for pair in pairs {
-            let word = |text: &String| Word { text: text.clone(), span: pair.span.clone() };
-            let name = self.word(&word(&pair.key))?;
+            let end = pair.span.end;
+            // A value that stands as it was written is the tail of its pair.
+            let value_start = end.checked_sub(pair.value.len()).unwrap_or(end).max(pair.span.start);
+            let name = self.word(&Word { text: pair.key.clone(), span: pair.span.clone() })?;
             if name.is_empty() {
                 return Err(Problem::invalid(pair.span.clone(), "the name is empty")
                     .hint("a variable in it may not be set"));
             }
-            expanded.push((name, self.word(&word(&pair.value))?));
+            let value = self.word(&Word { text: pair.value.clone(), span: value_start..end })?;
+            expanded.push((name, value));
         }
         Ok(expanded)
     }
