@@ -11,6 +11,8 @@ use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
 use super::{Entry, Globals};
 use crate::cli::{GROUPS, TABLE};
 
+type Table = &'static [Entry];
+
 pub(super) struct Parsed {
     pub(super) entry: &'static Entry,
     pub(super) matches: ArgMatches,
@@ -33,29 +35,28 @@ pub(super) enum End {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// `--flag=false` is understood, and whatever follows an image belongs to its command.
+    /// `--flag=false` is understood.
     Parsed,
-    /// As the flags are declared: for help and for suggestions.
+    /// As the flags are declared: for help.
     Shown,
 }
 
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, End> {
-    let words: Vec<OsString> = words.into_iter().collect();
-    let matches = match tree(Form::Parsed).try_get_matches_from(&words) {
+    parse_with(TABLE, words)
+}
+
+fn parse_with(table: Table, words: impl IntoIterator<Item = OsString>) -> Result<Parsed, End> {
+    let words = end_flags_at_the_tail(table, words.into_iter().collect());
+    let matches = match tree(table, Form::Parsed).try_get_matches_from(&words) {
         Ok(matches) => matches,
-        Err(error) => return Err(end(error, &words)),
+        Err(error) => return Err(end(table, error, &words)),
     };
     let globals = Globals::from_arg_matches(&matches).expect("clap has checked them");
-    let (invoked, entry, matches) = find(matches);
-    if flag_in_place_of_an_image(entry, &matches)
-        && let Err(error) = tree(Form::Shown).try_get_matches_from(&words)
-    {
-        return Err(end(error, &words));
-    }
+    let (invoked, entry, matches) = find(table, matches);
     Ok(Parsed { entry, matches, globals, invoked })
 }
 
-fn find(mut matches: ArgMatches) -> (String, &'static Entry, ArgMatches) {
+fn find(table: Table, mut matches: ArgMatches) -> (String, &'static Entry, ArgMatches) {
     let mut invoked = String::new();
     while let Some((name, below)) = matches.remove_subcommand() {
         if !invoked.is_empty() {
@@ -64,21 +65,61 @@ fn find(mut matches: ArgMatches) -> (String, &'static Entry, ArgMatches) {
         invoked.push_str(&name);
         matches = below;
     }
-    let entry = TABLE.iter().find(|entry| entry.names.contains(&invoked.as_str()));
+    let entry = table.iter().find(|entry| entry.names.contains(&invoked.as_str()));
     (invoked, entry.expect("the tree is made of the table"), matches)
 }
 
-/// Verbs whose tail is a command (`run IMAGE CMD...`) have one positional for all of it, which takes words
-/// with hyphens; so a flag that does not exist lands where the image should be.
-fn flag_in_place_of_an_image(entry: &Entry, matches: &ArgMatches) -> bool {
-    let command = (entry.shown)(Command::new("verb"));
-    let tail = command.get_positionals().find(|arg| arg.is_trailing_var_arg_set());
-    let Some(tail) = tail else { return false };
-    let first = matches.get_raw(tail.get_id().as_str()).and_then(|mut words| words.next());
-    first.is_some_and(|word| word.len() > 1 && word.as_encoded_bytes().starts_with(b"-"))
+/// Whatever follows the first positional of a verb whose tail is a command (`run IMAGE CMD...`) belongs to that
+/// command, flags too. clap hears it from a `--` put before that positional: its own way of saying so
+/// (`trailing_var_arg`, here only the mark of such a verb) takes `-p80:80` for a positional.
+fn end_flags_at_the_tail(table: Table, mut words: Vec<OsString>) -> Vec<OsString> {
+    let mut flags = Globals::augment_args(Command::new("flags"));
+    let mut path = String::new();
+    let mut verb: Option<&Entry> = None;
+    let mut at = 1;
+    while let Some(word) = words.get(at).map(|word| word.to_string_lossy().into_owned()) {
+        at += 1;
+        if word == "--" {
+            break;
+        }
+        if let Some(flag) = word.strip_prefix('-').filter(|flag| !flag.is_empty()) {
+            at += usize::from(takes_the_next_word(&flags, flag));
+            continue;
+        }
+        if verb.is_some() {
+            words.insert(at - 1, "--".into());
+            break;
+        }
+        path = if path.is_empty() { word } else { format!("{path} {word}") };
+        verb = table.iter().find(|entry| entry.names.contains(&path.as_str()));
+        if let Some(entry) = verb {
+            flags = (entry.shown)(flags);
+            if !flags.get_positionals().any(Arg::is_trailing_var_arg_set) {
+                break;
+            }
+        }
+    }
+    words
 }
 
-fn tree(form: Form) -> Command {
+/// `flag` is a word without its first hyphen: `-name`, `-name=value`, `x`, `xyvalue`.
+fn takes_the_next_word(flags: &Command, flag: &str) -> bool {
+    if let Some(long) = flag.strip_prefix('-') {
+        let named = flags.get_arguments().find(|arg| arg.get_long() == Some(long));
+        return named.is_some_and(|arg| arg.get_action().takes_values() && !arg.is_require_equals_set());
+    }
+    for (at, letter) in flag.char_indices() {
+        match flags.get_arguments().find(|arg| arg.get_short() == Some(letter)) {
+            // What is left of the word is its value.
+            Some(arg) if arg.get_action().takes_values() => return at + letter.len_utf8() == flag.len(),
+            Some(_) => {}
+            None => return false,
+        }
+    }
+    false
+}
+
+fn tree(table: Table, form: Form) -> Command {
     let mut root = Command::new("outcrop")
         .bin_name("outcrop")
         .version(env!("CARGO_PKG_VERSION"))
@@ -87,11 +128,11 @@ fn tree(form: Form) -> Command {
         .disable_help_subcommand(true)
         .disable_version_flag(true)
         .styles(if form == Form::Parsed { Styles::plain() } else { Styles::styled() })
-        .help_template(template())
+        .help_template(template(table))
         .arg(Arg::new("version").long("version").action(clap::ArgAction::Version).help("Print the version"));
     root =
         Globals::augment_args(root).about("A container image engine: builds, shares, stacks and runs layers");
-    for entry in TABLE {
+    for entry in table {
         for name in entry.names.iter().filter(|name| !name.contains(' ')) {
             root = root.subcommand(leaf(entry, name, form));
         }
@@ -102,7 +143,7 @@ fn tree(form: Form) -> Command {
             .subcommand_required(true)
             .arg_required_else_help(true)
             .disable_help_subcommand(true);
-        for entry in TABLE {
+        for entry in table {
             let names = entry.names.iter().filter_map(|name| name.strip_prefix(group)?.strip_prefix(' '));
             for (nth, name) in names.enumerate() {
                 below = below.subcommand(leaf(entry, name, form).hide(nth > 0));
@@ -120,16 +161,16 @@ fn leaf(entry: &Entry, name: &'static str, form: Form) -> Command {
     command.defer(if form == Form::Parsed { entry.parsed } else { entry.shown })
 }
 
-fn template() -> String {
+fn template(table: Table) -> String {
     let mut text = "{about}\n\nUsage:  outcrop [OPTIONS] COMMAND\n\nCommands:\n".to_owned();
-    for entry in TABLE {
+    for entry in table {
         if let Some(name) = entry.names.iter().find(|name| !name.contains(' ')) {
             text.push_str(&format!("  {name:<12}{}\n", entry.about));
         }
     }
     let used = |group: &str| {
         let below = |name: &&str| name.split_once(' ').is_some_and(|(first, _)| first == group);
-        TABLE.iter().any(|entry| entry.names.iter().any(below))
+        table.iter().any(|entry| entry.names.iter().any(below))
     };
     let groups: Vec<_> = GROUPS.iter().filter(|(group, _)| used(group)).collect();
     if !groups.is_empty() {
@@ -142,9 +183,9 @@ fn template() -> String {
     text
 }
 
-fn end(error: clap::Error, words: &[OsString]) -> End {
+fn end(table: Table, error: clap::Error, words: &[OsString]) -> End {
     match error.kind() {
-        ErrorKind::DisplayHelp => match tree(Form::Shown).try_get_matches_from(words) {
+        ErrorKind::DisplayHelp => match tree(table, Form::Shown).try_get_matches_from(words) {
             Err(shown) if shown.kind() == ErrorKind::DisplayHelp => End::Shown(shown.render()),
             _ => End::Shown(error.render()),
         },
@@ -152,18 +193,18 @@ fn end(error: clap::Error, words: &[OsString]) -> End {
             End::Shown(StyledStr::from(format!("outcrop version {}\n", env!("CARGO_PKG_VERSION"))))
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => End::NoVerb(error.render()),
-        _ => wrong(&error, words),
+        _ => wrong(table, &error, words),
     }
 }
 
 /// Docker's exit codes: 125 for a flag, 1 for a verb or too many or too few arguments.
-fn wrong(error: &clap::Error, words: &[OsString]) -> End {
+fn wrong(table: Table, error: &clap::Error, words: &[OsString]) -> End {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(all)) => Some(all.join(" ")),
         _ => None,
     };
-    let at = path(words);
+    let at = path(table, words);
     let command = if at.is_empty() { "outcrop".to_owned() } else { format!("outcrop {at}") };
     let see = format!("`{command} --help` shows what there is");
     let invalid = context(ContextKind::InvalidArg).unwrap_or_default();
@@ -172,6 +213,9 @@ fn wrong(error: &clap::Error, words: &[OsString]) -> End {
         .or_else(|| context(ContextKind::SuggestedSubcommand))
         .or_else(|| context(ContextKind::SuggestedValue));
     let is_flag = invalid.starts_with('-');
+    // `--rm[=<RM>]` and `--env <ENV>`: the name is enough.
+    let invalid =
+        if is_flag { invalid.split(['[', ' ', '=']).next().unwrap_or_default().to_owned() } else { invalid };
     let (message, code) = match error.kind() {
         ErrorKind::UnknownArgument if is_flag => (format!("{command}: unknown flag `{invalid}`"), 125),
         ErrorKind::UnknownArgument => (format!("{command}: one argument too many: `{invalid}`"), 1),
@@ -207,8 +251,8 @@ fn wrong(error: &clap::Error, words: &[OsString]) -> End {
 }
 
 /// The verb among the words, as far as it is one.
-fn path(words: &[OsString]) -> String {
-    let lenient = tree(Form::Parsed).ignore_errors(true).try_get_matches_from(words);
+fn path(table: Table, words: &[OsString]) -> String {
+    let lenient = tree(table, Form::Parsed).ignore_errors(true).try_get_matches_from(words);
     let mut names: Vec<String> = Vec::new();
     let mut matches = lenient.ok();
     while let Some((name, below)) = matches.as_mut().and_then(ArgMatches::remove_subcommand) {
@@ -243,11 +287,159 @@ fn paint(text: &StyledStr, colours: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::frame::{Context, Verb};
+
+    /// Shaped like the verbs whose tail is a command.
+    #[derive(clap::Args, Debug, PartialEq)]
+    struct Run {
+        #[arg(long)]
+        rm: bool,
+        #[arg(short, long)]
+        interactive: bool,
+        #[arg(short, long)]
+        tty: bool,
+        #[arg(short, long)]
+        env: Vec<String>,
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    }
+
+    impl Verb for Run {
+        const NAMES: &'static [&'static str] = &["run", "container run", "container start"];
+        const ABOUT: &'static str = "Runs";
+        const EXAMPLE: &'static str = "outcrop run x";
+        const FAILURE: u8 = 125;
+        fn run(self, _: &Context) -> outcrop::error::Result<ExitCode> {
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+
+    /// Flags before or after the positional, as most verbs have them.
+    #[derive(clap::Args, Debug, PartialEq)]
+    struct Remove {
+        #[arg(short, long)]
+        force: bool,
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    }
+
+    impl Verb for Remove {
+        const NAMES: &'static [&'static str] = &["rmi", "image rm", "image remove"];
+        const ABOUT: &'static str = "Removes";
+        const EXAMPLE: &'static str = "outcrop rmi x\noutcrop rmi -f x";
+        fn run(self, _: &Context) -> outcrop::error::Result<ExitCode> {
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+
+    const VERBS: Table = &[Entry::of::<Run>(), Entry::of::<Remove>()];
+
+    fn words(line: &str) -> impl Iterator<Item = OsString> {
+        std::iter::once("outcrop").chain(line.split(' ')).map(OsString::from)
+    }
+
+    #[track_caller]
+    fn parsed<V: Verb>(line: &str) -> (String, V) {
+        match parse_with(VERBS, words(line)) {
+            Ok(parsed) => (parsed.invoked, V::from_arg_matches(&parsed.matches).unwrap()),
+            Err(End::Wrong { message, .. }) => panic!("{line}: {message}"),
+            Err(End::Shown(text) | End::NoVerb(text)) => panic!("{line}: {text}"),
+        }
+    }
+
+    fn wrong(line: &str) -> (String, String, u8) {
+        match parse_with(VERBS, words(line)) {
+            Err(End::Wrong { message, hint, code }) => (message, hint, code),
+            _ => panic!("{line} is not wrong"),
+        }
+    }
+
+    fn help(line: &str) -> String {
+        match parse_with(VERBS, words(line)) {
+            Err(End::Shown(text) | End::NoVerb(text)) => text.to_string(),
+            _ => panic!("{line} shows nothing"),
+        }
+    }
+
+    #[test]
+    fn what_follows_the_image_is_the_command() {
+        let (_, run) = parsed::<Run>("run -it -eA=1 --env B --runtime crun alpine sh --rm -e C -- x");
+        assert!(run.interactive && run.tty && !run.rm);
+        assert_eq!(run.env, ["A=1", "B"]);
+        assert_eq!(run.command, ["alpine", "sh", "--rm", "-e", "C", "--", "x"]);
+        let (_, run) = parsed::<Run>("--root /run container run -ite A alpine -ti");
+        assert!(run.interactive && run.tty);
+        assert_eq!((run.env, run.command), (vec!["A".into()], vec!["alpine".into(), "-ti".into()]));
+        let (_, run) = parsed::<Run>("run -- alpine -l");
+        assert_eq!(run.command, ["alpine", "-l"]);
+    }
+
+    #[test]
+    fn a_flag_can_be_said_to_be_false() {
+        let (_, run) = parsed::<Run>("run --rm=false -i=true --tty alpine --rm=true");
+        assert_eq!((run.rm, run.interactive, run.tty), (false, true, true));
+        assert_eq!(run.command, ["alpine", "--rm=true"]);
+        assert_eq!(
+            wrong("run --rm=maybe x").0,
+            "outcrop run: `maybe` is not a value of `--rm`: expected true or false"
+        );
+    }
+
+    #[test]
+    fn flags_stand_before_or_after_the_positionals() {
+        for line in ["rmi -f a b", "rmi a b -f", "image rm a --force b", "image remove --root=/x a b -f"] {
+            let (invoked, rm) = parsed::<Remove>(line);
+            assert_eq!(rm, Remove { force: true, images: vec!["a".into(), "b".into()] });
+            assert!(line.starts_with(&invoked));
+        }
+    }
+
+    #[test]
+    fn a_wrong_flag_before_the_image_is_no_image() {
+        let see = "`outcrop run --help` shows what there is";
+        assert_eq!(
+            wrong("run --bogus alpine"),
+            ("outcrop run: unknown flag `--bogus`".into(), see.into(), 125)
+        );
+        let hint = format!("did you mean `--interactive`? {see}");
+        assert_eq!(
+            wrong("run --interactiv alpine"),
+            ("outcrop run: unknown flag `--interactiv`".into(), hint, 125)
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_1_as_in_docker() {
+        let (message, hint, code) = wrong("image rm");
+        assert_eq!(message, "outcrop image rm: missing <IMAGE>...");
+        assert_eq!(hint, "`outcrop image rm --help` shows what there is");
+        assert_eq!(code, 1);
+        assert_eq!(wrong("run").2, 1);
+        assert_eq!(wrong("run -e").2, 125);
+        let (message, hint, code) = wrong("image rmm x");
+        assert_eq!((message.as_str(), code), ("`rmm` is not a command of `outcrop image`", 1));
+        assert!(hint.starts_with("did you mean `rm`?"), "{hint}");
+    }
+
+    #[test]
+    fn help_shows_flags_as_they_are_meant() {
+        let text = help("run --help");
+        assert!(text.contains("--rm  ") && !text.contains("[=<"), "{text}");
+        assert!(text.ends_with("Example:\n  outcrop run x\n"), "{text}");
+        assert!(help("image rm --help").ends_with("Examples:\n  outcrop rmi x\n  outcrop rmi -f x\n"));
+        let group = help("image");
+        assert!(group.contains("  rm ") && !group.contains("remove"), "{group}");
+        let top = help("--help");
+        assert!(
+            top.contains("\n  rmi         Removes\n") && top.contains("\n  image       Manage images\n"),
+            "{top}"
+        );
+    }
 
     #[test]
     fn the_tree_is_sound() {
-        tree(Form::Parsed).debug_assert();
-        tree(Form::Shown).debug_assert();
+        tree(TABLE, Form::Parsed).debug_assert();
+        tree(TABLE, Form::Shown).debug_assert();
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Entry {
             names: V::NAMES,
             about: V::ABOUT,
             failure: V::FAILURE,
-            parsed: |command| take_false(shown::<V>(command)),
+            parsed: |command| loosen(shown::<V>(command)),
             shown: shown::<V>,
             run: |matches, context| {
                 let args = V::from_arg_matches(matches)
@@ -60,9 +60,12 @@ fn shown<V: Verb>(command: Command) -> Command {
         .after_help(format!("Example{plural}:{examples}"))
 }
 
-/// `--rm=false` and `--rm=true` are what scripts write, beside `--rm`.
-fn take_false(command: Command) -> Command {
+/// `--rm=false` and `--rm=true` are what scripts write, beside `--rm`; and where a tail begins, parse.rs says.
+fn loosen(command: Command) -> Command {
     command.mut_args(|arg| {
+        if arg.is_trailing_var_arg_set() {
+            return arg.trailing_var_arg(false).allow_hyphen_values(false);
+        }
         if !matches!(arg.get_action(), ArgAction::SetTrue) {
             return arg;
         }
@@ -72,7 +75,6 @@ fn take_false(command: Command) -> Command {
             .default_value("false")
             .default_missing_value("true")
             .value_parser(truth)
-            .overrides_with_all(Vec::<&str>::new())
     })
 }
 
