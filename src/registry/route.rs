@@ -18,6 +18,20 @@ pub struct Proxies {
 }
 
 impl Proxies {
+    /// From `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in small letters or capitals, as `get` knows them.
+    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Self {
+        let either = |name: &str| {
+            get(name).or_else(|| get(&name.to_ascii_uppercase())).filter(|value| !value.is_empty())
+        };
+        let all = either("all_proxy");
+        let exempt = either("no_proxy").unwrap_or_default();
+        Proxies {
+            http: either("http_proxy").or_else(|| all.clone()),
+            https: either("https_proxy").or(all),
+            exempt: exempt.split([',', ' ']).filter(|rule| !rule.is_empty()).map(str::to_owned).collect(),
+        }
+    }
+
     /// The proxy for this URL. This machine itself is never behind one.
     pub(super) fn of(&self, url: &Uri) -> Option<&str> {
         let host = host_of(url);
@@ -171,6 +185,21 @@ mod tests {
             proxies.exempt = vec![rule.into()];
             assert_eq!(proxies.of(&url(target)).is_none(), exempt, "`{rule}` {target}");
         }
+    }
+
+    #[test]
+    fn variables_are_read_in_either_case() {
+        let get = |name: &str| match name {
+            "HTTPS_PROXY" => Some("http://a:1".to_owned()),
+            "all_proxy" => Some("http://b:2".to_owned()),
+            "no_proxy" => Some("x.test, .y.test".to_owned()),
+            "http_proxy" => Some(String::new()),
+            _ => None,
+        };
+        let proxies = Proxies::from_variables(get);
+        assert_eq!(proxies.https.as_deref(), Some("http://a:1"));
+        assert_eq!(proxies.http.as_deref(), Some("http://b:2"));
+        assert_eq!(proxies.exempt, ["x.test", ".y.test"]);
     }
 
     #[test]
