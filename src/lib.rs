@@ -20,9 +20,9 @@ pub mod store;
 pub mod transfer;
 
 pub mod snapshot;
+pub mod db;
 pub mod layer;
 pub mod runtime;
-pub mod db;
 
 pub mod job;
 pub mod image;

@@ -40,22 +40,13 @@ mod vfs;
 
 use std::path::{Path, PathBuf};
 
+pub use crate::db::SnapshotId;
 use crate::error::{Context, Error, Result};
 use crate::layer::Form;
 pub use crate::sys::mount::Mount;
 
 /// In order of preference.
 pub const TABLE: &[&Entry] = &[&overlay2::ENTRY, &vfs::ENTRY];
-
-/// A tree's number; never used twice in a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SnapshotId(pub u64);
-
-impl std::fmt::Display for SnapshotId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// What a snapshot is keyed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

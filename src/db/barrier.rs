@@ -1,0 +1,170 @@
+//! The barrier: one point at the end of a build or a pull where all that was published becomes durable, and gets
+//! its name. Bytes before names: names and sizes prove nothing after a crash.
+
+use std::sync::PoisonError;
+
+use super::Db;
+use super::ids::{LayerNumber, SnapshotId};
+use super::transaction::{Durable, Reader, Writer};
+use crate::error::{Context as _, Result};
+use crate::image::{Digest, ImageId};
+
+/// What was published since the boot, by any process, and is not known to be on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    pub layers: Vec<LayerNumber>,
+    pub snapshots: Vec<SnapshotId>,
+    pub images: Vec<ImageId>,
+    pub blobs: Vec<Digest>,
+}
+
+impl Pending {
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty() && self.snapshots.is_empty() && self.images.is_empty() && self.blobs.is_empty()
+    }
+}
+
+impl Db {
+    /// `sync` writes out the filesystems that hold what is pending: blobs, recipes, the snapshots' trees; it is not
+    /// called when nothing is. Then one transaction, itself on disk when this returns, takes note of it and does `then`.
+    ///
+    /// What others have published before is made durable along with ours: whatever `then` names may stand on it.
+    pub fn barrier<T>(
+        &self,
+        sync: impl FnOnce(&Pending) -> Result<()>,
+        then: impl FnOnce(&Durable<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let pending = self.read(|reader| reader.pending())?;
+        if !pending.is_empty() {
+            if !pending.layers.is_empty() {
+                self.sync_rows().context(|| "writing the rows of layers to disk")?;
+            }
+            sync(&pending)?;
+        }
+        self.durable(|durable| {
+            durable.is_durable(&pending)?;
+            then(durable)
+        })
+    }
+
+    /// All rows written so far are on disk when it returns.
+    fn sync_rows(&self) -> Result<()> {
+        let slot = self.row_writer()?;
+        let connection = slot.connection();
+        let commit = || -> rusqlite::Result<()> {
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            let written = connection.execute("update mark set value = value + 1", ());
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            written.map(drop)
+        };
+        commit().context(|| "writing files.db")
+    }
+}
+
+impl Reader<'_> {
+    pub fn pending(&self) -> Result<Pending> {
+        let boot = (self.db.boot(),);
+        Ok(Pending {
+            layers: self.all("select id from layer where pending_boot = ?1", boot, |row| row.get(0))?,
+            snapshots: self.all("select id from snapshot where pending_boot = ?1", boot, |row| row.get(0))?,
+            images: self.all("select id from image where pending_boot = ?1", boot, |row| row.get(0))?,
+            blobs: self.all("select digest from blob where pending_boot = ?1", boot, |row| row.get(0))?,
+        })
+    }
+
+    /// What was published before the last boot, was never made durable, and is referred to: to be verified
+    /// (`layer_is_whole` and its like) or replaced.
+    pub fn suspects(&self) -> Result<Pending> {
+        let boot = (self.db.boot(),);
+        Ok(Pending {
+            layers: self.all("select id from layer where pending_boot <> ?1", boot, |row| row.get(0))?,
+            snapshots: self
+                .all("select id from snapshot where pending_boot <> ?1", boot, |row| row.get(0))?,
+            images: self.all("select id from image where pending_boot <> ?1", boot, |row| row.get(0))?,
+            blobs: self.all("select digest from blob where pending_boot <> ?1", boot, |row| row.get(0))?,
+        })
+    }
+}
+
+impl Writer<'_> {
+    fn is_durable(&self, pending: &Pending) -> Result<()> {
+        for layer in &pending.layers {
+            self.exec("update layer set pending_boot = null where id = ?1", (layer,))?;
+        }
+        for snapshot in &pending.snapshots {
+            self.exec("update snapshot set pending_boot = null where id = ?1", (snapshot,))?;
+        }
+        for image in &pending.images {
+            self.exec("update image set pending_boot = null where id = ?1", (image,))?;
+        }
+        for blob in &pending.blobs {
+            self.exec("update blob set pending_boot = null where digest = ?1", (blob,))?;
+        }
+        Ok(())
+    }
+
+    /// These were verified, byte by byte: they count as published in this boot, and the next barrier makes them durable.
+    pub fn are_whole(&self, verified: &Pending) -> Result<()> {
+        let boot = self.db.boot();
+        for layer in &verified.layers {
+            self.exec("update layer set pending_boot = ?2 where id = ?1", (layer, boot))?;
+        }
+        for snapshot in &verified.snapshots {
+            self.exec("update snapshot set pending_boot = ?2 where id = ?1", (snapshot, boot))?;
+        }
+        for image in &verified.images {
+            self.exec("update image set pending_boot = ?2 where id = ?1", (image, boot))?;
+        }
+        for blob in &verified.blobs {
+            self.exec("update blob set pending_boot = ?2 where digest = ?1", (blob, boot))?;
+        }
+        Ok(())
+    }
+
+    /// After a reboot: what was not durable goes, unless a container stands on it.
+    pub(super) fn drop_suspects(&self) -> Result<()> {
+        let boot = self.db.boot();
+        self.exec(
+            "delete from cache_record where layer in (select id from layer where pending_boot <> ?1)",
+            (boot,),
+        )?;
+        let images: Vec<ImageId> = self.all(
+            "select id from image where pending_boot <> ?1 and condemned is null order by made_at desc",
+            (boot,),
+            |row| row.get(0),
+        )?;
+        for image in images {
+            if self.image_is_unused(&image)? {
+                self.exec("delete from repo_digest where image = ?1", (image,))?;
+                self.condemn_row(&image)?;
+            }
+        }
+        self.condemn_unreferenced().map(drop)
+    }
+}
+
+/// The connection that writes rows, held.
+pub(super) struct RowWriterSlot<'d>(std::sync::MutexGuard<'d, Option<rusqlite::Connection>>);
+
+impl RowWriterSlot<'_> {
+    pub(super) fn connection(&self) -> &rusqlite::Connection {
+        self.0.as_ref().expect("opened before it is handed out")
+    }
+}
+
+impl Db {
+    pub(super) fn row_writer(&self) -> Result<RowWriterSlot<'_>> {
+        slot(self, &self.0.rows)
+    }
+    pub(super) fn row_reader(&self) -> Result<RowWriterSlot<'_>> {
+        slot(self, &self.0.row_reader)
+    }
+}
+
+fn slot<'d>(db: &Db, place: &'d std::sync::Mutex<Option<rusqlite::Connection>>) -> Result<RowWriterSlot<'d>> {
+    let mut slot = place.lock().unwrap_or_else(PoisonError::into_inner);
+    if slot.is_none() {
+        *slot = Some(super::open::connect_rows(db.root())?);
+    }
+    Ok(RowWriterSlot(slot))
+}

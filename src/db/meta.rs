@@ -1,0 +1,96 @@
+//! What the store says of itself.
+
+use super::time::Time;
+use super::transaction::{Reader, Writer};
+use super::{Db, EpochGuard};
+use crate::error::Result;
+use std::sync::PoisonError;
+
+impl Reader<'_> {
+    /// Never changes.
+    pub fn uuid(&self) -> Result<String> {
+        self.value("select value from meta where key = 'uuid'", ())
+    }
+
+    /// How owners are written on the files: `direct`.
+    pub fn layout(&self) -> Result<String> {
+        self.value("select value from meta where key = 'layout'", ())
+    }
+
+    /// The storage driver, once one was chosen.
+    pub fn driver(&self) -> Result<Option<String>> {
+        self.one("select value from meta where key = 'driver'", (), |row| row.get(0))
+    }
+
+    pub fn store_made_at(&self) -> Result<Time> {
+        self.value("select value from meta where key = 'made_at'", ())
+    }
+
+    /// The machine was started anew since trees were last compared with rows: a power cut loses the latest rows, and
+    /// may leave trees that no row knows.
+    pub fn trees_may_be_lost(&self) -> Result<bool> {
+        self.value("select exists (select 1 from meta where key = 'trees_unchecked')", ())
+    }
+}
+
+impl Writer<'_> {
+    pub fn set_driver(&self, driver: &str) -> Result<()> {
+        self.exec(
+            "insert into meta (key, value) values ('driver', ?1) on conflict (key) do update set value = ?1",
+            (driver,),
+        )
+        .map(drop)
+    }
+
+    pub fn trees_checked(&self) -> Result<()> {
+        self.exec("delete from meta where key = 'trees_unchecked'", ()).map(drop)
+    }
+}
+
+impl Db {
+    /// Begins the process's stay in the current epoch.
+    pub(super) fn enter_epoch(&self) -> Result<()> {
+        let guard = self.enter()?;
+        *self.epoch_slot() = Some(guard);
+        Ok(())
+    }
+
+    /// Nothing that this process saw is kept for it any longer, but for what it has leases or references on: for those
+    /// that live long.
+    pub fn leave_epoch(&self) {
+        *self.epoch_slot() = None;
+    }
+
+    fn epoch_slot(&self) -> std::sync::MutexGuard<'_, Option<EpochGuard>> {
+        self.0.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Once after each boot: numbers go on beyond all that may be in use.
+    pub(super) fn notice_reboot(&self) -> Result<()> {
+        let last = |reader: &Reader<'_>| {
+            reader.one("select value from meta where key = 'boot'", (), |row| row.get::<_, String>(0))
+        };
+        if self.read(last)?.as_deref() == Some(self.boot()) {
+            return Ok(());
+        }
+        self.durable(|writer| {
+            let before = last(writer)?;
+            if before.as_deref() == Some(self.boot()) {
+                return Ok(());
+            }
+            writer.exec(
+                "insert into meta (key, value) values ('boot', ?1) on conflict (key) do update set value = ?1",
+                (self.boot(),),
+            )?;
+            if before.is_some() {
+                writer.exec("update sequence set next = safe, safe = safe + 1024", ())?;
+                writer.exec(
+                    "insert into meta (key, value) values ('trees_unchecked', 1) on conflict do nothing",
+                    (),
+                )?;
+                writer.drop_suspects()?;
+            }
+            Ok(())
+        })
+    }
+}
