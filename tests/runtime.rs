@@ -274,4 +274,4 @@ macro_rules! runtimes {
     };
 }
 
-runtimes!(embedded = "outcrop");
+runtimes!(embedded = "outcrop", with_runc = "runc", with_crun = "crun");

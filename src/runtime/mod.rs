@@ -7,14 +7,18 @@
 //! container. So a container never outlives the process that started it, no thread has to stay alive for it, and
 //! no mount of it is ever seen by the host.
 
+mod crun;
 mod embedded;
 pub mod init;
 pub mod mountpoints;
+mod oci;
+mod runc;
 mod running;
 mod seccomp;
 mod spec;
 pub mod user;
 mod wire;
+mod youki;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -56,7 +60,7 @@ pub struct Entry {
 }
 
 /// The first one is the default.
-pub const TABLE: &[Entry] = &[embedded::ENTRY];
+pub const TABLE: &[Entry] = &[embedded::ENTRY, crun::ENTRY, runc::ENTRY, youki::ENTRY];
 
 /// The runtime of that name; the default without one.
 pub fn open(name: Option<&str>, place: &Place) -> Result<Box<dyn Runtime>> {

@@ -14,6 +14,15 @@ pub fn unshare_cgroups() -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }?)
 }
 
+/// A mount namespace of its own, into which the host's unmounts still come (a slave).
+#[allow(unsafe_code, reason = "unshare(2)")]
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: the table of descriptors stays shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    let slave = rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC;
+    Ok(rustix::mount::mount_change("/", slave)?)
+}
+
 /// Puts a detached mount in place of `/` and takes everything else out of this mount namespace: nothing of the host is
 /// reachable or kept busy from here. Afterwards the working directory is the new root.
 pub fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {

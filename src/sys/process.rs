@@ -35,11 +35,6 @@ pub fn fork_into_namespaces(network: bool) -> io::Result<Fork> {
     fork_with(flags)
 }
 
-/// A child in a mount namespace of its own.
-pub fn fork_into_mount_namespace() -> io::Result<Fork> {
-    fork_with(libc::CLONE_NEWNS)
-}
-
 /// Only for a process with one thread: the child goes on running Rust.
 #[allow(unsafe_code, reason = "clone3(2)")]
 fn fork_with(flags: libc::c_int) -> io::Result<Fork> {
@@ -69,6 +64,14 @@ fn fork_with(flags: libc::c_int) -> io::Result<Fork> {
 }
 
 impl Forked {
+    /// A child that another process forked and left to this one (a subreaper). `pid` in decimal.
+    pub fn adopt(pid: &str) -> io::Result<Self> {
+        let pid = pid.parse().ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a process id"))?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        Ok(Forked { pid, pidfd })
+    }
+
     /// Blocks until it has ended, and reaps it.
     pub fn wait(&self) -> io::Result<Ended> {
         use rustix::process::{WaitId, WaitIdOptions, waitid};

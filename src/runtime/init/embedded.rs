@@ -40,7 +40,7 @@ pub(super) fn carry_out(engine: &UnixStream, spec: &Spec, stdio: Stdio) -> Resul
     // Its ends of the pipes are the command's alone, and nothing of the host's is kept busy from here.
     drop((plan, theirs));
 
-    let watched = watch(engine, &first, status);
+    let watched = watch(engine, &first, Some(status));
     let ended = first.wait().context(|| "waiting for the container's first process")?;
     drop(root);
     drop(hold);
@@ -49,7 +49,7 @@ pub(super) fn carry_out(engine: &UnixStream, spec: &Spec, stdio: Stdio) -> Resul
 
 /// What the first process said before it became the command.
 #[derive(Default)]
-struct Said {
+pub(super) struct Said {
     warnings: Vec<String>,
     terminal: Option<OwnedFd>,
     refused: Option<Exit>,
@@ -57,7 +57,11 @@ struct Said {
 }
 
 impl Said {
-    fn exit(self, ended: Ended) -> Result<Exit> {
+    pub(super) fn with_terminal(terminal: Option<OwnedFd>) -> Self {
+        Said { terminal, ..Said::default() }
+    }
+
+    pub(super) fn exit(self, ended: Ended) -> Result<Exit> {
         match (self.failed, self.refused, ended) {
             (Some(failure), _, _) => Err(Error::from(failure)),
             (None, Some(exit), _) => Ok(exit),
@@ -70,11 +74,11 @@ impl Said {
 }
 
 /// Until the first process has ended: tells the engine what it says, and it what the engine says.
-fn watch(engine: &UnixStream, first: &Forked, status: UnixStream) -> Result<Said> {
+pub(super) fn watch(engine: &UnixStream, first: &Forked, status: Option<UnixStream>) -> Result<Said> {
     let doing = || "watching the container";
     let mut said = Said::default();
     // Closed by exec.
-    let mut status = Some(status);
+    let mut status = status;
     let mut engine = Some(engine);
     loop {
         let mut polled = vec![PollFd::new(&first.pidfd, PollFlags::IN)];
@@ -124,7 +128,7 @@ fn watch(engine: &UnixStream, first: &Forked, status: UnixStream) -> Result<Said
     }
 }
 
-fn announce(engine: &UnixStream, first: &Forked, said: &mut Said) {
+pub(super) fn announce(engine: &UnixStream, first: &Forked, said: &mut Said) {
     let pid = first.pid.as_raw_nonzero().get().unsigned_abs();
     let up = Up::Running { pid, warnings: std::mem::take(&mut said.warnings) };
     let beside = said.terminal.take();

@@ -6,9 +6,12 @@
 //! engine has many.) When it is killed itself, the first process gets its parent-death signal, and with it the whole
 //! pid namespace.
 
+mod cgroup;
+mod config;
 mod devices;
 mod embedded;
 mod inside;
+mod oci;
 mod root;
 
 use std::io;
@@ -54,6 +57,6 @@ fn carry_out(socket: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> Result<Exi
     let stdio = Stdio { stdin, stdout, stderr, hold: fds.collect() };
     match order.how {
         How::Embedded => embedded::carry_out(socket, &order.spec, stdio),
-        How::Oci { .. } => Err(Error::unsupported("other runtimes")),
+        How::Oci { program, run } => oci::carry_out(socket, &order.spec, stdio, &program, &run),
     }
 }

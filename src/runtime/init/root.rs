@@ -20,6 +20,7 @@ pub(super) struct Volume {
     pub(super) mount: OwnedFd,
     pub(super) target: String,
     pub(super) directory: bool,
+    pub(super) read_only: bool,
 }
 
 impl Root {
@@ -85,7 +86,7 @@ pub(super) fn volumes(spec: &Spec) -> Result<Vec<Volume>> {
         let attributes = Attributes::INERT;
         let mount = mount::tmpfs(tmpfs.size, tmpfs.mode, attributes)
             .context(|| format!("mounting a tmpfs on {}", tmpfs.target))?;
-        volumes.push(Volume { mount, target: tmpfs.target.clone(), directory: true });
+        volumes.push(Volume { mount, target: tmpfs.target.clone(), directory: true, read_only: false });
     }
     volumes.sort_by_key(|volume| volume.target.split('/').filter(|part| !part.is_empty()).count());
     for volume in &volumes {
@@ -101,7 +102,7 @@ fn take(bind: &Bind) -> Result<Volume> {
         .context(|| "keeping later mounts apart")?;
     let stat = rustix::fs::fstat(&mount).context(|| "looking at the source")?;
     let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
-    Ok(Volume { mount, target: bind.target.clone(), directory })
+    Ok(Volume { mount, target: bind.target.clone(), directory, read_only: bind.read_only })
 }
 
 fn check_target(target: &str) -> Result<()> {
