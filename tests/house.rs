@@ -60,6 +60,13 @@ fn the_library_prints_nothing_and_reads_no_surroundings() {
 }
 
 #[test]
+fn the_first_line_of_a_file_says_what_it_is_about() {
+    let files = [rust_files(&project().join("src")), rust_files(&project().join("tests"))].concat();
+    let silent = files.iter().filter(|file| !fs::read_to_string(file).unwrap().starts_with("//! "));
+    assert_eq!(silent.collect::<Vec<_>>(), Vec::<&PathBuf>::new());
+}
+
+#[test]
 fn no_test_file_is_forgotten() {
     let main = fs::read_to_string(project().join("tests/main.rs")).unwrap();
     let listed: BTreeSet<String> = main
@@ -232,7 +239,8 @@ fn find_in_code(
     concerned: impl Fn(&Path) -> bool,
 ) -> Vec<String> {
     let mut found = Vec::new();
-    for file in rust_files(&project().join(below)).into_iter().filter(|file| concerned(file)) {
+    let files = rust_files(&project().join(below));
+    for file in files.into_iter().filter(|file| concerned(file) && !is_for_tests(file)) {
         let text = fs::read_to_string(&file).unwrap();
         let lines = text.lines().take_while(|line| *line != "#[cfg(test)]");
         for (number, line) in lines.enumerate() {
@@ -242,6 +250,17 @@ fn find_in_code(
         }
     }
     found
+}
+
+/// Declared `#[cfg(test)] mod name;` by the file above it.
+fn is_for_tests(file: &Path) -> bool {
+    let above = fs::read_to_string(file.with_file_name("mod.rs")).unwrap_or_default();
+    let name = file.file_stem().unwrap().to_str().unwrap();
+    let declared = format!("mod {name};");
+    above.lines().zip(above.lines().skip(1)).any(|(before, line)| {
+        before == "#[cfg(test)]"
+            && line.trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ") == declared
+    })
 }
 
 #[test]

@@ -91,19 +91,13 @@ impl Sandbox {
 
     /// The same, with bytes on standard input.
     pub(crate) fn outcrop_with_input<A: AsRef<OsStr>>(&self, args: &[A], input: &[u8]) -> Outcome {
-        let mut command = self.command(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let line = shown(&command);
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let output = std::thread::scope(|scope| {
-            scope.spawn(move || {
-                // A command may end without reading all of it.
-                let _not_read = stdin.write_all(input);
-            });
-            child.wait_with_output().unwrap()
-        });
-        Outcome { line, output }
+        Outcome::with_input(&mut self.command(args), input)
+    }
+
+    /// Every byte and row of the store is right.
+    #[track_caller]
+    pub(crate) fn check(&self) {
+        self.outcrop(&["system", "check"]).ok();
     }
 
     /// An image of busybox alone under this name: /bin with all applets, /etc/passwd and group, /tmp, /root.
@@ -240,6 +234,9 @@ impl Drop for Sandbox {
     }
 }
 
+/// The longest a command of a test may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// What a command left behind: code, output, and the line that was run, for messages.
 pub(crate) struct Outcome {
     line: String,
@@ -248,9 +245,35 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn of(command: &mut Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::run(command, None)
+    }
+
+    pub(crate) fn with_input(command: &mut Command, input: &[u8]) -> Self {
+        command.stdin(Stdio::piped());
+        Self::run(command, Some(input.to_vec()))
+    }
+
+    /// Killed, and the test failed, when it takes longer than [`PATIENCE`].
+    fn run(command: &mut Command, input: Option<Vec<u8>>) -> Self {
         let line = shown(command);
-        let output = command.output().unwrap_or_else(|error| panic!("{line}: {error}"));
-        Outcome { line, output }
+        let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{line}: {error}"));
+        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+            // A command may end without reading all of it.
+            std::thread::spawn(move || stdin.write_all(&input).ok());
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(child.wait_with_output()));
+        let Ok(output) = ended.recv_timeout(PATIENCE) else {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let output = ended.recv_timeout(Duration::from_secs(5)).ok().and_then(Result::ok);
+            let said = output.map(|output| Outcome { line: line.clone(), output }.report());
+            // Without output: somebody the command has left behind still holds its standard output.
+            panic!("{line}: not ended after {PATIENCE:?}\n{}", said.unwrap_or_default());
+        };
+        Outcome { line, output: output.unwrap() }
     }
 
     #[track_caller]
@@ -361,7 +384,10 @@ fn a_sandbox_sees_its_mounts_and_its_processes_and_nothing_else() {
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
 
     let mut child = Command::new("sleep").arg("60").current_dir(sandbox.context()).spawn().unwrap();
-    let found = sandbox.leftovers();
+    // Before it is `sleep` it is a copy of this process.
+    let found = || sandbox.leftovers();
+    wait_until(Duration::from_secs(9), || found().iter().any(|left| left.ends_with("sleep 60 ")));
+    let found = found();
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(found, [format!("process {}: sleep 60 ", child.id())]);
