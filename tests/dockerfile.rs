@@ -749,7 +749,7 @@ fn every_error_shows_its_place_and_what_to_do() {
         ),
         (
             "RUN [\"a\", 1]",
-            "the JSON form holds something that is no string",
+            "the JSON form holds something that is no word",
             "    ^^^^^^^^",
             "put every word in double quotes, as in `[\"sleep\", \"1\"]`",
         ),
@@ -843,6 +843,18 @@ fn every_error_shows_its_place_and_what_to_do() {
         ),
         ("ONBUILD RUNN x", "unknown instruction `RUNN`", "        ^^^^", "did you mean `RUN`?"),
         (
+            "COPY a[b /c",
+            "`a[b` is not a well-formed pattern",
+            "     ^^^",
+            "a `[` needs its `]` and a range needs both ends; write `\\[` for the character itself",
+        ),
+        (
+            "RUN [\"a\\u0000\"]",
+            "the JSON form holds something that is no word",
+            "    ^^^^^^^^^^^",
+            "put every word in double quotes, as in `[\"sleep\", \"1\"]`",
+        ),
+        (
             "FROM a b",
             "FROM takes an image, and `AS` with a name",
             "       ^",
@@ -859,7 +871,7 @@ fn every_error_shows_its_place_and_what_to_do() {
             "FROM $NO",
             "the base `$NO` is empty",
             "     ^^^",
-            "declare it with `ARG NAME=default` before the first FROM, or give it with --build-arg",
+            "declare `ARG NO=default` before the first FROM, or give it with --build-arg",
         ),
         (
             "FROM --platform=a/b/c/d x",
@@ -974,6 +986,29 @@ fn a_file_begins_with_from() {
     ] {
         assert_eq!(told(&refused(text)), format!("error: reading `Dockerfile`\n  {message}"));
     }
+}
+
+#[test]
+fn a_variable_that_empties_a_base_is_named() {
+    assert_eq!(
+        told(&refused("FROM debian:$TAG")),
+        "error: reading `Dockerfile`\n  because: line 1: the base image `debian:`\n  1 | FROM debian:$TAG\n    |      ^^^^^^^^^^^\n  because: looked in the store and at docker.io\nhint: `TAG` is not set: declare `ARG TAG=default` before the first FROM, or give it with --build-arg"
+    );
+}
+
+#[test]
+fn what_is_no_text_is_refused_with_its_line() {
+    let error = |bytes: &[u8]| told(&Dockerfile::read("-", bytes).unwrap_err());
+    assert_eq!(
+        error(b"FROM debian\nRUN \xff"),
+        "error: reading `-`\n  because: line 2: the text is not UTF-8\nhint: save it as UTF-8"
+    );
+    assert!(error(b"\xff\xfeF\0").ends_with("hint: it looks like UTF-16; save it as UTF-8"));
+    assert_eq!(
+        error(b"FROM debian\nRUN a\0b"),
+        "error: reading `-`\n  because: line 2: the file holds a NUL byte\n  2 | RUN a\0b\n    |      ^\nhint: is it a text file?"
+    );
+    assert!(Dockerfile::read("-", b"FROM debian").is_ok());
 }
 
 #[test]

@@ -193,8 +193,8 @@ impl Matcher {
             Shape::Suffix => Matcher::Suffix(pattern[2..].to_vec()),
             Shape::Expression => {
                 Matcher::Program(Expression { text: &expression, at: 0 }.compile().ok_or_else(|| {
-                    Error::invalid("the pattern quotes a letter or a digit, which has no meaning of its own")
-                        .hint("write the letter without the `\\`")
+                    Error::invalid("Docker cannot read the pattern")
+                        .hint("put no `\\` before a letter or digit, and no `*` or `?` into brackets")
                 })?)
             }
         })

@@ -23,6 +23,7 @@ pub(super) struct Text {
 }
 
 pub(super) fn read(source: &Arc<Source>) -> Result<Text> {
+    no_nul(source)?;
     let mut reader = Reader {
         source,
         at: 0,
@@ -39,6 +40,18 @@ pub(super) fn read(source: &Arc<Source>) -> Result<Text> {
             .error(Error::invalid("the file has no instructions").hint("a Dockerfile begins with FROM")));
     }
     Ok(Text { directives: reader.directives, statements, warnings: reader.warnings })
+}
+
+/// No argument, name or path can hold one.
+fn no_nul(source: &Source) -> Result<()> {
+    let mut places =
+        source.lines.iter().enumerate().filter_map(|(number, text)| Some((number, text.find('\0')?)));
+    let Some((number, column)) = places.next() else { return Ok(()) };
+    let mut line = Line::new();
+    line.push(&source.lines[number], number, 0);
+    let problem =
+        Problem::invalid(column..column + 1, "the file holds a NUL byte").hint("is it a text file?");
+    Err(source.error_at(&line, problem))
 }
 
 struct Reader<'a> {

@@ -22,7 +22,7 @@ mod statement;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{ImageConfig, Platform};
 use crate::plan::{Network, Plan};
 use instruction::{From, Instruction, Step};
@@ -124,6 +124,20 @@ impl Dockerfile {
             return Err(source.error_at(&last.line, problem));
         }
         Ok(Dockerfile { source, escape: text.directives.escape, global_args, stages, warnings })
+    }
+
+    /// The same of a file's bytes, which must be UTF-8.
+    pub fn read(name: &str, bytes: &[u8]) -> Result<Dockerfile> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Dockerfile::parse(name, text),
+            Err(error) => {
+                let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+                let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+                let hint = if utf16 { "it looks like UTF-16; save it as UTF-8" } else { "save it as UTF-8" };
+                let problem = Error::invalid(format!("line {line}: the text is not UTF-8")).hint(hint);
+                Err(Source::new(name, "").error(problem))
+            }
+        }
     }
 
     /// Everything expanded and resolved. An error names the line and shows the place; nothing has run yet.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::expand::Mode;
+use super::expand::{Expansion, Mode};
 use super::instruction::{Instruction, Step};
 use super::nearest::did_you_mean;
 use super::source::{Problem, Source};
@@ -62,6 +62,8 @@ struct Based {
     image: Option<ImageConfig>,
     /// What ONBUILD of the base asks for.
     triggers: Vec<(Statement, Box<dyn Step>)>,
+    /// Variables in FROM that are not set.
+    unset: Vec<String>,
 }
 
 impl<'a> Planner<'a> {
@@ -98,14 +100,12 @@ impl<'a> Planner<'a> {
     }
 
     fn base(&mut self, number: usize, stage: &StageText, above: &[Based]) -> Result<Based, Problem> {
-        let name = self.global_word(&stage.from.base)?;
+        let Expansion { text: name, unset, .. } = self.global_word(&stage.from.base)?;
         if name.is_empty() {
             let word = &stage.from.base;
-            let hint =
-                "declare it with `ARG NAME=default` before the first FROM, or give it with --build-arg";
-            return Err(
-                Problem::invalid(word.span.clone(), format!("the base `{}` is empty", word.text)).hint(hint)
-            );
+            let variable = unset.first().map_or("NAME", String::as_str);
+            return Err(Problem::invalid(word.span.clone(), format!("the base `{}` is empty", word.text))
+                .hint(declare(variable)));
         }
         let base = match self.around.names.above(&name, number) {
             Some(stage) => Base::Stage(StageId(stage)),
@@ -114,7 +114,7 @@ impl<'a> Planner<'a> {
         };
         let platform = match (&stage.from.platform, &base) {
             (Some(word), _) => {
-                let text = self.global_word(word)?;
+                let text = self.global_word(word)?.text;
                 text.parse().map_err(|error: Error| {
                     let message = match text.is_empty() {
                         true => format!("the platform `{}` is empty", word.text),
@@ -127,12 +127,12 @@ impl<'a> Planner<'a> {
             (None, Base::Stage(stage)) => above[stage.0].platform.clone(),
             (None, Base::Scratch | Base::Image(_)) => self.around.options.platform.clone(),
         };
-        Ok(Based { base, platform, image: None, triggers: Vec::new() })
+        Ok(Based { base, platform, image: None, triggers: Vec::new(), unset })
     }
 
-    fn global_word(&self, word: &Word) -> Result<String, Problem> {
+    fn global_word(&self, word: &Word) -> Result<Expansion, Problem> {
         let around = self.around;
-        Ok(expand_with(around.globals, &word.text, &word.span, around.escape, Mode::default())?.text)
+        expand_with(around.globals, &word.text, &word.span, around.escape, Mode::default())
     }
 
     /// `COPY --from` of every stage, needed or not, names something that stands above or an image.
@@ -165,7 +165,7 @@ impl<'a> Planner<'a> {
                     steps.iter().filter_map(|(_, step)| step.trigger()).map(str::to_owned).collect()
                 }
                 Base::Image(name) => {
-                    let image = self.look_up(number, text, name, &stages[number].platform)?;
+                    let image = self.look_up(number, text, name, &stages[number])?;
                     let triggers = image.config.on_build.clone().unwrap_or_default();
                     stages[number].image = Some(image);
                     triggers
@@ -198,14 +198,17 @@ impl<'a> Planner<'a> {
         number: usize,
         stage: &StageText,
         name: &str,
-        platform: &Platform,
+        based: &Based,
     ) -> Result<ImageConfig> {
-        let key = (name.to_owned(), platform.clone());
+        let key = (name.to_owned(), based.platform.clone());
         if let Some(image) = self.looked_up.get(&key) {
             return Ok(image.clone());
         }
-        let image = self.resolver.base(name, platform).map_err(|error| {
+        let image = self.resolver.base(name, &based.platform).map_err(|error| {
             let hint = match self.around.names.from(name, number + 1) {
+                _ if !based.unset.is_empty() => {
+                    Some(format!("`{0}` is not set: {1}", based.unset[0], declare(&based.unset[0])))
+                }
                 Some(_) => Some(format!(
                     "the stage `{name}` begins further down; a stage stands only on stages above it"
                 )),
@@ -303,6 +306,10 @@ impl<'a> Planner<'a> {
     }
 }
 
+fn declare(variable: &str) -> String {
+    format!("declare `ARG {variable}=default` before the first FROM, or give it with --build-arg")
+}
+
 fn made(at: At, created_by: String, action: plan::Action, state: &StageState<'_>) -> plan::Step {
     plan::Step { at, created_by, action, config: state.config().clone(), author: state.author.clone() }
 }
@@ -391,10 +398,11 @@ fn epoch(options: &PlanOptions, globals: &Variables) -> Result<Option<i64>> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
     let given = options.build_args.get(NAME).cloned().or_else(|| globals.get(NAME));
     let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
-    text.parse().map(Some).map_err(|_: std::num::ParseIntError| {
-        Error::invalid(format!("{NAME} is `{text}`, which is no number"))
-            .hint("give it in seconds since 1970, as in `--build-arg SOURCE_DATE_EPOCH=1700000000`")
-    })
+    match text.parse() {
+        Ok(seconds) => Ok(Some(seconds)),
+        Err(_) => Err(Error::invalid(format!("{NAME} is `{text}`, which is no number"))
+            .hint("give it in seconds since 1970, as in `--build-arg SOURCE_DATE_EPOCH=1700000000`")),
+    }
 }
 
 /// Build arguments that no ARG declares and that mean nothing by themselves.

@@ -148,7 +148,7 @@ impl Source {
     fn draw(&self, out: &mut String, number: usize, columns: &Range<usize>) {
         let Some(text) = self.lines.get(number) else { return };
         let label = (number + 1).to_string();
-        let cut = |at: usize| text.floor_char_boundary(at.min(text.len()));
+        let cut = |at: usize| (0..=at.min(text.len())).rfind(|at| text.is_char_boundary(*at)).unwrap_or(0);
         let before: String =
             text[..cut(columns.start)].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let marked = text[cut(columns.start)..cut(columns.end)].chars().count().max(1);

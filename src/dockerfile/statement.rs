@@ -45,7 +45,7 @@ pub(super) struct Pair {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Json {
     Strings(Vec<String>),
-    /// JSON, and not only strings.
+    /// JSON, and not only strings; or a string with a NUL, which no argument can hold.
     Mixed,
 }
 
@@ -125,7 +125,7 @@ impl Statement {
     }
 
     pub(super) fn mixed(&self) -> Problem {
-        Problem::invalid(self.rest.clone(), "the JSON form holds something that is no string")
+        Problem::invalid(self.rest.clone(), "the JSON form holds something that is no word")
             .hint("put every word in double quotes, as in `[\"sleep\", \"1\"]`")
     }
 
@@ -185,7 +185,7 @@ pub(super) fn json(text: &str) -> Option<Json> {
     let strings: Option<Vec<String>> = values
         .into_iter()
         .map(|value| match value {
-            serde_json::Value::String(text) => Some(text),
+            serde_json::Value::String(text) if !text.contains('\0') => Some(text),
             _ => None,
         })
         .collect();

@@ -1,7 +1,7 @@
 //! `COPY [--from=..] [--chown=..] [--chmod=..] SOURCE... DESTINATION`, and what ADD has in common with it.
 
 use super::{Effect, Entry, Instruction, Step, Takes, flag};
-use crate::context::ignore;
+use crate::context::{ignore, wildcard};
 use crate::dockerfile::expand::Mode;
 use crate::dockerfile::heredoc::Heredoc;
 use crate::dockerfile::source::Problem;
@@ -142,6 +142,12 @@ impl Files {
                     format!("`{source}` lies outside the build context"),
                 )
                 .hint("build with a context that holds it, or copy it there first"));
+            }
+            if wildcard::is_pattern(source.as_bytes())
+                && let Err(error) = wildcard::Pattern::parse(source.as_bytes())
+            {
+                let hint = error.hint_text().map(str::to_owned);
+                return Err(Problem::invalid(word.span.clone(), error.message()).maybe_hint(hint));
             }
             tell(&source);
             sources.push(source);
