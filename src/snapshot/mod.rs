@@ -1,3 +1,318 @@
 //! Snapshots: names, parents, drafts and leases over numbered trees that a driver keeps.
+//!
+//! A stack of layers is named by its ChainId. Here it becomes a list of numbers for the driver: of a `Layered` one a
+//! number for each layer, of a `Stacked` one a single number. What is being made is a [`Draft`]: its row stands before its
+//! tree and hangs on a lease, so that of a process that dies nothing stays; dropped, it is gone.
+//!
+//! Nothing here is durable before [`Snapshots::sync`], which the barrier at the end of a build or pull calls.
 
+mod draft;
 pub mod driver;
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+
+pub use self::draft::{Draft, Mounted, Place, Purpose};
+use self::driver::{Driver, Mount, Shape, SnapshotId};
+use crate::db::{Db, Keyed, LayerNumber, LayerRow, Pending, Reader, SnapshotRow, Swept};
+use crate::error::{Context, Error, Result};
+use crate::image::ChainId;
+use crate::layer::{Changes, Form};
+use crate::sys;
+
+pub struct Snapshots {
+    db: Db,
+    driver: Box<dyn Driver>,
+    /// What the roots of layers say: rows never change.
+    roots: Mutex<HashMap<LayerNumber, Root>>,
+}
+
+/// What a layer says of `/`.
+#[derive(Clone, Copy)]
+struct Root {
+    /// It hides all that lies below.
+    opaque: bool,
+    /// It has owner, mode and times of its own for it.
+    described: bool,
+}
+
+/// The two trees that tell what a snapshot changes.
+pub struct Compared {
+    tree: OwnedFd,
+    form: Form,
+    parent: Option<View>,
+    /// The tree holds the changes alone.
+    delta: bool,
+}
+
+impl Compared {
+    /// `settle`: see [`Changes::Upper`].
+    pub fn changes(&self, settle: bool) -> Changes<'_> {
+        let (tree, parent) = (self.tree.as_fd(), self.parent.as_ref().map(|view| view.root.as_fd()));
+        match self.delta {
+            true => Changes::Upper { upper: tree, form: self.form, parent, settle },
+            false => Changes::Trees { tree, parent },
+        }
+    }
+}
+
+/// A stack, mounted for reading where nobody sees it.
+pub struct View {
+    root: OwnedFd,
+    /// Its last descriptor's end is the mount's.
+    _mount: OwnedFd,
+}
+
+impl AsFd for View {
+    /// The root directory, open for reading.
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+impl Snapshots {
+    /// The snapshots of a store, by the driver that the store was made with; a new store takes the wanted one, or the
+    /// first that works here, and keeps to it. `Conflict` where another one is wanted than it has.
+    pub fn open(db: &Db, wanted: Option<&str>) -> Result<Snapshots> {
+        let of_store = |reader: &Reader<'_>| reader.driver();
+        let name = match db.read(of_store)? {
+            Some(name) => name,
+            None => {
+                let selected = driver::select(db.root(), wanted)?;
+                db.write(|writer| match writer.driver()? {
+                    // Another process made the choice meanwhile.
+                    Some(name) => Ok(name),
+                    None => {
+                        writer.set_driver(selected.driver.name()).map(|()| selected.driver.name().to_owned())
+                    }
+                })?
+            }
+        };
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != name) {
+            return Err(Error::conflict(format!(
+                "the store {} keeps its layers with the driver `{name}`, not `{wanted}`",
+                db.root().display()
+            ))
+            .hint("name another `--root` for a store with another driver"));
+        }
+        let snapshots =
+            Snapshots { db: db.clone(), driver: driver::open(db.root(), &name)?, roots: Mutex::default() };
+        if db.read(|reader| reader.trees_may_be_lost())? {
+            snapshots.remove_strays()?;
+        }
+        Ok(snapshots)
+    }
+
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    /// An own tree on a stack (`None`: on nothing), not yet changed.
+    pub fn draft(&self, parent: Option<&ChainId>, purpose: Purpose) -> Result<Draft<'_>> {
+        let doing = || match parent {
+            Some(parent) => format!("making a layer's tree on {}", parent.short()),
+            None => "making a layer's tree".to_owned(),
+        };
+        let draft = Draft::reserve(self, purpose, |reader| self.stack_of(reader, parent)).context(doing)?;
+        self.driver.create(draft.id(), draft.parents()).context(doing)?;
+        draft.made()
+    }
+
+    /// A draft that stands where `of` does and holds what it holds: a container's changes on their way to be a layer. Nothing
+    /// writes to `of` meanwhile.
+    pub fn copy(&self, of: SnapshotId, purpose: Purpose) -> Result<Draft<'_>> {
+        let doing = || format!("copying snapshot {of}");
+        let draft = Draft::reserve(self, purpose, |reader| reader.snapshot_parents(of)).context(doing)?;
+        self.driver.copy(draft.id(), of).context(doing)?;
+        draft.made()
+    }
+
+    /// How to mount a stack for reading; of no layers, an empty directory.
+    pub fn view(&self, chain: Option<&ChainId>) -> Result<Mount> {
+        let stack = self.db.read(|reader| self.stack_of(reader, chain))?;
+        self.driver.view(&stack)
+    }
+
+    /// A stack, to be read by this process alone.
+    pub fn open_view(&self, chain: Option<&ChainId>) -> Result<View> {
+        open_view(&self.view(chain)?)
+    }
+
+    /// How to mount a container's tree. One mount at a time.
+    pub fn mount(&self, id: SnapshotId) -> Result<Mount> {
+        let parents = self.db.read(|reader| reader.snapshot_parents(id))?;
+        self.driver.mount(id, &parents)
+    }
+
+    /// What to compare for what a container changed. Its mount may live; what is written meanwhile may be seen or not.
+    pub fn compare(&self, id: SnapshotId) -> Result<Compared> {
+        let parents = self.db.read(|reader| reader.snapshot_parents(id))?;
+        self.compared(id, &parents)
+    }
+
+    fn compared(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<Compared> {
+        let (dir, form, delta) = match self.driver.delta(id) {
+            Some(delta) => (delta.dir, delta.form, true),
+            None => {
+                let (dir, form) = self.driver.tree(id)?;
+                (dir, form, false)
+            }
+        };
+        let parent = match parents {
+            [] => None,
+            parents => Some(open_view(&self.driver.view(parents)?)?),
+        };
+        Ok(Compared { tree: open_dir(&dir)?, form, parent, delta })
+    }
+
+    /// The sealed snapshot that the top of a stack needs; `None`: the layer is known, and not unpacked.
+    pub fn find(&self, chain: &ChainId) -> Result<Option<SnapshotId>> {
+        self.db.read(|reader| {
+            let Some(row) = reader.chain(chain)? else {
+                return Ok(None);
+            };
+            reader.snapshot_of(self.driver.name(), self.keyed(chain, row.layer))
+        })
+    }
+
+    /// The trees below a stack, nearest first, as the driver wants them.
+    pub fn stack(&self, chain: Option<&ChainId>) -> Result<Vec<SnapshotId>> {
+        self.db.read(|reader| self.stack_of(reader, chain))
+    }
+
+    /// All that was written into these is on disk when it returns.
+    pub fn sync(&self, pending: &Pending) -> Result<()> {
+        if pending.snapshots.is_empty() { Ok(()) } else { self.driver.sync(&pending.snapshots) }
+    }
+
+    /// Removes what can go, with its trees (`Db::sweep`).
+    pub fn sweep(&self) -> Result<Swept> {
+        self.db.sweep(&|row| self.remove_tree(row))
+    }
+
+    /// The tree of a row that is going, whichever driver has it. Being gone is `Ok`.
+    pub fn remove_tree(&self, row: &SnapshotRow) -> Result<()> {
+        let remove = |driver: &dyn Driver| {
+            driver.release(row.id)?;
+            driver.remove(row.id)
+        };
+        match row.driver == self.driver.name() {
+            true => remove(&*self.driver),
+            false => remove(&*driver::open(self.db.root(), &row.driver)?),
+        }
+    }
+
+    /// After a power cut there may be trees whose rows it took. (The list is made first: a row stands before its tree.)
+    fn remove_strays(&self) -> Result<()> {
+        let doing = || "comparing trees with rows after the last start of this machine";
+        let trees = self.driver.list().context(doing)?;
+        let rows = self.db.read(|reader| reader.snapshots()).context(doing)?;
+        let known: HashSet<SnapshotId> = rows.iter().map(|row| row.id).collect();
+        for stray in trees.into_iter().filter(|id| !known.contains(id)) {
+            tracing::warn!(driver = self.driver.name(), id = stray.0, "removing a tree that no row knows");
+            self.driver.remove(stray).context(doing)?;
+        }
+        self.db.write(|writer| writer.trees_checked())
+    }
+
+    fn keyed(&self, chain: &ChainId, layer: LayerNumber) -> Keyed {
+        match self.driver.shape() {
+            Shape::Layered => Keyed::Layer(layer),
+            Shape::Stacked => Keyed::Chain(*chain),
+        }
+    }
+
+    fn stack_of(&self, reader: &Reader<'_>, chain: Option<&ChainId>) -> Result<Vec<SnapshotId>> {
+        let Some(chain) = chain else {
+            return Ok(Vec::new());
+        };
+        let missing = |what: String| {
+            Error::not_found(format!("{what} has no tree of the driver `{}`", self.driver.name()))
+                .hint("pull or build the image again")
+        };
+        let name = self.driver.name();
+        match self.driver.shape() {
+            Shape::Stacked => match reader.snapshot_of(name, Keyed::Chain(*chain))? {
+                Some(id) => Ok(vec![id]),
+                None => Err(missing(format!("the stack {}", chain.short()))),
+            },
+            Shape::Layered => {
+                let tree = |layer: &LayerRow| {
+                    let found = reader.snapshot_of(name, Keyed::Layer(layer.number))?;
+                    found.ok_or_else(|| missing(format!("the layer {}", layer.diff_id.short())))
+                };
+                self.needed(reader.stack(Some(chain))?)?.iter().map(tree).collect()
+            }
+        }
+    }
+
+    /// The layers that show in a stack (given bottom first), nearest first. The kernel refuses a directory twice: the upper
+    /// place of a layer decides, as it says all again that it said below. And it ignores a mark on a layer's
+    /// root: what such a layer hides is left out.
+    fn needed(&self, stack: Vec<LayerRow>) -> Result<Vec<LayerRow>> {
+        let mut seen = HashSet::new();
+        let mut needed = Vec::new();
+        for layer in stack.into_iter().rev() {
+            if !seen.insert(layer.number) {
+                continue;
+            }
+            let ends = self.root_of(layer.number)?.opaque;
+            needed.push(layer);
+            if ends {
+                break;
+            }
+        }
+        Ok(needed)
+    }
+
+    fn root_of(&self, layer: LayerNumber) -> Result<Root> {
+        let roots = || self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = roots().get(&layer) {
+            return Ok(*root);
+        }
+        let row = self.db.row(layer, b"")?;
+        let root = Root {
+            opaque: row.as_ref().is_some_and(|row| row.opaque),
+            described: row.is_some_and(|row| !row.implied),
+        };
+        roots().insert(layer, root);
+        Ok(root)
+    }
+
+    /// A layer's tree was made alone, and its archive says nothing of `/`: in a stack its root is what shows, so it gets what
+    /// shows below.
+    fn inherit_root(
+        &self,
+        reader: &Reader<'_>,
+        id: SnapshotId,
+        layer: LayerNumber,
+        below: &ChainId,
+    ) -> Result<()> {
+        if self.root_of(layer)?.described {
+            return Ok(());
+        }
+        let Some(nearest) = self.stack_of(reader, Some(below))?.first().copied() else {
+            return Ok(());
+        };
+        let (from, to) = (open_dir(&self.driver.tree(nearest)?.0)?, open_dir(&self.driver.tree(id)?.0)?);
+        sys::tree::like(from.as_fd(), to.as_fd())
+            .context(|| format!("giving the root of snapshot {id} the attributes of {nearest}'s"))
+    }
+}
+
+fn open_view(mount: &Mount) -> Result<View> {
+    let mount = sys::mount::detached(mount)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root =
+        rustix::fs::openat(&mount, c".", flags, Mode::empty()).context(|| "opening a stack of layers")?;
+    Ok(View { root, _mount: mount })
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("opening {}", path.display()))
+}

@@ -387,7 +387,12 @@ impl Copy<'_> {
 /// Owner, mode, xattrs, times, in this order: chown(2) takes set-id bits and capabilities away, an ACL changes the mode's
 /// group bits, and all of them could change times.
 fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
-    own_attributes(from, name, to, name, stat)?;
+    owner_and_mode(to, name, stat)?;
+    for (key, value) in dir::xattrs(from, name)? {
+        if !PRIVATE.contains(&key.as_slice()) {
+            dir::set_xattr(to, name, &key, &value)?;
+        }
+    }
     let times = Timestamps {
         last_access: Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ },
         last_modification: Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ },
@@ -395,23 +400,32 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat
     Ok(rustix::fs::utimensat(to, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Owner, mode and xattrs of one entry given to another; overlayfs' own marks (`trusted.overlay.*`) excepted.
-pub fn own_attributes(
-    from: BorrowedFd<'_>,
-    from_name: &CStr,
-    to: BorrowedFd<'_>,
-    to_name: &CStr,
-    stat: &Stat,
-) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    rustix::fs::chownat(to, to_name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        rustix::fs::chmodat(to, to_name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
-    }
-    for (key, value) in dir::xattrs(from, from_name)? {
+/// What overlayfs notes for itself about one mount of one upper; what it says of deletions is content.
+const PRIVATE: [&[u8]; 6] = [
+    b"trusted.overlay.origin",
+    b"trusted.overlay.impure",
+    b"trusted.overlay.nlink",
+    b"trusted.overlay.uuid",
+    b"trusted.overlay.upper",
+    b"trusted.overlay.protattr",
+];
+
+/// Owner, mode and xattrs of a directory for another one, but for what overlayfs writes there.
+pub fn like(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    owner_and_mode(to, c".", &rustix::fs::fstat(from)?)?;
+    for (key, value) in dir::xattrs(from, c".")? {
         if !key.starts_with(b"trusted.overlay.") && !key.starts_with(b"user.overlay.") {
-            dir::set_xattr(to, to_name, &key, &value)?;
+            dir::set_xattr(to, c".", &key, &value)?;
         }
+    }
+    Ok(())
+}
+
+fn owner_and_mode(to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
     }
     Ok(())
 }

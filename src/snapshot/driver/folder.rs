@@ -87,6 +87,13 @@ pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
         .context(|| format!("opening {}", path.display()))
 }
 
+/// All of a tree, by a thread per core.
+pub(super) fn copy_dir(from: &Path, to: &Path) -> Result<()> {
+    let (from, to) = (open_dir(from)?, open_dir(to)?);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    sys::tree::copy(from.as_fd(), to.as_fd(), threads).context(|| "copying a tree")
+}
+
 /// A new directory with exactly this mode, whatever the umask.
 pub(super) fn make_dir(path: &Path, mode: u32) -> Result<()> {
     rustix::fs::mkdir(path, Mode::RWXU).context(|| format!("creating {}", path.display()))?;

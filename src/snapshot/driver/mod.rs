@@ -14,9 +14,9 @@
 //!        └─> [ written straight into tree(), in its form       ]* ──┘
 //! ```
 //!
-//! `create` fails when the number exists. Everything else may be done again: `release`, `seal`, `sync` and `remove` of what
+//! `create` and `copy` fail when the number exists. Everything else may be done again: `release`, `seal`, `sync` and `remove` of what
 //! is released, sealed, synced or gone already is `Ok`, because whoever died in between is finished by somebody else.
-//! What `create` leaves when it fails or is killed, `remove` takes away. After `seal` only `view`, `tree`, `delta`, `sync`
+//! What they leave when they fail or are killed, `remove` takes away. After `seal` only `view`, `tree`, `delta`, `sync`
 //! and `remove` are asked for; nobody writes. Parents outlive their children's use, but may be removed while a Stacked child
 //! stands. `remove` may meet a mount that still lives in some namespace: it must not fail for it, and must not follow it.
 //! Nothing but `sync` promises durability.
@@ -71,6 +71,8 @@ pub trait Driver: Send + Sync {
     /// No changes yet on its parents: nearest first, all sealed; a Stacked driver is given one at most. The root directory has
     /// owner, mode and xattrs of the nearest parent's; without parents 0:0 and 755.
     fn create(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<()>;
+    /// A new one with the same parents and the same content as `of`, to which nobody writes meanwhile.
+    fn copy(&self, id: SnapshotId, of: SnapshotId) -> Result<()>;
     /// How to mount it for writing, with the parents it was made on. At most one mount of it lives at a time.
     fn mount(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<Mount>;
     /// How to mount a stack of sealed snapshots for reading: nearest first, a Stacked driver's is one; of none, an empty

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use super::folder::{Folder, filesystem_of, in_scratch, make_dir, open_dir};
+use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir, open_dir};
 use super::{Delta, Driver, Entry, Mount, Shape, SnapshotId};
 use crate::error::{Context, Error, Result};
 use crate::layer::Form;
@@ -61,8 +61,12 @@ impl Driver for Overlay2 {
         // The merged root shows the upper root's attributes.
         let doing = || format!("giving the root of snapshot {id} the attributes of {parent}'s");
         let (from, to) = (open_dir(&self.diff(*parent))?, open_dir(&self.diff(id))?);
-        let stat = rustix::fs::fstat(&from).context(doing)?;
-        sys::tree::own_attributes(from.as_fd(), c".", to.as_fd(), c".", &stat).context(doing)
+        sys::tree::like(from.as_fd(), to.as_fd()).context(doing)
+    }
+
+    fn copy(&self, id: SnapshotId, of: SnapshotId) -> Result<()> {
+        self.create(id, &[])?;
+        copy_dir(&self.diff(of), &self.diff(id)).context(|| format!("copying snapshot {of} to {id}"))
     }
 
     fn mount(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<Mount> {

@@ -1,14 +1,12 @@
 //! `vfs`: a copy of the parent for every snapshot, `<root>/vfs/dir/<n>`. Works on every filesystem and kernel, and shares
 //! nothing but the blocks that the filesystem can share (reflink).
 
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::folder::{Folder, filesystem_of, in_scratch, make_dir, open_dir};
+use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir};
 use super::{Delta, Driver, Entry, Mount, Shape, SnapshotId};
 use crate::error::{Context, Result};
 use crate::layer::Form;
-use crate::sys;
 
 pub(super) const ENTRY: Entry =
     Entry { name: "vfs", probe, open: |root| Ok(Box::new(Vfs::open(root)?) as Box<dyn Driver>) };
@@ -44,10 +42,12 @@ impl Driver for Vfs {
             return rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o755))
                 .context(|| format!("setting the mode of {}", path.display()));
         };
-        let (from, to) = (open_dir(&self.folder.path(*parent))?, open_dir(&self.folder.path(id))?);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        sys::tree::copy(from.as_fd(), to.as_fd(), threads)
+        copy_dir(&self.folder.path(*parent), &self.folder.path(id))
             .context(|| format!("copying snapshot {parent} to {id}"))
+    }
+
+    fn copy(&self, id: SnapshotId, of: SnapshotId) -> Result<()> {
+        self.create(id, &[of])
     }
 
     fn mount(&self, id: SnapshotId, _parents: &[SnapshotId]) -> Result<Mount> {
