@@ -1,13 +1,17 @@
 //! Containers seen from inside, through every runtime there is, and what is left of them on the host.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use outcrop::job::{Cancel, Stream};
-use outcrop::runtime::{self, Bind, Exit, File, Network, Place, Runtime, Spec};
+use outcrop::runtime::{
+    self, Bind, Exit, File, Network, Place, Running, Runtime, Seccomp, Size, Spec, Stdio,
+};
 use outcrop::sys::mount::Mount;
 
 /// A busybox root below an empty writable layer, and a runtime. Dropped, it fails the test if the host sees a mount of it
@@ -30,6 +34,11 @@ impl Lab {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("outcrop-lab-{}-{number}", std::process::id()));
+        Self::furnish(&dir);
+        Self::at(dir, runtime)
+    }
+
+    fn furnish(dir: &Path) {
         for part in ["image/bin", "image/etc", "image/tmp", "upper", "work", "run"] {
             fs::create_dir_all(dir.join(part)).unwrap();
         }
@@ -42,6 +51,9 @@ impl Lab {
         fs::write(dir.join("image/etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n")
             .unwrap();
         fs::write(dir.join("image/etc/group"), "root:x:0:\nweb:x:33:\nadm:x:4:web\n").unwrap();
+    }
+
+    fn at(dir: PathBuf, runtime: &str) -> Self {
         let place = Place {
             exe: env!("CARGO_BIN_EXE_outcrop").into(),
             run: dir.join("run"),
@@ -234,6 +246,116 @@ mod suite {
         assert_eq!(lab.run(&spec).out, "/made/for/it\n");
     }
 
+    pub(super) fn its_memory_is_limited(lab: &Lab) {
+        let mut spec = lab.spec(&["dd", "if=/dev/zero", "of=/dev/shm/x", "bs=1M", "count=60"]);
+        spec.limits.memory = Some(16 << 20);
+        let ran = lab.run(&spec);
+        assert_eq!((ran.exit.code, ran.exit.signal), (137, Some(9)), "{:?}", ran.warnings);
+    }
+
+    pub(super) fn its_processes_are_limited(lab: &Lab) {
+        let mut spec = lab.shell("for n in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait");
+        spec.limits.pids = Some(4);
+        let ran = lab.run(&spec);
+        assert!(ran.err.contains("can't fork"), "{} {:?}", ran.err, ran.warnings);
+    }
+
+    pub(super) fn the_hosts_devices_stay_closed(lab: &Lab) {
+        let ran = lab.run(&lab.shell("mknod /tmp/disk b 254 0 && cat /tmp/disk; echo x > /dev/null"));
+        assert_eq!(ran.err, "cat: can't open '/tmp/disk': Operation not permitted\n");
+    }
+
+    pub(super) fn no_namespace_and_no_mount_can_be_made(lab: &Lab) {
+        for command in ["unshare -U true", "unshare -m true", "mount -t tmpfs none /tmp", "umount /proc"] {
+            let ran = lab.run(&lab.shell(command));
+            assert_eq!(ran.exit.code, 1, "{command}: {}", ran.err);
+        }
+        let mut spec = lab.shell("unshare -U true");
+        spec.seccomp = Seccomp::Unconfined;
+        assert_eq!(lab.run(&spec).exit, ended(0), "it is the filter that forbids it");
+    }
+
+    pub(super) fn its_loopback_is_up(lab: &Lab) {
+        let ran = lab.run(&lab.shell("nc 127.0.0.1 1"));
+        assert!(ran.err.contains("Connection refused"), "{}", ran.err);
+    }
+
+    pub(super) fn a_terminal_is_one(lab: &Lab) {
+        let mut spec =
+            lab.shell("tty; stty size; [ -w /dev/console ] && echo console; read line; echo \"<$line>\"");
+        spec.terminal = Some(Size { rows: 33, columns: 77 });
+        let mut running = lab.runtime.start(&spec, Stdio::default()).unwrap();
+        let mut master = fs::File::from(running.terminal().unwrap());
+        master.write_all(b"typed\n").unwrap();
+        let mut seen = Vec::new();
+        // EIO when the last one has closed its side.
+        let _eio = master.read_to_end(&mut seen);
+        assert_eq!(running.wait().unwrap(), ended(0));
+        let seen = String::from_utf8(seen).unwrap().replace("typed\r\n", "");
+        assert_eq!(seen, "/dev/pts/0\r\n33 77\r\nconsole\r\n<typed>\r\n");
+    }
+
+    fn start(lab: &Lab, script: &str) -> (Running, BufReader<fs::File>) {
+        let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let stdio = Stdio { stdout: Some(theirs), ..Stdio::default() };
+        let running = lab.runtime.start(&lab.shell(script), stdio).unwrap();
+        let mut lines = BufReader::new(fs::File::from(ours));
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        (running, lines)
+    }
+
+    pub(super) fn a_signal_reaches_the_command(lab: &Lab) {
+        let script = "trap 'echo caught; exit 3' TERM; echo ready; while :; do sleep 0.02; done";
+        let (mut running, mut lines) = start(lab, script);
+        assert_eq!(running.wait_for(Duration::from_millis(1)).unwrap(), None);
+        assert!(Path::new(&format!("/proc/{}", running.pid())).exists());
+        running.kill(15).unwrap();
+        assert_eq!(running.wait_for(Duration::from_secs(20)).unwrap(), Some(ended(3)));
+        let mut rest = String::new();
+        lines.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "caught\n");
+        running.kill(15).unwrap();
+    }
+
+    pub(super) fn killed_it_says_so(lab: &Lab) {
+        let (mut running, _lines) = start(lab, "sleep 100 & echo ready; wait");
+        running.kill(9).unwrap();
+        assert_eq!(running.wait().unwrap(), Exit { code: 137, signal: Some(9), problem: None });
+        let (running, _lines) = start(lab, "echo ready; sleep 100");
+        let pid = running.pid();
+        drop(running);
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "dropped, it is dead");
+    }
+
+    /// CVE-2024-21626 and its kind.
+    pub(super) fn descriptors_of_the_engine_are_not_its(lab: &Lab) {
+        let host = fs::File::open("/").unwrap();
+        // Not closed on exec, as a careless shell leaves them.
+        let careless = rustix::io::fcntl_dupfd_cloexec(&host, 40).unwrap();
+        rustix::io::fcntl_setfd(&careless, rustix::io::FdFlags::empty()).unwrap();
+        let mut spec = lab.spec(&["ls", "-l", "/proc/self/fd"]);
+        let listed = lab.run(&spec).out;
+        // Its own, and the one that `ls` lists with.
+        let open: Vec<&str> =
+            listed.lines().skip(1).map(|line| line.split(" -> ").nth(1).unwrap_or("")).collect();
+        assert!(open.len() == 4 && open[0] == "/dev/null" && open[3].is_empty(), "{listed}");
+        assert!(open[1].starts_with("pipe:") && open[2].starts_with("pipe:"), "{listed}");
+        spec.args = vec!["ls".into(), ".".into()];
+        for number in 3..45 {
+            spec.cwd = format!("/proc/self/fd/{number}");
+            let (mut out, cancel) = (Vec::new(), Cancel::default());
+            let ran = runtime::run(&*lab.runtime, &spec, Vec::new(), &cancel, &mut |_, bytes| {
+                out.extend_from_slice(bytes);
+                Ok(())
+            });
+            let out = String::from_utf8(out).unwrap();
+            assert!(!out.contains("boot"), "descriptor {number} shows the host: {ran:?} {out}");
+        }
+        drop(careless);
+    }
+
     pub(super) fn a_read_only_root_is(lab: &Lab) {
         let mut spec = lab.shell("echo x > /tmp/x; echo y > /dev/shm/y");
         spec.read_only_root = true;
@@ -270,8 +392,182 @@ macro_rules! runtimes {
             binds_show_the_host_and_only_what_they_should,
             a_directory_that_is_missing_is_made,
             a_read_only_root_is,
+            its_memory_is_limited,
+            its_processes_are_limited,
+            the_hosts_devices_stay_closed,
+            no_namespace_and_no_mount_can_be_made,
+            its_loopback_is_up,
+            a_terminal_is_one,
+            a_signal_reaches_the_command,
+            killed_it_says_so,
+            descriptors_of_the_engine_are_not_its,
         );)*
     };
 }
 
 runtimes!(embedded = "outcrop", with_runc = "runc", with_crun = "crun");
+
+/// Not a test by itself: in a process of its own, it is an engine that gets killed.
+#[test]
+fn acts_as_an_engine() {
+    let Some(dir) = std::env::var_os("OUTCROP_LAB_ENGINE") else { return };
+    let lab =
+        std::mem::ManuallyDrop::new(Lab::at(dir.into(), &std::env::var("OUTCROP_LAB_RUNTIME").unwrap()));
+    let mut spec = lab.shell("echo x > /tmp/x; sleep 100");
+    spec.files.push(File { target: "/etc/resolv.conf".into(), content: String::new() });
+    let running = lab.runtime.start(&spec, Stdio::default()).unwrap();
+    println!("pid {}", running.pid());
+    std::thread::sleep(Duration::from_secs(100));
+}
+
+fn an_engine_that_is_killed_takes_its_container_along(runtime: &str) {
+    let lab = Lab::new(runtime);
+    let mut engine = Command::new(std::env::current_exe().unwrap())
+        .args(["runtime::acts_as_an_engine", "--exact", "--nocapture"])
+        .env("OUTCROP_LAB_ENGINE", &lab.dir)
+        .env("OUTCROP_LAB_RUNTIME", runtime)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(engine.stdout.take().unwrap()).lines();
+    let pid =
+        lines.map_while(Result::ok).find_map(|line| Some(line.split_once("pid ")?.1.to_owned())).unwrap();
+    let outer = status_field(&pid, "PPid:");
+    wait_until("the container has written", || lab.dir.join("upper/tmp/x").exists());
+    engine.kill().unwrap();
+    engine.wait().unwrap();
+    for process in [pid, outer] {
+        wait_until("it is gone", || !Path::new("/proc").join(&process).exists());
+    }
+    assert_eq!(
+        lab.written(),
+        ["etc", "tmp", "tmp/x"].map(|path| lab.dir.join("upper").join(path)),
+        "mount points are gone"
+    );
+    let id = lab.dir.file_name().unwrap();
+    for group in ["devices", "memory", "pids", "unified", ""] {
+        assert!(!Path::new("/sys/fs/cgroup").join(group).join("outcrop").join(id).exists(), "{group}");
+    }
+    assert_eq!(tree(&lab.dir.join("run")).iter().filter(|path| path.ends_with("config.json")).count(), 0);
+}
+
+#[test]
+fn a_killed_engine_takes_its_container_along() {
+    an_engine_that_is_killed_takes_its_container_along("outcrop");
+}
+
+#[test]
+fn a_killed_engine_takes_a_container_of_runc_along() {
+    an_engine_that_is_killed_takes_its_container_along("runc");
+}
+
+#[test]
+fn a_killed_outer_half_takes_the_container_along() {
+    let lab = Lab::new("outcrop");
+    let mut running = lab.runtime.start(&lab.shell("sleep 100"), Stdio::default()).unwrap();
+    let pid = running.pid().to_string();
+    let outer = status_field(&pid, "PPid:").parse().unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(outer).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    assert!(running.wait().unwrap_err().to_string().contains("waiting for the container"));
+    wait_until("it is gone", || !Path::new("/proc").join(&pid).exists());
+    // The next container would remove its cgroup, a minute from now.
+    for hierarchy in ["devices", ""] {
+        let group =
+            Path::new("/sys/fs/cgroup").join(hierarchy).join("outcrop").join(lab.dir.file_name().unwrap());
+        wait_until("its cgroup is empty", || fs::remove_dir(&group).is_ok() || !group.exists());
+    }
+}
+
+fn status_field(pid: &str, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned()
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < end, "{what}: not after 20 seconds");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// CVE-2019-5736: whoever gets hold of the engine's binary from inside a container cannot write to it.
+#[test]
+fn the_engines_binary_cannot_be_written_through_a_container() {
+    let lab = Lab::new("outcrop");
+    // A copy that nobody else executes: the kernel refuses to write to what is executed, wherever it comes from.
+    let exe = lab.dir.join("engine");
+    fs::copy(env!("CARGO_BIN_EXE_outcrop"), &exe).unwrap();
+    let place = Place { exe, run: lab.dir.join("run"), path: "".into() };
+    let runtime = runtime::open(None, &place).unwrap();
+    let mut running = runtime.start(&lab.shell("sleep 100"), Stdio::default()).unwrap();
+    let outer = status_field(&running.pid().to_string(), "PPid:");
+    let held = rustix::fs::open(
+        format!("/proc/{outer}/exe"),
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .unwrap();
+    running.kill(9).unwrap();
+    running.wait().unwrap();
+    let error = fs::File::options()
+        .write(true)
+        .open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held)))
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+}
+
+#[test]
+fn mounts_of_the_host_stay_apart_and_read_only_reaches_all() {
+    let lab = Lab::new("outcrop");
+    let source = lab.dir.join("source");
+    fs::create_dir_all(source.join("inner")).unwrap();
+    fs::create_dir_all(source.join("late")).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // A host of this thread's own, whose mounts propagate.
+            private_mounts();
+            let tmpfs = |name: &str| {
+                let mount = outcrop::sys::mount::tmpfs(None, 0o755, outcrop::sys::mount::Attributes::NONE).unwrap();
+                let place = source.join(name);
+                outcrop::sys::mount::attach_at(std::os::fd::AsFd::as_fd(&mount), rustix::fs::CWD, &place).unwrap();
+            };
+            tmpfs("inner");
+            let before = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            let mut spec = lab.shell(
+                "touch /data/x; touch /data/inner/x; echo ready; read line; ls /data/late; grep -c late /proc/mounts",
+            );
+            spec.binds.push(Bind { source: source.clone(), target: "/data".into(), read_only: true });
+            let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+            let ((stdin, typed), (seen, stdout)) = (pipe(), pipe());
+            let stderr = stdout.try_clone().unwrap();
+            let stdio = Stdio { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr), hold: Vec::new() };
+            let mut running = lab.runtime.start(&spec, stdio).unwrap();
+            let mut lines = BufReader::new(fs::File::from(seen)).lines().map(Result::unwrap);
+            for path in ["/data/x", "/data/inner/x"] {
+                assert_eq!(lines.next().unwrap(), format!("touch: {path}: Read-only file system"));
+            }
+            assert_eq!(lines.next().unwrap(), "ready");
+            assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo").unwrap(), before, "nothing leaks out");
+            tmpfs("late");
+            fs::write(source.join("late/file"), "").unwrap();
+            fs::File::from(typed).write_all(b"\n").unwrap();
+            assert_eq!(lines.next().unwrap(), "0", "nothing leaks in");
+            running.wait().unwrap();
+        });
+    });
+}
+
+#[allow(unsafe_code, reason = "unshare(2) of one thread")]
+fn private_mounts() {
+    use outcrop::sys::mount::{Propagation, Reach, set_propagation};
+    use rustix::thread::UnshareFlags;
+    // SAFETY: the table of descriptors stays shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.unwrap();
+    set_propagation("/".as_ref(), Propagation::Slave, Reach::Tree).unwrap();
+    set_propagation("/".as_ref(), Propagation::Shared, Reach::Tree).unwrap();
+}

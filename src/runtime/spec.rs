@@ -218,6 +218,7 @@ impl Capability {
     pub const SYS_RAWIO: Capability = Capability(17);
     pub const SYS_PACCT: Capability = Capability(20);
     pub const DAC_READ_SEARCH: Capability = Capability(2);
+    pub const MKNOD: Capability = Capability(27);
     pub const SYSLOG: Capability = Capability(34);
     pub const PERFMON: Capability = Capability(38);
     pub const BPF: Capability = Capability(39);

@@ -1,5 +1,6 @@
 //! What only the kernel can do: the one room with `unsafe` in it.
 
+pub mod device_filter;
 pub mod dir;
 pub mod mount;
 pub mod namespace;

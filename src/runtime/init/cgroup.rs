@@ -1,4 +1,22 @@
-//! cgroups.
+//! The cgroups of a container: what it may use, and which devices. Version 1, version 2, and both side by side
+//! (cgroups(7)).
+//!
+//! A container is in a group of its own only where something is limited: devices always, because a container's root may
+//! make device nodes. Groups are `outcrop/<id>`; those whose outer half was killed are removed by the next one.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::devices;
+use crate::error::{Context, Result};
+use crate::runtime::{Limits, Spec};
+use crate::sys::device_filter;
+use crate::sys::mount::{self, Attributes};
 
 /// Microseconds: the kernel's default.
 pub(super) const CPU_PERIOD: u64 = 100_000;
@@ -6,4 +24,335 @@ pub(super) const CPU_PERIOD: u64 = 100_000;
 /// Microseconds of processor time in a period.
 pub(super) fn quota(nano_cpus: u64) -> u64 {
     nano_cpus.saturating_mul(CPU_PERIOD) / 1_000_000_000
+}
+
+const MOUNTED: &str = "/sys/fs/cgroup";
+const PARENT: &str = "outcrop";
+
+/// How the host has mounted them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Layout {
+    /// One hierarchy for everything.
+    Unified(PathBuf),
+    /// One for each controller, below this directory.
+    Separate(PathBuf),
+    None,
+}
+
+impl Layout {
+    fn of_host() -> Self {
+        match kind_of(Path::new(MOUNTED)) {
+            Some(CGROUP2_SUPER_MAGIC) => Layout::Unified(MOUNTED.into()),
+            Some(_) => Layout::Separate(MOUNTED.into()),
+            None => Layout::None,
+        }
+    }
+}
+
+/// linux/magic.h
+const CGROUP_SUPER_MAGIC: u32 = 0x27_e0eb;
+const CGROUP2_SUPER_MAGIC: u32 = 0x6367_7270;
+
+fn kind_of(path: &Path) -> Option<u32> {
+    rustix::fs::statfs(path).ok().and_then(|stat| u32::try_from(stat.f_type).ok())
+}
+
+/// One value of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Setting {
+    controller: &'static str,
+    /// What the user asked for, in words.
+    what: &'static str,
+    file: &'static str,
+    value: String,
+}
+
+fn settings(limits: &Limits, unified: bool) -> Vec<Setting> {
+    let mut all = Vec::new();
+    let mut set = |controller, what, file, value: String| {
+        all.push(Setting { controller, what, file, value });
+    };
+    if let Some(memory) = limits.memory {
+        let swap = limits.memory_swap.unwrap_or(memory.saturating_mul(2));
+        if unified {
+            set("memory", "memory", "memory.max", memory.to_string());
+            set("memory", "swap", "memory.swap.max", swap.saturating_sub(memory).to_string());
+        } else {
+            set("memory", "memory", "memory.limit_in_bytes", memory.to_string());
+            set("memory", "swap", "memory.memsw.limit_in_bytes", swap.to_string());
+        }
+    }
+    if let Some(nano) = limits.nano_cpus {
+        let quota = quota(nano);
+        if unified {
+            set("cpu", "cpus", "cpu.max", format!("{quota} {CPU_PERIOD}"));
+        } else {
+            set("cpu", "cpus", "cpu.cfs_period_us", CPU_PERIOD.to_string());
+            set("cpu", "cpus", "cpu.cfs_quota_us", quota.to_string());
+        }
+    }
+    if let Some(shares) = limits.cpu_shares {
+        if unified {
+            // 2..=262144 to 1..=10000, as the runtimes do.
+            let weight = 1 + shares.clamp(2, 262_144).saturating_sub(2) * 9_999 / 262_142;
+            set("cpu", "cpu shares", "cpu.weight", weight.to_string());
+        } else {
+            set("cpu", "cpu shares", "cpu.shares", shares.to_string());
+        }
+    }
+    if let Some(cpus) = &limits.cpuset {
+        set("cpuset", "the set of cpus", "cpuset.cpus", cpus.clone());
+    }
+    if let Some(pids) = limits.pids {
+        set("pids", "processes", "pids.max", pids.to_string());
+    }
+    all
+}
+
+/// A container's groups. Dropped, they are gone.
+pub(super) struct Cgroups {
+    dirs: Vec<PathBuf>,
+    controllers: Vec<&'static str>,
+    unified: bool,
+    /// What could not be limited.
+    pub(super) warnings: Vec<String>,
+    /// Device nodes that the container makes open nothing of the host's.
+    pub(super) devices_limited: bool,
+}
+
+impl Cgroups {
+    pub(super) fn create(spec: &Spec) -> Result<Self> {
+        let layout = Layout::of_host();
+        let unified = matches!(layout, Layout::Unified(_));
+        let mut groups = Cgroups {
+            dirs: Vec::new(),
+            controllers: Vec::new(),
+            unified,
+            warnings: Vec::new(),
+            devices_limited: false,
+        };
+        sweep(&layout);
+        groups.devices_limited = match groups.limit_devices(&layout, &spec.id) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, "devices cannot be limited by a cgroup");
+                false
+            }
+        };
+        for setting in settings(&spec.limits, unified) {
+            let Setting { controller, what, file, value } = setting;
+            let done =
+                groups.group(&layout, controller, &spec.id).and_then(|dir| fs::write(dir.join(file), &value));
+            match done {
+                Ok(()) => {}
+                // A number that the kernel does not take is the user's mistake.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    return Err(error).context(|| format!("limiting {what} to {value}"));
+                }
+                Err(error) => groups
+                    .warnings
+                    .push(format!("this system does not let us limit {what}: cgroup {controller}: {error}")),
+            }
+        }
+        Ok(groups)
+    }
+
+    /// The container's group in the hierarchy that has this controller; made at first need.
+    fn group(&mut self, layout: &Layout, controller: &'static str, id: &str) -> io::Result<PathBuf> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "there is no such controller here");
+        let (top, parent) = match layout {
+            Layout::Unified(top) => (top.clone(), top.join(PARENT)),
+            Layout::Separate(below) => {
+                let top = below.join(controller);
+                if kind_of(&top) != Some(CGROUP_SUPER_MAGIC) {
+                    return Err(missing());
+                }
+                (top.clone(), top.join(PARENT))
+            }
+            Layout::None => return Err(missing()),
+        };
+        let dir = parent.join(id);
+        if !self.controllers.contains(&controller) {
+            make(&dir)?;
+            if !self.dirs.contains(&dir) {
+                self.dirs.push(dir.clone());
+            }
+            match layout {
+                // Devices are no controller of version 2.
+                Layout::Unified(_) if controller != "devices" => {
+                    for above in [&top, &parent] {
+                        fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"))?;
+                    }
+                }
+                // A group without processors and memory nodes takes no process.
+                Layout::Separate(_) if controller == "cpuset" => {
+                    for (from, to) in [(&top, &parent), (&parent, &dir)] {
+                        for file in ["cpuset.cpus", "cpuset.mems"] {
+                            fs::write(to.join(file), fs::read(from.join(file))?)?;
+                        }
+                    }
+                }
+                _ => {}
+            }
+            self.controllers.push(controller);
+        }
+        Ok(dir)
+    }
+
+    fn limit_devices(&mut self, layout: &Layout, id: &str) -> io::Result<()> {
+        let dir = self.group(layout, "devices", id)?;
+        if self.unified {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(&dir, flags, Mode::empty())?;
+            return device_filter::attach(fd.as_fd(), &devices::ALLOWED);
+        }
+        fs::write(dir.join("devices.deny"), "a")?;
+        let mut allow = fs::File::options().write(true).open(dir.join("devices.allow"))?;
+        let mut rules = vec!["c *:* m".to_owned(), "b *:* m".to_owned()];
+        rules.extend(devices::ALLOWED.iter().map(|(major, minor)| match minor {
+            Some(minor) => format!("c {major}:{minor} rwm"),
+            None => format!("c {major}:* rwm"),
+        }));
+        // One rule for each write(2).
+        rules.iter().try_for_each(|rule| allow.write_all(rule.as_bytes()))
+    }
+
+    /// What a process writes `0` to, to be in it.
+    pub(super) fn doors(&self) -> Result<Vec<OwnedFd>> {
+        let open = |dir: &PathBuf| {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::open(dir.join("cgroup.procs"), flags, Mode::empty())
+                .context(|| format!("opening the cgroup {}", dir.display()))
+        };
+        self.dirs.iter().map(open).collect()
+    }
+
+    /// What is seen of them inside: a mount for each name below /sys/fs/cgroup, or one for all of it. To be called in the
+    /// container's cgroup namespace.
+    pub(super) fn view(&self) -> Result<View> {
+        let attributes = Attributes { read_only: true, ..Attributes::INERT };
+        if self.dirs.is_empty() {
+            return Ok(View::Nothing);
+        }
+        if self.unified {
+            return Ok(View::Whole(mount::filesystem("cgroup2", &[], attributes)?));
+        }
+        let each =
+            |name: &&'static str| Ok((*name, mount::filesystem("cgroup", &[(name, None)], attributes)?));
+        Ok(View::Each(self.controllers.iter().map(each).collect::<Result<_>>()?))
+    }
+}
+
+pub(super) enum View {
+    Nothing,
+    Whole(OwnedFd),
+    Each(Vec<(&'static str, OwnedFd)>),
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for dir in &self.dirs {
+            if let Err(error) = remove(dir) {
+                tracing::warn!(%error, dir = %dir.display(), "a cgroup stays");
+            }
+        }
+    }
+}
+
+/// Another one may remove the parent at this moment, when it is empty.
+fn make(dir: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match fs::create_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 10 => tries += 1,
+            done => return done,
+        }
+    }
+}
+
+/// Its processes have ended, but the kernel may take a moment to notice.
+fn remove(dir: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries < 50 => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Groups whose outer half was killed. One with processes in it refuses to go, and a young one may be about to get some.
+fn sweep(layout: &Layout) {
+    const YOUNG: Duration = Duration::from_secs(60);
+    let (listed, all): (PathBuf, Vec<PathBuf>) = match layout {
+        Layout::Unified(top) => (top.join(PARENT), vec![top.join(PARENT)]),
+        Layout::Separate(below) => {
+            let all = ["devices", "memory", "cpu", "cpuset", "pids"];
+            (below.join("devices").join(PARENT), all.map(|name| below.join(name).join(PARENT)).to_vec())
+        }
+        Layout::None => return,
+    };
+    let Ok(entries) = fs::read_dir(listed) else { return };
+    for entry in entries.flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        let old = meta.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > YOUNG);
+        if meta.is_dir() && old {
+            for parent in &all {
+                let _still_used = fs::remove_dir(parent.join(entry.file_name()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(limits: &Limits, unified: bool) -> Vec<String> {
+        settings(limits, unified).iter().map(|one| format!("{}={}", one.file, one.value)).collect()
+    }
+
+    #[test]
+    fn limits_are_what_each_version_calls_them() {
+        let limits = Limits {
+            memory: Some(64 << 20),
+            memory_swap: None,
+            nano_cpus: Some(1_500_000_000),
+            cpu_shares: Some(1024),
+            cpuset: Some("0".into()),
+            pids: Some(10),
+        };
+        assert_eq!(
+            lines(&limits, true),
+            [
+                "memory.max=67108864",
+                "memory.swap.max=67108864",
+                "cpu.max=150000 100000",
+                "cpu.weight=39",
+                "cpuset.cpus=0",
+                "pids.max=10"
+            ]
+        );
+        assert_eq!(
+            lines(&limits, false),
+            [
+                "memory.limit_in_bytes=67108864",
+                "memory.memsw.limit_in_bytes=134217728",
+                "cpu.cfs_period_us=100000",
+                "cpu.cfs_quota_us=150000",
+                "cpu.shares=1024",
+                "cpuset.cpus=0",
+                "pids.max=10"
+            ]
+        );
+    }
+
+    #[test]
+    fn no_limit_writes_nothing() {
+        assert_eq!(settings(&Limits::default(), true), []);
+    }
 }

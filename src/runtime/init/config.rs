@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::devices::NODES;
+use super::devices::ALLOWED;
 use crate::runtime::user::User;
 use crate::runtime::{Network, Seccomp, Spec, seccomp};
 
@@ -110,9 +110,7 @@ fn resources(spec: &Spec) -> Value {
         }
         rule
     };
-    devices.extend(NODES.iter().map(|(_, major, minor)| node(*major, Some(*minor))));
-    // /dev/console, /dev/ptmx, and terminals.
-    devices.extend([node(5, Some(1)), node(5, Some(2)), node(136, None)]);
+    devices.extend(ALLOWED.iter().map(|(major, minor)| node(*major, *minor)));
 
     let limits = &spec.limits;
     let mut resources = json!({"devices": devices});

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::cgroup::Cgroups;
 use super::inside::{self, Inside, Plan};
 use super::root::{self, Root};
 use crate::error::{Context, Error, Result};
@@ -22,10 +23,13 @@ pub(super) fn carry_out(engine: &UnixStream, spec: &Spec, stdio: Stdio) -> Resul
         Seccomp::Default => Some(seccomp::program(&spec.capabilities)),
         Seccomp::Unconfined => None,
     };
+    let mut cgroups = Cgroups::create(spec)?;
     let plan = Plan {
         spec,
         user,
-        root: root.for_container(spec.read_only_root)?,
+        root: root.for_container(spec.read_only_root, cgroups.devices_limited)?,
+        doors: cgroups.doors()?,
+        cgroups: &cgroups,
         volumes,
         filter,
         stdio: [stdin, stdout, stderr],
@@ -40,9 +44,11 @@ pub(super) fn carry_out(engine: &UnixStream, spec: &Spec, stdio: Stdio) -> Resul
     // Its ends of the pipes are the command's alone, and nothing of the host's is kept busy from here.
     drop((plan, theirs));
 
-    let watched = watch(engine, &first, Some(status));
+    let said = Said { warnings: std::mem::take(&mut cgroups.warnings), ..Said::default() };
+    let watched = watch(engine, &first, Some(status), said);
     let ended = first.wait().context(|| "waiting for the container's first process")?;
     drop(root);
+    drop(cgroups);
     drop(hold);
     watched?.exit(ended)
 }
@@ -74,9 +80,13 @@ impl Said {
 }
 
 /// Until the first process has ended: tells the engine what it says, and it what the engine says.
-pub(super) fn watch(engine: &UnixStream, first: &Forked, status: Option<UnixStream>) -> Result<Said> {
+pub(super) fn watch(
+    engine: &UnixStream,
+    first: &Forked,
+    status: Option<UnixStream>,
+    mut said: Said,
+) -> Result<Said> {
     let doing = || "watching the container";
-    let mut said = Said::default();
     // Closed by exec.
     let mut status = status;
     let mut engine = Some(engine);

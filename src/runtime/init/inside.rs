@@ -10,12 +10,13 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::{Cgroups, View};
 use super::devices::{self, Devices};
 use super::root::Volume;
 use crate::error::{Context, Error, Result};
 use crate::runtime::user::User;
 use crate::runtime::wire::{self, Failure};
-use crate::runtime::{Exit, File, Network, Rlimit, Spec};
+use crate::runtime::{Capability, Exit, File, Network, Rlimit, Spec};
 use crate::sys::dir::{open_beneath, open_in_root};
 use crate::sys::mount::{self, Attributes, Propagation, Reach};
 use crate::sys::{namespace, process};
@@ -25,6 +26,8 @@ pub(super) struct Plan<'a> {
     pub(super) spec: &'a Spec,
     pub(super) user: User,
     pub(super) root: OwnedFd,
+    pub(super) cgroups: &'a Cgroups,
+    pub(super) doors: Vec<OwnedFd>,
     pub(super) volumes: Vec<Volume>,
     pub(super) filter: Option<Vec<libc::sock_filter>>,
     pub(super) stdio: [Option<OwnedFd>; 3],
@@ -55,8 +58,11 @@ pub(super) fn run(plan: Plan<'_>, outer: UnixStream) -> ! {
 }
 
 fn become_command(plan: Plan<'_>, outer: &UnixStream) -> Result<Exit> {
-    let Plan { spec, user, root, volumes, filter, stdio } = plan;
+    let Plan { spec, user, root, cgroups, doors, volumes, filter, stdio } = plan;
     mount::set_propagation("/".as_ref(), Propagation::Slave, Reach::Tree)?;
+    for door in &doors {
+        rustix::io::write(door, b"0").context(|| "entering a cgroup")?;
+    }
     namespace::unshare_cgroups().context(|| "entering a cgroup namespace")?;
     if spec.network == Network::None {
         namespace::raise_loopback().context(|| "raising the loopback interface")?;
@@ -70,6 +76,7 @@ fn become_command(plan: Plan<'_>, outer: &UnixStream) -> Result<Exit> {
     let dev = directory(root.as_fd(), "dev")?;
     let devices = devices::mount(dev.as_fd(), spec.shm_size)?;
     mount_on(root.as_fd(), "sys", mount::sysfs()?.as_fd())?;
+    show_cgroups(root.as_fd(), &cgroups.view()?).context(|| "mounting /sys/fs/cgroup")?;
     for volume in &volumes {
         attach(root.as_fd(), volume.mount.as_fd(), &volume.target, volume.directory)?;
     }
@@ -98,7 +105,7 @@ fn become_command(plan: Plan<'_>, outer: &UnixStream) -> Result<Exit> {
 
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let program = Program::of(spec, &user)?;
-    confine_process(spec, &user, filter.as_deref())?;
+    confine_process(spec, &user, filter.as_deref(), cgroups.devices_limited)?;
     process::default_signals();
     // Cleared by the change of user, so not before.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
@@ -142,6 +149,28 @@ fn mount_on(root: BorrowedFd<'_>, name: &str, what: BorrowedFd<'_>) -> Result<Ow
     let target = directory(root, name)?;
     mount::attach_at(what, target.as_fd(), "".as_ref()).context(|| format!("mounting /{name}"))?;
     what.try_clone_to_owned().context(|| format!("mounting /{name}"))
+}
+
+fn show_cgroups(root: BorrowedFd<'_>, view: &View) -> io::Result<()> {
+    let place = match view {
+        View::Nothing => return Ok(()),
+        _ => open_beneath(root, b"sys/fs/cgroup", OFlags::PATH | OFlags::DIRECTORY)?,
+    };
+    match view {
+        View::Nothing => Ok(()),
+        View::Whole(mount) => mount::attach_at(mount.as_fd(), place.as_fd(), "".as_ref()),
+        View::Each(mounts) => {
+            let names = mount::tmpfs(Some(0), 0o755, Attributes::INERT).map_err(io::Error::other)?;
+            for (name, _) in mounts {
+                rustix::fs::mkdirat(&names, *name, Mode::from_raw_mode(0o755))?;
+            }
+            mount::attach_at(names.as_fd(), place.as_fd(), "".as_ref())?;
+            for (name, mount) in mounts {
+                mount::attach_at(mount.as_fd(), names.as_fd(), name.as_ref())?;
+            }
+            mount::restrict(names.as_fd(), Attributes::READ_ONLY, Reach::One)
+        }
+    }
 }
 
 /// linux/magic.h
@@ -307,8 +336,15 @@ fn install_stdio(
 }
 
 /// From here on there is no way back.
-fn confine_process(spec: &Spec, user: &User, filter: Option<&[libc::sock_filter]>) -> Result<()> {
-    let bits = spec.capabilities.iter().fold(0, |bits, capability| bits | 1u64 << capability.0);
+fn confine_process(
+    spec: &Spec,
+    user: &User,
+    filter: Option<&[libc::sock_filter]>,
+    devices_limited: bool,
+) -> Result<()> {
+    // Whoever can make a node of the host's disk could read it, where no cgroup forbids that.
+    let kept = spec.capabilities.iter().filter(|one| devices_limited || **one != Capability::MKNOD);
+    let bits = kept.fold(0, |bits, capability| bits | 1u64 << capability.0);
     process::bound_capabilities(bits).context(|| "dropping capabilities")?;
     if spec.no_new_privileges {
         rustix::thread::set_no_new_privs(true).context(|| "forbidding new privileges")?;

@@ -62,7 +62,7 @@ pub(super) fn carry_out(
         Created::Ready { first, terminal } => {
             let outcome = runtime.start().and_then(|()| {
                 announce(engine, &first, &mut Said::with_terminal(terminal));
-                watch(engine, &first, None)
+                watch(engine, &first, None, Said::default())
             });
             if outcome.is_err() {
                 let _gone = first.signal(libc::SIGKILL);

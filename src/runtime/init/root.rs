@@ -40,14 +40,16 @@ impl Root {
         Ok(())
     }
 
-    /// The mount that the container gets: this one, or a view of it.
-    pub(super) fn for_container(&self, read_only: bool) -> Result<OwnedFd> {
-        let doing = || "making the container's root read-only";
-        if !read_only {
+    /// The mount that the container gets: this one, or a view of it. Without a cgroup that limits devices, it must not
+    /// open those of the image.
+    pub(super) fn for_container(&self, read_only: bool, devices_limited: bool) -> Result<OwnedFd> {
+        let doing = || "restricting the container's root";
+        let attributes = Attributes { read_only, nodev: !devices_limited, ..Attributes::NONE };
+        if attributes == Attributes::NONE {
             return self.mount.try_clone().context(|| "handing on the container's root");
         }
         let view = mount::clone_tree(self.as_fd(), "".as_ref(), Reach::One).context(doing)?;
-        mount::restrict(view.as_fd(), Attributes::READ_ONLY, Reach::One).context(doing)?;
+        mount::restrict(view.as_fd(), attributes, Reach::One).context(doing)?;
         Ok(view)
     }
 }
