@@ -915,8 +915,10 @@ fn what_a_later_version_can_do_is_refused_by_name() {
         let first = told(&error).lines().nth(1).unwrap().to_owned();
         assert_eq!(first, format!("  because: line 2: {what} is not supported by this version"));
     }
-    // What is asked off is off.
+    // What is asked off is off, and what is not done is not refused.
     assert_eq!(steps_of("COPY --link=false a b"), ["COPY a b"]);
+    assert_eq!(steps_of("ONBUILD COPY --link a b"), ["ONBUILD COPY --link a b"]);
+    plan("FROM debian AS unused\nRUN --mount=type=ssh x\nADD https://e.org/x /\nFROM debian");
 }
 
 #[test]

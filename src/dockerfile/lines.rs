@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 pub(super) struct Directives {
     pub(super) escape: char,
     pub(super) syntax: Option<String>,
-    pub(super) check: Option<String>,
 }
 
 #[derive(Debug)]
@@ -24,12 +23,8 @@ pub(super) struct Text {
 
 pub(super) fn read(source: &Arc<Source>) -> Result<Text> {
     no_nul(source)?;
-    let mut reader = Reader {
-        source,
-        at: 0,
-        directives: Directives { escape: '\\', syntax: None, check: None },
-        warnings: Vec::new(),
-    };
+    let mut reader =
+        Reader { source, at: 0, directives: Directives { escape: '\\', syntax: None }, warnings: Vec::new() };
     reader.directives()?;
     let mut statements = Vec::new();
     while let Some(line) = reader.line() {
@@ -81,7 +76,8 @@ impl<'a> Reader<'a> {
             }
             match (name.as_str(), value) {
                 ("syntax", _) => self.directives.syntax = Some(value.to_owned()),
-                ("check", _) => self.directives.check = Some(value.to_owned()),
+                // For linters.
+                ("check", _) => {}
                 ("escape", "\\") => self.directives.escape = '\\',
                 ("escape", "`") => self.directives.escape = '`',
                 ("escape", _) => {

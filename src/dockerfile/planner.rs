@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::expand::{Expansion, Mode};
-use super::instruction::{Instruction, Step};
+use super::instruction::{self, Effect, Instruction, Step};
 use super::nearest::did_you_mean;
 use super::source::{Problem, Source};
 use super::stage::{Names, StageState, Surroundings, Variables, expand_with, is_proxy};
@@ -252,7 +252,7 @@ impl<'a> Planner<'a> {
             steps: Vec::new(),
         };
         for (statement, step) in &based.triggers {
-            let effect = step.apply(statement, &mut state).map_err(|problem| {
+            let effect = apply(statement, step.as_ref(), &mut state).map_err(|problem| {
                 let doing = format!("the trigger `{}` of ONBUILD", statement.text());
                 self.error_at(&text.statement, problem.moved(text.from.base.span.clone(), &doing))
             })?;
@@ -261,8 +261,8 @@ impl<'a> Planner<'a> {
             stage.steps.push(made(at, effect.created_by, effect.action, &state));
         }
         for (statement, step) in &text.steps {
-            let effect =
-                step.apply(statement, &mut state).map_err(|problem| self.error_at(statement, problem))?;
+            let effect = apply(statement, step.as_ref(), &mut state)
+                .map_err(|problem| self.error_at(statement, problem))?;
             self.warn_unset(statement, &mut state);
             let at = self.at(statement, statement.text());
             stage.steps.push(made(at, effect.created_by, effect.action, &state));
@@ -306,6 +306,13 @@ impl<'a> Planner<'a> {
     }
 }
 
+fn apply(statement: &Statement, step: &dyn Step, state: &mut StageState<'_>) -> Result<Effect, Problem> {
+    match instruction::unsupported(statement) {
+        Some(problem) => Err(problem),
+        None => step.apply(statement, state),
+    }
+}
+
 fn declare(variable: &str) -> String {
     format!("declare `ARG {variable}=default` before the first FROM, or give it with --build-arg")
 }
@@ -324,7 +331,7 @@ fn trigger_of(text: &str, base: &Word) -> Result<(Statement, Box<dyn Step>), Pro
     };
     let doing = format!("the trigger `{text}` of ONBUILD");
     let instruction =
-        super::instruction::parse(&statement).map_err(|problem| problem.moved(base.span.clone(), &doing))?;
+        instruction::parse(&statement).map_err(|problem| problem.moved(base.span.clone(), &doing))?;
     match instruction {
         Instruction::Step(step) if step.trigger().is_none() => Ok((statement, step)),
         Instruction::Step(_) | Instruction::From(_) => {

@@ -30,7 +30,7 @@ pub(super) use from::From;
 use super::nearest::did_you_mean;
 use super::source::Problem;
 use super::stage::StageState;
-use super::statement::{Statement, Word};
+use super::statement::{Flag, Statement, Word};
 use crate::plan::Action;
 
 static TABLE: &[&Entry] = &[
@@ -153,14 +153,27 @@ fn check_flags(entry: &Entry, statement: &Statement) -> Result<(), Problem> {
             {
                 return Err(invalid(format!("`--{name}` is `true` or `false`, not `{value}`")));
             }
-            (Takes::SwitchLater, Some(value)) if value.eq_ignore_ascii_case("false") => {}
-            (Takes::ValueLater | Takes::SwitchLater, _) => {
-                return Err(Problem::later(flag.span.clone(), &format!("`{} --{name}`", entry.keyword)));
-            }
-            (Takes::Value, Some(_)) => {}
+            (Takes::Value | Takes::ValueLater | Takes::SwitchLater, _) => {}
         }
     }
     Ok(())
+}
+
+/// The first flag that this version knows and cannot do. Asked only for steps that are going to be done.
+pub(super) fn unsupported(statement: &Statement) -> Option<Problem> {
+    let entry = TABLE.iter().find(|entry| entry.keyword == statement.keyword)?;
+    let is_off = |flag: &Flag| flag.value.as_ref().is_some_and(|value| value.eq_ignore_ascii_case("false"));
+    let flag = statement.flags.iter().find(|flag| {
+        entry.flags.iter().any(|(known, takes)| {
+            *known == flag.name
+                && match takes {
+                    Takes::Value => false,
+                    Takes::ValueLater => true,
+                    Takes::SwitchLater => !is_off(flag),
+                }
+        })
+    })?;
+    Some(Problem::later(flag.span.clone(), &format!("`{} --{}`", entry.keyword, flag.name)))
 }
 
 fn nearest_flag<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
