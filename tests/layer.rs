@@ -1,1 +1,7 @@
-//! layer
+//! Layers as archives: out, in, and again, bit for bit.
+
+mod dialects;
+mod hostile;
+mod kit;
+mod overlay;
+mod trees;

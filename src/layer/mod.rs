@@ -6,11 +6,18 @@
 pub mod compress;
 
 mod apply;
+mod archive;
 mod content;
+mod hashing;
+mod header;
 mod pack;
+mod read;
 mod recipe;
 mod row;
 mod scan;
+mod seen;
+mod tree;
+mod unpack;
 mod verify;
 
 pub use apply::{Applied, apply};

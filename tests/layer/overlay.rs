@@ -1,0 +1,1 @@
+//! Overlays and whole trees: the same change, the same bytes.
