@@ -5,6 +5,7 @@ mod archive;
 mod build;
 mod cli;
 mod dockerfile;
+mod drafts;
 mod faults;
 mod house;
 mod layer;
