@@ -5,9 +5,13 @@ use std::sync::PoisonError;
 
 use super::Db;
 use super::ids::{LayerNumber, SnapshotId};
+use super::open::be_patient;
 use super::transaction::{Durable, Reader, Writer};
 use crate::error::{Context as _, Result};
 use crate::image::{Digest, ImageId};
+
+/// Bytes of files.db's log from which on a barrier folds it in.
+const FOLD: u64 = 1 << 20;
 
 /// What was published since the boot, by any process, and is not known to be on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,15 +53,23 @@ impl Db {
 
     /// All rows written so far are on disk when it returns.
     fn sync_rows(&self) -> Result<()> {
-        let slot = self.row_writer()?;
-        let connection = slot.connection();
-        let commit = || -> rusqlite::Result<()> {
+        let mut slot = self.row_writer()?;
+        let connection = slot.connection_mut();
+        let commit = |connection: &mut rusqlite::Connection| -> rusqlite::Result<()> {
             connection.pragma_update(None, "synchronous", "FULL")?;
             let written = connection.execute("update mark set value = value + 1", ());
             connection.pragma_update(None, "synchronous", "NORMAL")?;
-            written.map(drop)
+            written?;
+            // Who opens the file first reads the whole log. Folding it in waits for no reader: another barrier will do.
+            let log = std::fs::metadata(self.root().join("files.db-wal")).map_or(0, |log| log.len());
+            if log > FOLD {
+                connection.busy_timeout(std::time::Duration::ZERO)?;
+                drop(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())));
+                be_patient(connection)?;
+            }
+            Ok(())
         };
-        commit().context(|| "writing files.db")
+        commit(connection).context(|| "writing files.db")
     }
 }
 
@@ -144,27 +156,30 @@ impl Writer<'_> {
 }
 
 /// The connection that writes rows, held.
-pub(super) struct RowWriterSlot<'d>(std::sync::MutexGuard<'d, Option<rusqlite::Connection>>);
+pub(super) struct RowConnection<'d>(std::sync::MutexGuard<'d, Option<rusqlite::Connection>>);
 
-impl RowWriterSlot<'_> {
+impl RowConnection<'_> {
     pub(super) fn connection(&self) -> &rusqlite::Connection {
         self.0.as_ref().expect("opened before it is handed out")
+    }
+    fn connection_mut(&mut self) -> &mut rusqlite::Connection {
+        self.0.as_mut().expect("opened before it is handed out")
     }
 }
 
 impl Db {
-    pub(super) fn row_writer(&self) -> Result<RowWriterSlot<'_>> {
+    pub(super) fn row_writer(&self) -> Result<RowConnection<'_>> {
         slot(self, &self.0.rows)
     }
-    pub(super) fn row_reader(&self) -> Result<RowWriterSlot<'_>> {
+    pub(super) fn row_reader(&self) -> Result<RowConnection<'_>> {
         slot(self, &self.0.row_reader)
     }
 }
 
-fn slot<'d>(db: &Db, place: &'d std::sync::Mutex<Option<rusqlite::Connection>>) -> Result<RowWriterSlot<'d>> {
+fn slot<'d>(db: &Db, place: &'d std::sync::Mutex<Option<rusqlite::Connection>>) -> Result<RowConnection<'d>> {
     let mut slot = place.lock().unwrap_or_else(PoisonError::into_inner);
     if slot.is_none() {
         *slot = Some(super::open::connect_rows(db.root())?);
     }
-    Ok(RowWriterSlot(slot))
+    Ok(RowConnection(slot))
 }

@@ -105,6 +105,16 @@ impl Writer<'_> {
         .map(drop)
     }
 
+    /// A file is about to get this name: should its process die before `insert_blob` is committed, the sweep finds it.
+    pub fn expect_blob(&self, digest: &Digest, size: u64) -> Result<()> {
+        self.exec(
+            "insert into blob (digest, size, made_at, pending_boot, condemned, removing)
+             values (?1, ?2, ?3, ?4, (select max(n) from epoch), 1) on conflict do nothing",
+            (digest, size, Time::now(), self.db.boot()),
+        )
+        .map(drop)
+    }
+
     /// Brings a blob back from being condemned; false if it is not there.
     pub fn keep_blob(&self, digest: &Digest) -> Result<bool> {
         let kept = self.exec(

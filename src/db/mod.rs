@@ -57,7 +57,7 @@ pub use ids::{BuildId, ContainerId, Epoch, LayerNumber, RecordId, SnapshotId};
 pub use image::{ImageRow, NewImage, Origin, RepoDigest};
 pub use intent::Intent;
 pub use layer::{ChainRow, LayerRow, NewLayer, Published};
-pub use lease::{Lease, LeaseName};
+pub use lease::{Lease, LeaseName, random_name};
 pub use liveness::{Condemned, Usage};
 pub use rows::{Found, LayerSlot, RowWriter, Rows};
 pub use snapshot::{Keyed, Sealed, SnapshotRow, SnapshotState};

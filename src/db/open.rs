@@ -146,14 +146,18 @@ pub(super) fn create_database(
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&draft, flags)
         .context(|| format!("making the database {}", draft.display()))?;
-    let wal: String = connection
+    // Nothing to protect before it has its name; written out as a whole below.
+    connection
+        .execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;")
+        .context(|| "preparing a database of the store")?;
+    super::transaction::run(&connection, "BEGIN IMMEDIATE", fill)?;
+    let journal: String = connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
         .context(|| "preparing a database of the store")?;
-    if wal != "wal" {
+    if journal != "wal" {
         return Err(Error::unsupported(format!("the filesystem of {} cannot hold a store", root.display()))
             .hint("it must let processes share memory through a file; network filesystems do not"));
     }
-    super::transaction::run(&connection, "BEGIN IMMEDIATE", fill)?;
     // The last connection folds the write-ahead log into the file.
     connection.close().map_err(|(_, cause)| cause).context(|| "closing a database of the store")?;
     File::open(&draft).and_then(|file| file.sync_all()).context(|| "writing a database of the store")?;
@@ -209,8 +213,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection> {
     let opening = || format!("opening the database {}", path.display());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).context(opening)?;
-    let mut waiting = Waiting::default();
-    connection.busy_handler(Some(move |count| waiting.wait(count))).context(opening)?;
+    be_patient(&mut connection).context(opening)?;
     let set_up = |connection: &Connection| -> rusqlite::Result<()> {
         // Whoever closes last would fold the log into the file, and wait for the disk.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -222,6 +225,11 @@ pub(super) fn connect(path: &Path) -> Result<Connection> {
     };
     set_up(&connection).context(opening)?;
     Ok(connection)
+}
+
+pub(super) fn be_patient(connection: &mut Connection) -> rusqlite::Result<()> {
+    let mut waiting = Waiting::default();
+    connection.busy_handler(Some(move |count| waiting.wait(count)))
 }
 
 /// SQLite's own back-off sleeps for up to 100 ms at a time; transactions here take less than one.

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::Db;
 use super::time::Time;
 use super::transaction::{Durable, Reader};
 use crate::error::{Context as _, Result};
@@ -143,6 +144,14 @@ fn rewound(file: &mut File) -> Result<&mut File> {
 fn push_line(lines: &mut Vec<u8>, entry: &TagMove) {
     serde_json::to_writer(&mut *lines, entry).expect("plain data becomes JSON");
     lines.push(b'\n');
+}
+
+impl Db {
+    /// Whether tags.log tells the same story as the index.
+    pub fn tags_log_agrees(&self) -> Result<bool> {
+        // In a transaction, so that no move is between the two.
+        self.write(|writer| Ok(read(self.root())? == writer.tag_log(None)?))
+    }
 }
 
 /// The moves that happened, in order, as the file tells them. None where there is no file.

@@ -1,9 +1,7 @@
-//! A directory and a store for this room's tests, gone when dropped.
+//! A directory for this room's tests, gone when dropped.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use super::Db;
 
 pub(crate) struct Dir(PathBuf);
 
@@ -17,9 +15,6 @@ impl Dir {
     }
     pub(crate) fn path(&self) -> &Path {
         &self.0
-    }
-    pub(crate) fn db(&self) -> Db {
-        Db::open(&self.0.join("root")).unwrap()
     }
 }
 

@@ -26,8 +26,9 @@ impl Time {
 /// RFC 3339, UTC, as many digits of the second as it takes; what image configs say.
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0)).map_err(|_| fmt::Error)?;
-        f.write_str(&time.format(&Rfc3339).map_err(|_| fmt::Error)?)
+        let time =
+            OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0)).map_err(|_unsaid| fmt::Error)?;
+        f.write_str(&time.format(&Rfc3339).map_err(|_unsaid| fmt::Error)?)
     }
 }
 

@@ -1,1 +1,137 @@
-//! store
+//! Blobs by digest: `blobs/sha256/<hex>`, written once, verified when written and when read.
+//!
+//! The row in the index says what is there. A blob in the making is a file without a name, so whoever dies leaves
+//! nothing; it gets its name in the transaction that inserts its row, and is durable after the barrier. Files get
+//! and lose their names only while the index's write lock is held, so that a blob being removed and the same blob coming
+//! back never meet.
+
+mod read;
+mod write;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::db::{Db, Writer};
+use crate::error::{Context as _, Error, Result};
+use crate::image::Digest;
+
+pub use read::BlobReader;
+pub use write::{BlobWriter, Staged};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Blobs {
+    db: Db,
+}
+
+impl Blobs {
+    pub fn open(db: &Db) -> Blobs {
+        Blobs { db: db.clone() }
+    }
+
+    /// Where the bytes lie, whether they do or not.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        path(self.db.root(), digest)
+    }
+
+    /// Whether the index has it, to stay.
+    pub fn contains(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.db.read(|reader| reader.find_blob(digest))?.is_some())
+    }
+
+    /// In bytes; `None` if it is not there.
+    pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        Ok(self.db.read(|reader| reader.find_blob(digest))?.map(|row| row.size))
+    }
+
+    /// Takes the bytes of a blob. What is expected and does not come out so is `Corrupt`.
+    pub fn writer(&self, digest: Option<Digest>, size: Option<u64>) -> Result<BlobWriter> {
+        BlobWriter::new(self.db.clone(), digest, size)
+    }
+
+    /// A blob of bytes in memory, not yet named: see [`Staged`].
+    pub fn stage(&self, bytes: &[u8]) -> Result<Staged> {
+        let mut writer = self.writer(None, Some(bytes.len() as u64))?;
+        std::io::Write::write_all(&mut writer, bytes).context(|| "writing a blob")?;
+        writer.finish()
+    }
+
+    /// A small blob from memory, published.
+    pub fn put(&self, bytes: &[u8], media_type: Option<&str>) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if self.db.read(|reader| reader.find_blob(&digest))?.is_some() {
+            return Ok(digest);
+        }
+        let staged = self.stage(bytes)?;
+        self.db.write(|writer| staged.publish(writer, media_type))
+    }
+
+    /// Its bytes; the last read fails (`Corrupt`) if they are not what the digest says.
+    pub fn read(&self, digest: &Digest) -> Result<BlobReader> {
+        let row = self.db.read(|reader| reader.blob(digest))?;
+        let row = row.ok_or_else(|| missing(digest))?;
+        match File::open(self.path(digest)) {
+            Ok(file) => Ok(BlobReader::new(file, *digest, row.size)),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Err(missing(digest)
+                .hint("`outcrop system check` says what is wrong with the store")
+                .because(cause)),
+            Err(cause) => Err(cause).context(|| format!("opening the blob {digest}")),
+        }
+    }
+
+    /// All of it, verified. `Invalid` where it is longer than `most` bytes: for manifests and configs.
+    pub fn read_all(&self, digest: &Digest, most: u64) -> Result<Vec<u8>> {
+        let mut reader = self.read(digest)?;
+        if reader.size() > most {
+            return Err(Error::invalid(format!(
+                "the blob {digest} has {} bytes; at most {most} are read here",
+                reader.size()
+            )));
+        }
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut reader, &mut bytes)
+            .context(|| format!("reading the blob {digest}"))?;
+        Ok(bytes)
+    }
+
+    /// Reads it all and says whether it is what its digest says.
+    pub fn verify(&self, digest: &Digest) -> Result<()> {
+        std::io::copy(&mut self.read(digest)?, &mut std::io::sink())
+            .map(drop)
+            .context(|| format!("verifying the blob {digest}"))
+    }
+
+    /// Files among the blobs that no row knows: for `system check`.
+    pub fn strangers(&self) -> Result<Vec<PathBuf>> {
+        let listing = || "listing the blobs";
+        let mut strangers = Vec::new();
+        for entry in std::fs::read_dir(self.db.root().join("blobs/sha256")).context(listing)? {
+            let path = entry.context(listing)?.path();
+            let digest = path.file_name().and_then(|name| name.to_str()).and_then(Digest::from_hex);
+            let known = match digest {
+                Some(digest) => self.db.read(|reader| reader.blob(&digest))?.is_some(),
+                None => false,
+            };
+            if !known {
+                strangers.push(path);
+            }
+        }
+        strangers.sort();
+        Ok(strangers)
+    }
+
+    /// Fills the index from a file that lies there already, verified by the caller: when the index is made again.
+    pub fn adopt(&self, writer: &Writer<'_>, digest: &Digest, media_type: Option<&str>) -> Result<()> {
+        let metadata =
+            std::fs::metadata(self.path(digest)).context(|| format!("looking at the blob {digest}"))?;
+        writer.insert_blob(digest, metadata.len(), media_type)
+    }
+}
+
+fn path(root: &Path, digest: &Digest) -> PathBuf {
+    root.join("blobs/sha256").join(digest.hex())
+}
+
+fn missing(digest: &Digest) -> Error {
+    Error::not_found(format!("the store has no blob {digest}"))
+}
