@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use outcrop::db::{
@@ -13,9 +13,10 @@ use outcrop::db::{
 };
 use outcrop::error::Kind;
 use outcrop::image::{ChainId, ContentId, DiffId, Digest, ImageId};
+use outcrop::job::Job;
 use outcrop::layer::{self, Changes, Form, Row, RowSink as _};
 use outcrop::snapshot::driver::{Mount, Shape, SnapshotId};
-use outcrop::snapshot::{Draft, Place, Purpose, Snapshots};
+use outcrop::snapshot::{Compared, Draft, Place, Purpose, Snapshots};
 
 use crate::sandbox::{Sandbox, wait_until};
 
@@ -487,4 +488,75 @@ fn fsync_costs_nothing_in_a_layer_and_works_in_a_container() {
     };
     assert!(volatile(Purpose::Layer));
     assert!(!volatile(Purpose::Container));
+}
+
+/// One change is one archive, whichever driver kept it; and an archive applied is what was packed.
+#[test]
+fn layers_are_the_same_bytes_on_every_driver() {
+    let stores = ["overlay2", "vfs"].map(Store::new);
+    let archives = stores.each_ref().map(|store| {
+        let base = store.layer(None, "base", |root| {
+            fs::create_dir_all(root.join("replaced/below")).unwrap();
+            fs::write(root.join("replaced/old"), "").unwrap();
+            fs::write(root.join("deleted"), "").unwrap();
+            fs::write(root.join("kept"), "kept").unwrap();
+            fs::write(root.join("mode"), "mode").unwrap();
+            all_in_1970(&root);
+        });
+        let draft = store.snapshots.draft(Some(&base), Purpose::Layer).unwrap();
+        let mounted = draft.mounted().unwrap();
+        let root = path_of(mounted.as_fd());
+        fs::remove_dir_all(root.join("replaced")).unwrap();
+        fs::create_dir(root.join("replaced")).unwrap();
+        fs::write(root.join("replaced/new"), "new").unwrap();
+        fs::remove_file(root.join("deleted")).unwrap();
+        fs::set_permissions(root.join("mode"), Permissions::from_mode(0o4711)).unwrap();
+        fs::hard_link(root.join("kept"), root.join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", root.join("dangling")).unwrap();
+        all_in_1970(&root);
+        drop(mounted);
+        let tar = pack(&draft.compare().unwrap());
+        drop(draft);
+        (tar, base)
+    });
+    assert_eq!(archives[0].0, archives[1].0);
+    for (store, (tar, base)) in stores.iter().zip(&archives) {
+        let on = if store.is_layered() { None } else { Some(base) };
+        let draft = store.snapshots.draft(on, Purpose::Layer).unwrap();
+        let place = draft.place().unwrap();
+        let (mut rows, mut recipe) = (Vec::new(), Vec::new());
+        let form = place.form();
+        let applied =
+            layer::apply(&Job::silent(), &mut &tar[..], place.as_fd(), form, &mut rows, &mut recipe).unwrap();
+        drop(place);
+        assert_eq!(applied.diff_id, DiffId(Digest::of(tar)));
+        let (_, top) = store.publish(draft, Some(base), "applied", &rows);
+        assert_eq!(store.names(&top), ["dangling", "kept", "link", "mode", "replaced"]);
+        let view = store.snapshots.open_view(Some(&top)).unwrap();
+        let root = path_of(view.as_fd());
+        assert_eq!(names(root.join("replaced")), ["new"]);
+        assert_eq!(root.join("mode").metadata().unwrap().mode(), 0o104_711);
+    }
+}
+
+fn pack(compared: &Compared) -> Vec<u8> {
+    let mut tar = Vec::new();
+    let options = layer::PackOptions { clamp: None, tee: Some(&mut tar) };
+    let (mut rows, mut recipe) = (Vec::new(), Vec::new());
+    layer::pack(&Job::silent(), compared.changes(false), options, &mut rows, &mut recipe).unwrap();
+    tar
+}
+
+/// Links and directories too; the root last.
+fn all_in_1970(root: &Path) {
+    let zero = rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: zero, last_modification: zero };
+    let mut open = vec![root.to_owned()];
+    while let Some(path) = open.pop() {
+        if path.symlink_metadata().unwrap().is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::utimensat(rustix::fs::CWD, &path, &times, flags).unwrap();
+    }
 }
