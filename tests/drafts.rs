@@ -1,4 +1,5 @@
-//! `Snapshots` on every driver: drafts become layers, what is dropped or killed is gone, stacks show what they should.
+//! `Snapshots` on every driver: drafts become layers, what is dropped or killed is gone, stacks show what
+//! they should.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -216,6 +217,75 @@ fn holds_drafts_until_it_is_killed() {
     }
     println!("holding");
     wait_until(std::time::Duration::from_secs(60), || false);
+}
+
+/// Killed at any moment, a process leaves whole layers and nothing else.
+fn killed_workers_leave_whole_layers_alone(store: &Store) {
+    let base = store.layer(None, "base", write("base"));
+    for round in 0..6 {
+        let mut workers: Vec<_> = (0..3)
+            .map(|worker| {
+                Command::new(std::env::current_exe().unwrap())
+                    .args(["--exact", "drafts::makes_layers_until_it_is_killed", "--nocapture"])
+                    .env("OUTCROP_TEST_WORKER", format!("{round}-{worker}"))
+                    .env("OUTCROP_TEST_STORE", store.sandbox.root())
+                    .env("OUTCROP_TEST_CHAIN", base.to_string())
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        // Long enough to be at work, and another moment of it each time.
+        std::thread::sleep(std::time::Duration::from_millis(150 + 17 * round));
+        for worker in &mut workers {
+            worker.kill().unwrap();
+            worker.wait().unwrap();
+        }
+    }
+    let swept = store.snapshots.sweep().unwrap();
+    assert!(swept.complete && swept.failed.is_empty(), "{swept:?}");
+    let rows = store.snapshot_rows();
+    assert!(rows.len() > 1, "the workers came to nothing");
+    assert!(rows.iter().all(|row| row.state == SnapshotState::Sealed), "{rows:?}");
+    let mut trees = store.snapshots.driver().list().unwrap();
+    trees.sort();
+    assert_eq!(trees, rows.iter().map(|row| row.id).collect::<Vec<_>>());
+    assert_eq!(names(store.sandbox.root().join("trash")), [""; 0]);
+    let chains = store.db.read(|reader| reader.chains()).unwrap();
+    assert_eq!(chains.len(), rows.len());
+    for chain in chains.iter().filter(|chain| chain.parent.is_some()) {
+        assert_eq!(store.names(&chain.id), ["base", "dir", "file"]);
+    }
+}
+
+/// The child of the test above; by itself it does nothing.
+#[test]
+fn makes_layers_until_it_is_killed() {
+    let Some(root) = std::env::var_os("OUTCROP_TEST_STORE") else { return };
+    let worker = std::env::var("OUTCROP_TEST_WORKER").unwrap();
+    let base: ChainId = std::env::var("OUTCROP_TEST_CHAIN").unwrap().parse().unwrap();
+    let db = Db::open(&PathBuf::from(root)).unwrap();
+    let snapshots = Snapshots::open(&db, None).unwrap();
+    for number in 0.. {
+        let draft = snapshots.draft(Some(&base), Purpose::Layer).unwrap();
+        let mounted = draft.mounted().unwrap();
+        let root = path_of(mounted.as_fd());
+        fs::create_dir(root.join("dir")).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        drop(mounted);
+        if number % 3 == 0 {
+            continue;
+        }
+        let lease = db.lease().unwrap();
+        let slot = db.reserve_layer(&lease).unwrap();
+        let name = format!("{worker}-{number}");
+        draft
+            .commit(|writer| {
+                let layer = writer.publish_layer(&new_layer(slot.number(), &name))?.number;
+                writer.add_chain(Some(&base), layer)
+            })
+            .unwrap();
+    }
 }
 
 fn two_equal_layers_are_one(store: &Store) {
@@ -438,6 +508,7 @@ suite! { $
     a_dropped_draft_is_gone
     a_draft_whose_commit_fails_is_gone
     drafts_of_a_killed_process_are_swept
+    killed_workers_leave_whole_layers_alone
     two_equal_layers_are_one
     eight_drafts_at_once
     a_stack_without_its_tree_is_an_error_that_says_so

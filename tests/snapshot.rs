@@ -1,4 +1,5 @@
-//! The behaviour suite of storage drivers: every driver runs all of it by one line at the end; and `Snapshots` on each.
+//! The behaviour suite of storage drivers: every driver runs all of it by one line at the end; and
+//! `Snapshots` on each.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -756,6 +757,9 @@ fn where_overlayfs_cannot_work_vfs_is_selected() {
     let (name, why) = &selected.refused[0];
     assert_eq!(*name, "overlay2");
     assert!(why.starts_with("overlayfs cannot be mounted with its upper directory on overlayfs"), "{why}");
+    let probed = driver::probe_all(&mounted.path());
+    assert_eq!(probed[0], ("overlay2", Err(why.clone())));
+    assert_eq!(probed[1], ("vfs", Ok("copies on overlayfs".into())));
     let Err(error) = driver::select(&mounted.path(), Some("overlay2")) else { panic!("it works") };
     assert!(error.hint_text().is_some());
     let root = mounted.names("");

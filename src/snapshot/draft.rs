@@ -1,4 +1,5 @@
-//! A tree in the making. Dropped, it is gone, row and directory; of a killed process, the next sweep removes it.
+//! A tree in the making. Dropped, it is gone, row and directory; of a killed process, the next sweep removes
+//! it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,7 +15,8 @@ use crate::sys;
 /// What a draft is to become; decides what fsync(2) inside means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A layer: nothing in it counts before it is sealed and the barrier has synced it, so fsync inside does nothing.
+    /// A layer: nothing in it counts before it is sealed and the barrier has synced it, so fsync inside does
+    /// nothing.
     Layer,
     /// A container's writable layer: fsync inside does what programs believe.
     Container,
@@ -32,7 +34,8 @@ pub struct Draft<'s> {
     _lease: Lease,
 }
 
-/// A draft's mount that nobody else sees; it ends here. While it lives the draft cannot be committed: it does not compile.
+/// A draft's mount that nobody else sees; it ends here. While it lives the draft cannot be committed: it does
+/// not compile.
 pub struct Mounted<'d> {
     draft: &'d Draft<'d>,
     root: OwnedFd,
@@ -107,7 +110,8 @@ impl<'s> Draft<'s> {
         &self.parents
     }
 
-    /// How to mount it, for a process that will hold the mount. One mount at a time; it is gone before `commit`.
+    /// How to mount it, for a process that will hold the mount. One mount at a time; it is gone before
+    /// `commit`.
     pub fn mount(&self) -> Result<Mount> {
         let mut mount = self.snapshots.driver.mount(self.id, &self.parents)?;
         if let (Mount::Overlay { volatile, .. }, Purpose::Layer) = (&mut mount, self.purpose) {
@@ -128,7 +132,8 @@ impl<'s> Draft<'s> {
         self.snapshots.driver.tree(self.id)
     }
 
-    /// Where to write an archive so that it changes what lies below: straight into the tree where that means the same.
+    /// Where to write an archive so that it changes what lies below: straight into the tree where that means
+    /// the same.
     pub fn place(&self) -> Result<Place<'_>> {
         if self.snapshots.driver.shape() == Shape::Layered && !self.parents.is_empty() {
             return self.mounted().map(Place::Mounted);
@@ -142,9 +147,9 @@ impl<'s> Draft<'s> {
         self.snapshots.compared(self.id, &self.parents)
     }
 
-    /// Seals it as the top of a stack. `publish` runs in the same transaction: it makes the layer and the chain stand
-    /// (`publish_layer`, `add_chain`) and names the chain, so that there is no layer without a tree. Where another process has
-    /// sealed the same before, that one is returned and this one is gone.
+    /// Seals it as the top of a stack. `publish` runs in the same transaction: it makes the layer and the
+    /// chain stand (`publish_layer`, `add_chain`) and names the chain, so that there is no layer without a
+    /// tree. Where another process has sealed the same before, that one is returned and this one is gone.
     pub fn commit(mut self, publish: impl FnOnce(&Writer<'_>) -> Result<ChainId>) -> Result<SnapshotId> {
         let snapshots = self.snapshots;
         snapshots.driver.seal(self.id)?;

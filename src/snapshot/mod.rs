@@ -1,8 +1,9 @@
 //! Snapshots: names, parents, drafts and leases over numbered trees that a driver keeps.
 //!
-//! A stack of layers is named by its ChainId. Here it becomes a list of numbers for the driver: of a `Layered` one a
-//! number for each layer, of a `Stacked` one a single number. What is being made is a [`Draft`]: its row stands before its
-//! tree and hangs on a lease, so that of a process that dies nothing stays; dropped, it is gone.
+//! A stack of layers is named by its ChainId. Here it becomes a list of numbers for the driver: of a
+//! `Layered` one a number for each layer, of a `Stacked` one a single number. What is being made is a
+//! [`Draft`]: its row stands before its tree and hangs on a lease, so that of a process that dies nothing
+//! stays; dropped, it is gone.
 //!
 //! Nothing here is durable before [`Snapshots::sync`], which the barrier at the end of a build or pull calls.
 
@@ -75,8 +76,9 @@ impl AsFd for View {
 }
 
 impl Snapshots {
-    /// The snapshots of a store, by the driver that the store was made with; a new store takes the wanted one, or the
-    /// first that works here, and keeps to it. `Conflict` where another one is wanted than it has.
+    /// The snapshots of a store, by the driver that the store was made with; a new store takes the wanted
+    /// one, or the first that works here, and keeps to it. `Conflict` where another one is wanted than it
+    /// has.
     pub fn open(db: &Db, wanted: Option<&str>) -> Result<Snapshots> {
         let of_store = |reader: &Reader<'_>| reader.driver();
         let name = match db.read(of_store)? {
@@ -122,8 +124,8 @@ impl Snapshots {
         draft.made()
     }
 
-    /// A draft that stands where `of` does and holds what it holds: a container's changes on their way to be a layer. Nothing
-    /// writes to `of` meanwhile.
+    /// A draft that stands where `of` does and holds what it holds: a container's changes on their way to be
+    /// a layer. Nothing writes to `of` meanwhile.
     pub fn copy(&self, of: SnapshotId, purpose: Purpose) -> Result<Draft<'_>> {
         let doing = || format!("copying snapshot {of}");
         let draft = Draft::reserve(self, purpose, |reader| reader.snapshot_parents(of)).context(doing)?;
@@ -148,7 +150,8 @@ impl Snapshots {
         self.driver.mount(id, &parents)
     }
 
-    /// What to compare for what a container changed. Its mount may live; what is written meanwhile may be seen or not.
+    /// What to compare for what a container changed. Its mount may live; what is written meanwhile may be
+    /// seen or not.
     pub fn compare(&self, id: SnapshotId) -> Result<Compared> {
         let parents = self.db.read(|reader| reader.snapshot_parents(id))?;
         self.compared(id, &parents)
@@ -206,7 +209,8 @@ impl Snapshots {
         }
     }
 
-    /// After a power cut there may be trees whose rows it took. (The list is made first: a row stands before its tree.)
+    /// After a power cut there may be trees whose rows it took. (The list is made first: a row stands before
+    /// its tree.)
     fn remove_strays(&self) -> Result<()> {
         let doing = || "comparing trees with rows after the last start of this machine";
         let trees = self.driver.list().context(doing)?;
@@ -250,9 +254,9 @@ impl Snapshots {
         }
     }
 
-    /// The layers that show in a stack (given bottom first), nearest first. The kernel refuses a directory twice: the upper
-    /// place of a layer decides, as it says all again that it said below. And it ignores a mark on a layer's
-    /// root: what such a layer hides is left out.
+    /// The layers that show in a stack (given bottom first), nearest first. The kernel refuses a directory
+    /// twice: the upper place of a layer decides, as it says all again that it said below. And it ignores a
+    /// mark on a layer's root: what such a layer hides is left out.
     fn needed(&self, stack: Vec<LayerRow>) -> Result<Vec<LayerRow>> {
         let mut seen = HashSet::new();
         let mut needed = Vec::new();
@@ -283,8 +287,8 @@ impl Snapshots {
         Ok(root)
     }
 
-    /// A layer's tree was made alone, and its archive says nothing of `/`: in a stack its root is what shows, so it gets what
-    /// shows below.
+    /// A layer's tree was made alone, and its archive says nothing of `/`: in a stack its root is what shows,
+    /// so it gets what shows below.
     fn inherit_root(
         &self,
         reader: &Reader<'_>,

@@ -1,7 +1,8 @@
 //! Mounts as values, and the new mount API (fsopen(2), open_tree(2), move_mount(2), mount_setattr(2)).
 //!
-//! A mount is made *detached* first: a descriptor that is a directory, seen by nobody, gone when it is closed. Then it
-//! is either worked under through `*at` calls or attached to a path of the caller's mount namespace. Kernel 5.2 or newer.
+//! A mount is made *detached* first: a descriptor that is a directory, seen by nobody, gone when it is
+//! closed. Then it is either worked under through `*at` calls or attached to a path of the caller's mount
+//! namespace. Kernel 5.2 or newer.
 
 use std::fmt::Write as _;
 use std::io;
@@ -18,28 +19,16 @@ use serde::{Deserialize, Serialize};
 use super::overlay;
 use crate::error::{Context, Result};
 
-/// How to bring a stack to a mount point: a value, so that it can be handed to the process that will hold it. Closed.
+/// How to bring a stack to a mount point: a value, so that it can be handed to the process that will hold it.
+/// Closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mount {
-    /// overlayfs. Lowers nearest first. No upper: read-only, and then two lowers at least. `volatile`: fsync(2)
-    /// inside does nothing; whoever needs the bytes on disk calls syncfs(2) on the upper's filesystem.
+    /// overlayfs. Lowers nearest first. No upper: read-only, and then two lowers at least. `volatile`:
+    /// fsync(2) inside does nothing; whoever needs the bytes on disk calls syncfs(2) on the upper's
+    /// filesystem.
     Overlay { lowers: Vec<PathBuf>, upper: Option<PathBuf>, work: Option<PathBuf>, volatile: bool },
     /// A directory as it is.
     Bind { source: PathBuf, read_only: bool },
-}
-
-impl Mount {
-    /// The same files, and nothing can be written through it.
-    #[must_use]
-    pub fn read_only(self) -> Self {
-        match self {
-            Mount::Bind { source, .. } => Mount::Bind { source, read_only: true },
-            Mount::Overlay { mut lowers, upper, .. } => {
-                lowers.splice(0..0, upper);
-                Mount::Overlay { lowers, upper: None, work: None, volatile: false }
-            }
-        }
-    }
 }
 
 /// What a mount forbids to those who look through it (mount_setattr(2), MOUNT_ATTR_*).
@@ -83,8 +72,9 @@ pub enum Reach {
     Tree,
 }
 
-/// Mounts it where nobody sees it. The descriptor is its root directory, and the mount is gone when it is closed. It is an
-/// O_PATH one, as the kernel gives it: a base for `*at` calls and `/proc/self/fd/N`; `openat(fd, ".")` to list or sync.
+/// Mounts it where nobody sees it. The descriptor is its root directory, and the mount is gone when it is
+/// closed. It is an O_PATH one, as the kernel gives it: a base for `*at` calls and `/proc/self/fd/N`;
+/// `openat(fd, ".")` to list or sync.
 pub fn detached(mount: &Mount) -> Result<OwnedFd> {
     match mount {
         Mount::Overlay { lowers, upper, work, volatile } => {
@@ -113,22 +103,24 @@ pub fn detached(mount: &Mount) -> Result<OwnedFd> {
     }
 }
 
-/// Mounts it on an existing directory of the caller's mount namespace. The target's last component is not followed.
+/// Mounts it on an existing directory of the caller's mount namespace. The target's last component is not
+/// followed.
 pub fn attach(mount: &Mount, target: &Path) -> Result<()> {
     let detached = detached(mount)?;
     attach_at(detached.as_fd(), CWD, target).context(|| format!("mounting on {}", target.display()))
 }
 
-/// Puts a detached mount on `target`, relative to `dir`; an empty target is `dir` itself, so that a mount point found
-/// safely (openat2(2)) stays the one that was found. Files can be mount points of files.
+/// Puts a detached mount on `target`, relative to `dir`; an empty target is `dir` itself, so that a mount
+/// point found safely (openat2(2)) stays the one that was found. Files can be mount points of files.
 pub fn attach_at(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     let mut flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     flags.set(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH, target.as_os_str().is_empty());
     Ok(rustix::mount::move_mount(mount, c"", dir, target, flags)?)
 }
 
-/// A detached copy of what is mounted at `path` (a bind mount not yet attached): the sources of `-v`, taken before
-/// pivot_root(2) and attached after. A directory or a file; with `Reach::Tree` what is mounted below comes along.
+/// A detached copy of what is mounted at `path` (a bind mount not yet attached): the sources of `-v`, taken
+/// before pivot_root(2) and attached after. A directory or a file; with `Reach::Tree` what is mounted below
+/// comes along.
 pub fn clone_tree(dir: BorrowedFd<'_>, path: &Path, reach: Reach) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, reach == Reach::Tree);
@@ -136,8 +128,8 @@ pub fn clone_tree(dir: BorrowedFd<'_>, path: &Path, reach: Reach) -> io::Result<
     Ok(rustix::mount::open_tree(dir, path, flags)?)
 }
 
-/// A bind mount, not attached, with everything it forbids; with `Reach::Tree` it forbids it in the mounts below, too,
-/// which `mount --bind -o ro` does not.
+/// A bind mount, not attached, with everything it forbids; with `Reach::Tree` it forbids it in the mounts
+/// below, too, which `mount --bind -o ro` does not.
 pub fn bind(source: &Path, reach: Reach, attributes: Attributes) -> Result<OwnedFd> {
     let tree =
         clone_tree(CWD, source, reach).context(|| format!("taking {} for a mount", source.display()))?;
@@ -153,7 +145,8 @@ pub fn restrict(mount: BorrowedFd<'_>, attributes: Attributes, reach: Reach) -> 
     setattr(mount, u64::from(attributes.flags().bits()), 0, reach)
 }
 
-/// How mounts travel to and from a mount and, with `Reach::Tree`, all below it. Doing it twice is doing it once.
+/// How mounts travel to and from a mount and, with `Reach::Tree`, all below it. Doing it twice is doing it
+/// once.
 pub fn set_propagation(target: &Path, propagation: Propagation, reach: Reach) -> Result<()> {
     let mut flags = match propagation {
         Propagation::Private => MountPropagationFlags::PRIVATE,
@@ -194,7 +187,8 @@ fn setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, reach: Reach) -> i
 }
 
 /// A filesystem without a device, not attached: proc, sysfs, tmpfs, devpts, mqueue, cgroup2. Options as in
-/// mount(8), values up to 255 bytes. It belongs to the caller's namespaces (proc: pid, sysfs: net, mqueue: ipc).
+/// mount(8), values up to 255 bytes. It belongs to the caller's namespaces (proc: pid, sysfs: net, mqueue:
+/// ipc).
 pub fn filesystem(kind: &str, options: &[(&str, Option<&str>)], attributes: Attributes) -> Result<OwnedFd> {
     let doing = || format!("mounting a {kind}");
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).context(doing)?;
@@ -242,7 +236,8 @@ pub fn mqueue() -> Result<OwnedFd> {
     filesystem("mqueue", &[], Attributes::INERT)
 }
 
-/// Takes what is mounted at `target` out of the tree now; it ends when its last user does. Not being mounted is `Ok`.
+/// Takes what is mounted at `target` out of the tree now; it ends when its last user does. Not being mounted
+/// is `Ok`.
 pub fn detach(target: &Path) -> Result<()> {
     use rustix::io::Errno;
     match rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
@@ -251,7 +246,8 @@ pub fn detach(target: &Path) -> Result<()> {
     }
 }
 
-/// The cause with what the kernel says of it: a filesystem context is a log to read (fsopen(2), "The message log").
+/// The cause with what the kernel says of it: a filesystem context is a log to read (fsopen(2), "The message
+/// log").
 pub(super) fn with_log(errno: rustix::io::Errno, context: BorrowedFd<'_>) -> io::Error {
     let mut text = String::new();
     let mut line = [0u8; 1024];

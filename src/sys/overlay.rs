@@ -1,7 +1,9 @@
-//! overlayfs (kernel Documentation/filesystems/overlayfs.rst), mounted so that the upper directory is the diff.
+//! overlayfs (kernel Documentation/filesystems/overlayfs.rst), mounted so that the upper directory is the
+//! diff.
 //!
-//! `redirect_dir=nofollow,metacopy=off,index=off`: a renamed or chmodded lower file is whole in the upper, hard links
-//! are only what the upper shows, and a layer from outside cannot point its reader to another place.
+//! `redirect_dir=nofollow,metacopy=off,index=off`: a renamed or chmodded lower file is whole in the upper,
+//! hard links are only what the upper shows, and a layer from outside cannot point its reader to another
+//! place.
 
 use std::ffi::CString;
 use std::io;
@@ -28,8 +30,9 @@ const MOST_LOWERS: usize = 500;
 
 const OPTIONS: [(&str, &str); 3] = [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
 
-/// An overlay that nobody sees; lowers nearest first. Stacks of more than 500 lowers, up to 999, are two overlays: the deepest
-/// 500 stand below as one. (Only the deepest can: a whiteout in a merged view does not show, so it hides nothing below it.)
+/// An overlay that nobody sees; lowers nearest first. Stacks of more than 500 lowers, up to 999, are two
+/// overlays: the deepest 500 stand below as one. (Only the deepest can: a whiteout in a merged view does not
+/// show, so it hides nothing below it.)
 pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>) -> Result<OwnedFd> {
     let doing = || match upper {
         Some(upper) => {
@@ -65,8 +68,8 @@ pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>) -> Result<Ow
     mount(&layers, upper.as_ref()).context(doing)
 }
 
-/// A volatile mount leaves a mark that refuses the next one (overlayfs.rst, "Volatile mount"). Whoever mounts volatile
-/// again knows that the bytes are all there, as nothing but a crash of the system loses them.
+/// A volatile mount leaves a mark that refuses the next one (overlayfs.rst, "Volatile mount"). Whoever mounts
+/// volatile again knows that the bytes are all there, as nothing but a crash of the system loses them.
 fn forget_volatile(work: BorrowedFd<'_>) -> io::Result<()> {
     use rustix::fs::{AtFlags, unlinkat};
     let gone = |removed| match removed {
@@ -81,7 +84,8 @@ fn forget_volatile(work: BorrowedFd<'_>) -> io::Result<()> {
 type OpenUpper = (OwnedFd, OwnedFd, bool);
 
 fn mount(lowers: &[OwnedFd], upper: Option<&OpenUpper>) -> io::Result<OwnedFd> {
-    // The mount API reports a parameter it does not know as EINVAL, at once: that decides which dialect is spoken.
+    // The mount API reports a parameter it does not know as EINVAL, at once: that decides which dialect is
+    // spoken.
     let root = match by_context(lowers, upper, Naming::Descriptors) {
         Err((Step::Lower, Errno::INVAL | Errno::BADF)) => match by_context(lowers, upper, Naming::Paths) {
             Err((Step::Lower, Errno::INVAL)) => by_classic_call(lowers, upper)?,
@@ -155,8 +159,8 @@ fn proc_path(dir: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", dir.as_raw_fd())
 }
 
-/// mount(2) for kernels before 6.5. It attaches, so a thread with a mount namespace of its own does it, and takes the
-/// mount away again as a detached copy. Options are one page: some 190 lowers.
+/// mount(2) for kernels before 6.5. It attaches, so a thread with a mount namespace of its own does it, and
+/// takes the mount away again as a detached copy. Options are one page: some 190 lowers.
 #[allow(unsafe_code, reason = "unshare(2) of one thread")]
 fn by_classic_call(lowers: &[OwnedFd], upper: Option<&OpenUpper>) -> io::Result<OwnedFd> {
     use rustix::thread::UnshareFlags;
@@ -179,8 +183,8 @@ fn by_classic_call(lowers: &[OwnedFd], upper: Option<&OpenUpper>) -> io::Result<
             None => None,
         };
         let data = classic_options(&lowers, upper.as_ref())?;
-        // Any directory of this namespace will do as a mount point. The descriptor goes on showing what it was opened
-        // on; the path shows the mount.
+        // Any directory of this namespace will do as a mount point. The descriptor goes on showing what it
+        // was opened on; the path shows the mount.
         let place = lowers.first().map(proc_path).unwrap_or_default();
         let place = rustix::fs::readlink(place, Vec::new()).context(doing)?;
         rustix::mount::mount("overlay", &place, "overlay", MountFlags::empty(), data.as_c_str())

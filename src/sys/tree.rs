@@ -1,4 +1,5 @@
-//! Whole trees: removed, copied. Nothing is followed, nothing leads out, and depth is not bounded by PATH_MAX.
+//! Whole trees: removed, copied. Nothing is followed, nothing leads out, and depth is not bounded by
+//! PATH_MAX.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -18,8 +19,8 @@ use super::dir;
 /// Directories open at once while a tree is removed; what lies deeper is first moved up.
 const DEPTH: usize = 64;
 
-/// Removes what stands at `name`, of whatever kind; not being there is `Ok`, also when another process removes it at
-/// the same time. A mount inside is an error (EXDEV), and what is mounted stays whole.
+/// Removes what stands at `name`, of whatever kind; not being there is `Ok`, also when another process
+/// removes it at the same time. A mount inside is an error (EXDEV), and what is mounted stays whole.
 pub fn remove(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -52,7 +53,8 @@ fn remove_dir(
         let before = empty_once(own.as_fd(), top, depth)?;
         match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            // Another pass: a listing may miss what moves while it is read, and deep directories were moved to the top.
+            // Another pass: a listing may miss what moves while it is read, and deep directories were moved
+            // to the top.
             Err(Errno::NOTEMPTY) if before > 0 => {}
             Err(Errno::PERM) if unlock(parent) => {}
             Err(errno) => return Err(errno.into()),
@@ -153,9 +155,9 @@ fn unlock_entry(parent: BorrowedFd<'_>, name: &CStr) -> bool {
     plain && dir::open_entry(parent, name, OFlags::RDONLY).is_ok_and(|fd| unlock(fd.as_fd()))
 }
 
-/// Copies all that stands in `from` into the empty directory `to`, and the directory's own owner, mode, times and
-/// xattrs: contents (shared blocks where the filesystem can, holes kept), hard links among themselves, devices.
-/// Nobody else may change either meanwhile. `threads` work at once.
+/// Copies all that stands in `from` into the empty directory `to`, and the directory's own owner, mode, times
+/// and xattrs: contents (shared blocks where the filesystem can, holes kept), hard links among themselves,
+/// devices. Nobody else may change either meanwhile. `threads` work at once.
 pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, threads: usize) -> io::Result<()> {
     let copy = Copy {
         from,
@@ -182,8 +184,8 @@ struct Copy<'a> {
     queue: Mutex<Queue>,
     changed: Condvar,
     links: Mutex<Links>,
-    /// All directories, to get their attributes last: a default ACL would change what is made in them, and making
-    /// changes their times.
+    /// All directories, to get their attributes last: a default ACL would change what is made in them, and
+    /// making changes their times.
     dirs: Mutex<Vec<Vec<u8>>>,
     /// Whether the filesystem still may know FICLONE, copy_file_range(2).
     clones: AtomicBool,
@@ -384,8 +386,8 @@ impl Copy<'_> {
     }
 }
 
-/// Owner, mode, xattrs, times, in this order: chown(2) takes set-id bits and capabilities away, an ACL changes the mode's
-/// group bits, and all of them could change times.
+/// Owner, mode, xattrs, times, in this order: chown(2) takes set-id bits and capabilities away, an ACL
+/// changes the mode's group bits, and all of them could change times.
 fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
     owner_and_mode(to, name, stat)?;
     for (key, value) in dir::xattrs(from, name)? {

@@ -2,37 +2,39 @@
 //!
 //! # The model
 //!
-//! A *snapshot* is a tree of files with a number. It is made empty on top of sealed *parents*, written to, sealed, and then
-//! never changes until it is removed. `Layered` drivers keep in it one layer alone, and stack when they mount; `Stacked`
-//! ones keep the whole of what is seen, and make it out of the one parent. A driver knows no names, no images, no leases
-//! and no database: `Snapshots` does, and tells it what to do once, from one process at a time for each number.
+//! A *snapshot* is a tree of files with a number. It is made empty on top of sealed *parents*, written to,
+//! sealed, and then never changes until it is removed. `Layered` drivers keep in it one layer alone, and
+//! stack when they mount; `Stacked` ones keep the whole of what is seen, and make it out of the one parent. A
+//! driver knows no names, no images, no leases and no database: `Snapshots` does, and tells it what to do
+//! once, from one process at a time for each number.
 //!
 //! # The life of a snapshot
 //!
 //! ```text
-//! create ──> [ mount ──> written through the mount ──> release ]* ──> seal ──> below others, or in a view ──> remove
+//! create ──> [ mount ──> written through the mount ──> release ]* ──> seal ──> below others, or viewed ─> remove
 //!        └─> [ written straight into tree(), in its form       ]* ──┘
 //! ```
 //!
-//! `create` and `copy` fail when the number exists. Everything else may be done again: `release`, `seal`, `sync` and `remove` of what
-//! is released, sealed, synced or gone already is `Ok`, because whoever died in between is finished by somebody else.
-//! What they leave when they fail or are killed, `remove` takes away. After `seal` only `view`, `tree`, `delta`, `sync`
-//! and `remove` are asked for; nobody writes. Parents outlive their children's use, but may be removed while a Stacked child
-//! stands. `remove` may meet a mount that still lives in some namespace: it must not fail for it, and must not follow it.
-//! Nothing but `sync` promises durability.
+//! `create` and `copy` fail when the number exists. Everything else may be done again: `release`, `seal`,
+//! `sync` and `remove` of what is released, sealed, synced or gone already is `Ok`, because whoever died in
+//! between is finished by somebody else. What they leave when they fail or are killed, `remove` takes away.
+//! After `seal` only `view`, `tree`, `delta`, `sync` and `remove` are asked for; nobody writes. Parents
+//! outlive their children's use, but may be removed while a Stacked child stands. `remove` may meet a mount
+//! that still lives in some namespace: it must not fail for it, and must not follow it. Nothing but `sync`
+//! promises durability.
 //!
 //! # An example
 //!
-//! A build on an image of two layers, 1 below 2. `Layered`: `create(7, [2, 1])`, `mount(7, [2, 1])` says which overlay to
-//! mount, the step writes, `delta(7)` is where its changes lie, `seal(7)`, `view([7, 2, 1])` shows the new image.
-//! `Stacked`: 1 holds the lower layer and 2 both; `create(7, [2])` copies 2, `mount(7, [2])` is its directory, `delta(7)` is
-//! nothing (compare `tree(7)` with `tree(2)`), `seal(7)`, `view([7])`.
+//! A build on an image of two layers, 1 below 2. `Layered`: `create(7, [2, 1])`, `mount(7, [2, 1])` says
+//! which overlay to mount, the step writes, `delta(7)` is where its changes lie, `seal(7)`, `view([7, 2, 1])`
+//! shows the new image. `Stacked`: 1 holds the lower layer and 2 both; `create(7, [2])` copies 2, `mount(7,
+//! [2])` is its directory, `delta(7)` is nothing (compare `tree(7)` with `tree(2)`), `seal(7)`, `view([7])`.
 //!
 //! # A new driver
 //!
-//! One file with an `ENTRY`, two lines here (`mod btrfs;`, `&btrfs::ENTRY,`), one line in `tests/snapshot.rs`, which runs the
-//! behaviour suite. What has no place in the file system yet (a device, a dataset) is for `mount` to activate and for
-//! `release` to undo.
+//! One file with an `ENTRY`, two lines here (`mod btrfs;`, `&btrfs::ENTRY,`), one line in
+//! `tests/snapshot.rs`, which runs the behaviour suite. What has no place in the file system yet (a device, a
+//! dataset) is for `mount` to activate and for `release` to undo.
 
 mod folder;
 mod overlay2;
@@ -68,17 +70,18 @@ pub struct Delta {
 pub trait Driver: Send + Sync {
     fn name(&self) -> &'static str;
     fn shape(&self) -> Shape;
-    /// No changes yet on its parents: nearest first, all sealed; a Stacked driver is given one at most. The root directory has
-    /// owner, mode and xattrs of the nearest parent's; without parents 0:0 and 755.
+    /// No changes yet on its parents: nearest first, all sealed; a Stacked driver is given one at most. The
+    /// root directory has owner, mode and xattrs of the nearest parent's; without parents 0:0 and 755.
     fn create(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<()>;
     /// A new one with the same parents and the same content as `of`, to which nobody writes meanwhile.
     fn copy(&self, id: SnapshotId, of: SnapshotId) -> Result<()>;
     /// How to mount it for writing, with the parents it was made on. At most one mount of it lives at a time.
     fn mount(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<Mount>;
-    /// How to mount a stack of sealed snapshots for reading: nearest first, a Stacked driver's is one; of none, an empty
-    /// directory.
+    /// How to mount a stack of sealed snapshots for reading: nearest first, a Stacked driver's is one; of
+    /// none, an empty directory.
     fn view(&self, stack: &[SnapshotId]) -> Result<Mount>;
-    /// The directory with the snapshot's own tree (Layered: the layer alone; Stacked: the whole), in the form it has.
+    /// The directory with the snapshot's own tree (Layered: the layer alone; Stacked: the whole), in the form
+    /// it has.
     fn tree(&self, id: SnapshotId) -> Result<(PathBuf, Form)>;
     /// Undoes what `mount` activated.
     fn release(&self, _id: SnapshotId) -> Result<()> {
@@ -89,12 +92,13 @@ pub trait Driver: Send + Sync {
     fn seal(&self, _id: SnapshotId) -> Result<()> {
         Ok(())
     }
-    /// All that was written into these is on disk when it returns: one syncfs for each filesystem concerned. An
-    /// error of the disk since the driver was opened is an error here.
+    /// All that was written into these is on disk when it returns: one syncfs for each filesystem concerned.
+    /// An error of the disk since the driver was opened is an error here.
     fn sync(&self, ids: &[SnapshotId]) -> Result<()>;
     /// Where the changes of this snapshot lie; `None` where only a comparison with the parent tells.
     fn delta(&self, id: SnapshotId) -> Option<Delta>;
-    /// All numbers that have something on disk, whole or not, in no order: what a check compares with the rows.
+    /// All numbers that have something on disk, whole or not, in no order: what a check compares with the
+    /// rows.
     fn list(&self) -> Result<Vec<SnapshotId>>;
 }
 
@@ -137,6 +141,12 @@ pub fn select(root: &Path, wanted: Option<&str>) -> Result<Selected> {
     }
     let reasons: Vec<String> = refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
     Err(Error::unsupported(format!("no storage driver works at {}: {}", root.display(), reasons.join("; "))))
+}
+
+/// What each driver's probe says of this root, in the table's order: what it found to be good, or why it
+/// cannot work.
+pub fn probe_all(root: &Path) -> Vec<(&'static str, std::result::Result<String, String>)> {
+    TABLE.iter().map(|entry| (entry.name, (entry.probe)(root).map_err(|error| whole(&error)))).collect()
 }
 
 /// The driver that a store was made with, not probed again.

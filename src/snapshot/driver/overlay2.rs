@@ -1,8 +1,9 @@
-//! `overlay2`: the kernel's overlayfs. A snapshot is one layer: `<root>/overlay2/<n>/diff`, and `work` until it is sealed.
+//! `overlay2`: the kernel's overlayfs. A snapshot is one layer: `<root>/overlay2/<n>/diff`, and `work` until
+//! it is sealed.
 //!
-//! A layer is mounted so that its upper directory is the diff (see `sys::overlay`), and stored as overlayfs writes it:
-//! 0:0 character devices delete, `trusted.overlay.opaque` hides. A mark on the root of a layer hides nothing, so
-//! `Snapshots` ends the list of parents there.
+//! A layer is mounted so that its upper directory is the diff (see `sys::overlay`), and stored as overlayfs
+//! writes it: 0:0 character devices delete, `trusted.overlay.opaque` hides. A mark on the root of a layer
+//! hides nothing, so `Snapshots` ends the list of parents there.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -116,9 +117,9 @@ impl Driver for Overlay2 {
     }
 }
 
-/// Mounts a layer on another with an upper, deletes a file, replaces a directory, and looks at what the upper holds:
-/// a mount that succeeds proves little (overlayfs.rst; in a user namespace, or on a filesystem without whiteouts, changes
-/// fail later).
+/// Mounts a layer on another with an upper, deletes a file, replaces a directory, and looks at what the upper
+/// holds: a mount that succeeds proves little (overlayfs.rst; in a user namespace, or on a filesystem without
+/// whiteouts, changes fail later).
 fn probe(root: &Path) -> Result<String> {
     let filesystem = filesystem_of(root)?;
     in_scratch(root, ENTRY.name, |scratch| try_in(scratch, &filesystem))?;

@@ -1,5 +1,5 @@
-//! `vfs`: a copy of the parent for every snapshot, `<root>/vfs/dir/<n>`. Works on every filesystem and kernel, and shares
-//! nothing but the blocks that the filesystem can share (reflink).
+//! `vfs`: a copy of the parent for every snapshot, `<root>/vfs/dir/<n>`. Works on every filesystem and
+//! kernel, and shares nothing but the blocks that the filesystem can share (reflink).
 
 use std::path::{Path, PathBuf};
 
