@@ -212,7 +212,7 @@ mod suite {
     pub(super) fn files_lie_over_the_image_and_leave_nothing(lab: &Lab) {
         let mut spec = lab.shell("cat /etc/resolv.conf /etc/hosts; echo more >> /etc/hosts; cat /etc/hosts");
         for (target, content) in [("/etc/resolv.conf", "nameserver ::1\n"), ("/etc/hosts", "::1 me\n")] {
-            spec.files.push(File { target: target.into(), content: content.into() });
+            spec.files.push(File { target: target.into(), content: content.into(), mode: 0o644 });
         }
         let ran = lab.run(&spec);
         assert_eq!(ran.out, "nameserver ::1\n::1 me\n::1 me\nmore\n", "{}", ran.err);

@@ -80,7 +80,7 @@ pub fn configure(network: &dyn Network, host: &Host, names: &Names<'_>, spec: &m
         ("/etc/hosts", hosts),
         ("/etc/hostname", format!("{}\n", spec.hostname)),
     ] {
-        spec.files.push(File { target: target.into(), content });
+        spec.files.push(File { target: target.into(), content, mode: 0o644 });
     }
 }
 

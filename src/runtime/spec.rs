@@ -103,6 +103,8 @@ pub struct Tmpfs {
 pub struct File {
     pub target: String,
     pub content: String,
+    /// Permission bits.
+    pub mode: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -131,6 +131,7 @@ fn files(files: &[File]) -> Result<Vec<(OwnedFd, &str)>> {
         let name = number.to_string();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&place, &name, flags, Mode::from_raw_mode(0o644)).context(doing)?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(file.mode)).context(doing)?;
         io::Write::write_all(&mut std::fs::File::from(fd), file.content.as_bytes()).context(doing)?;
         let mount = mount::clone_tree(place.as_fd(), name.as_ref(), Reach::One).context(doing)?;
         mounts.push((mount, file.target.as_str()));

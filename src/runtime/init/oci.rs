@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as Inherit};
@@ -50,6 +51,7 @@ pub(super) fn carry_out(
     for file in &spec.files {
         let path = bundle.place(sources.len(), false)?;
         fs::write(&path, &file.content).context(doing)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(file.mode)).context(doing)?;
         sources.push(Source { path, target: file.target.clone(), read_only: false });
     }
     mount::attach_at(root.as_fd(), rustix::fs::CWD, &bundle.rootfs()).context(doing)?;
