@@ -22,7 +22,11 @@ pub trait Report: Send + Sync {
 
 /// Set once, by a signal or a caller; polled by everything that takes long.
 #[derive(Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel {
+    own: Arc<AtomicBool>,
+    /// Set with its parent, but not the other way round.
+    parent: Option<Arc<Cancel>>,
+}
 
 /// Upper bounds for one verb.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +60,12 @@ impl Job {
         }
         Self::new(Arc::new(Silent))
     }
+    /// A part of this job that can be stopped by itself.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let cancel = Cancel { own: Arc::default(), parent: Some(Arc::new(self.cancel.clone())) };
+        Job { report: self.report.clone(), cancel, budget: self.budget }
+    }
     pub fn report(&self, event: Event) {
         self.report.event(&event);
     }
@@ -85,14 +95,14 @@ impl Job {
 
 impl Cancel {
     pub fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.own.store(true, Ordering::SeqCst);
     }
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.own.load(Ordering::SeqCst) || self.parent.as_ref().is_some_and(|parent| parent.is_set())
     }
     /// The flag itself, for a signal handler.
     pub fn flag(&self) -> Arc<AtomicBool> {
-        self.0.clone()
+        self.own.clone()
     }
 }
 

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use super::Tree;
 use super::select::{Item, Selection, Source, base_name, join};
 use crate::error::{Context as _, Error, Result};
+use crate::image::Digest;
 use crate::job::Job;
 use crate::layer::Kind;
 use crate::plan::InlineFile;
@@ -28,6 +29,13 @@ pub struct Options {
     pub mode: Option<u32>,
 }
 
+/// A regular file that was copied: where it really went, links followed, and the digest its bytes must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    pub path: Vec<u8>,
+    pub digest: Digest,
+}
+
 /// Copies `selection` of `tree` and then `inline` to `destination` below `root`.
 pub fn into(
     root: BorrowedFd<'_>,
@@ -36,19 +44,21 @@ pub fn into(
     inline: &[InlineFile],
     options: Options,
     job: &Job,
-) -> Result<()> {
+) -> Result<Vec<Copied>> {
     let empty = Selection::default();
     let selection = tree.map_or(&empty, |(_, selection)| selection);
     let target = Target::find(root, destination, selection, inline, options)?;
+    let mut copied = Vec::new();
     for source in &selection.sources {
         let (tree, _) = tree.expect("a selection comes from a tree");
-        Copying { tree, source, root, options, job, from: None, to: None, directories: Vec::new() }
-            .run(&target)?;
+        let copying =
+            Copying { tree, source, root, options, job, from: None, to: None, directories: Vec::new() };
+        copying.run(&target, &mut copied)?;
     }
     for file in inline {
         write_inline(root, &target.place(file.path.as_os_str().as_encoded_bytes()), file, options)?;
     }
-    Ok(())
+    Ok(copied)
 }
 
 /// Where the copies go.
@@ -134,13 +144,21 @@ struct Copying<'c> {
     options: Options,
     job: &'c Job,
     from: Option<(Vec<u8>, OwnedFd)>,
-    to: Option<(Vec<u8>, OwnedFd)>,
+    to: Option<Open>,
     /// Their times are set when nothing more goes into them.
     directories: Vec<(Vec<u8>, &'c Item)>,
 }
 
+/// A directory that is being copied to.
+struct Open {
+    path: Vec<u8>,
+    /// The same with all links followed.
+    real: Vec<u8>,
+    fd: OwnedFd,
+}
+
 impl<'c> Copying<'c> {
-    fn run(mut self, target: &Target) -> Result<()> {
+    fn run(mut self, target: &Target, copied: &mut Vec<Copied>) -> Result<()> {
         let base = if self.source.is_dir { target.path.clone() } else { target.place(&self.source.path) };
         for (n, item) in self.source.items.iter().enumerate() {
             if n % 256 == 0 {
@@ -148,14 +166,17 @@ impl<'c> Copying<'c> {
             }
             let to = join(&base, &item.path);
             let from = join(&self.source.path, &item.path);
-            let copied = match item.kind {
+            let done = match item.kind {
                 Kind::Dir if item.path.is_empty() => Ok(()),
                 Kind::Dir => self.directory(&to, item),
                 _ => self.file(&from, &to, item),
             };
-            copied.context(|| {
+            done.context(|| {
                 format!("copying `{}` from {} to `/{}`", lossy(&from), self.tree.what, lossy(&to))
             })?;
+            if let (Some(digest), Some(open)) = (item.digest, &self.to) {
+                copied.push(Copied { path: join(&open.real, base_name(&to)), digest });
+            }
         }
         for (path, item) in std::mem::take(&mut self.directories).into_iter().rev() {
             let fd = dir::open_in_root(self.root, &path, OFlags::RDONLY | OFlags::DIRECTORY)
@@ -263,13 +284,25 @@ impl<'c> Copying<'c> {
     }
 
     fn destination(&mut self, path: &[u8]) -> Result<BorrowedFd<'_>> {
-        if self.to.as_ref().is_none_or(|(open, _)| open != path) {
+        if self.to.as_ref().is_none_or(|open| open.path != path) {
             let fd = dir::open_in_root(self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
                 .context(|| "opening the directory to copy to")?;
-            self.to = Some((path.to_vec(), fd));
+            let real = real_path(self.root, fd.as_fd()).context(|| "finding the directory to copy to")?;
+            self.to = Some(Open { path: path.to_vec(), real, fd });
         }
-        Ok(self.to.as_ref().expect("set above").1.as_fd())
+        Ok(self.to.as_ref().expect("set above").fd.as_fd())
     }
+}
+
+/// Where a directory below `root` really is, without leading slash.
+fn real_path(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let path = |fd: BorrowedFd<'_>| -> io::Result<Vec<u8>> {
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+        Ok(rustix::fs::readlink(link, Vec::new())?.into_bytes())
+    };
+    let (root, dir) = (path(root)?, path(dir)?);
+    let below = dir.strip_prefix(&root[..]).unwrap_or(&dir);
+    Ok(below.strip_prefix(b"/").unwrap_or(below).to_vec())
 }
 
 /// Makes the entry anew, in place of whatever no directory is there; gives a regular file's descriptor.
@@ -396,4 +429,117 @@ fn times(item: &Item) -> Timestamps {
 
 fn lossy(path: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Digests, StatCache};
+    use super::*;
+    use crate::sys::mount::{self, Mount};
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+    use std::path::{Path, PathBuf};
+
+    struct Temp(PathBuf);
+    impl Temp {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("outcrop-copy-{}-{name}", std::process::id()));
+            drop(fs::remove_dir_all(&dir));
+            fs::create_dir_all(&dir).unwrap();
+            Temp(dir)
+        }
+        fn file(&self, path: &str, text: &str) {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+    }
+    impl Drop for Temp {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn open(path: &Path) -> OwnedFd {
+        super::super::open(path).unwrap()
+    }
+
+    fn copy(from: &Path, sources: &[&str], root: BorrowedFd<'_>, destination: &str) -> Result<Vec<String>> {
+        let stats = StatCache::in_memory();
+        let tree = Tree::new(open(from), "the build context", Digests::Stat(&stats));
+        let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
+        let selection = tree.select(&sources, &Job::silent())?;
+        let copied =
+            into(root, destination, Some((&tree, &selection)), &[], Options::default(), &Job::silent())?;
+        Ok(copied.into_iter().map(|copied| String::from_utf8(copied.path).unwrap()).collect())
+    }
+
+    #[test]
+    fn destinations_follow_links_below_the_root_and_are_told_where_they_really_are() {
+        let temp = Temp::new("links");
+        temp.file("context/a.txt", "a");
+        temp.file("lower/run/keep", "");
+        fs::create_dir_all(temp.0.join("lower/var")).unwrap();
+        symlink("/run", temp.0.join("lower/var/run")).unwrap();
+        for dir in ["upper", "work"] {
+            fs::create_dir(temp.0.join(dir)).unwrap();
+        }
+        let overlay = Mount::Overlay {
+            lowers: vec![temp.0.join("lower")],
+            upper: Some(temp.0.join("upper")),
+            work: Some(temp.0.join("work")),
+            volatile: false,
+        };
+        let root = mount::detached(&overlay).unwrap();
+        let copied = copy(&temp.0.join("context"), &["a.txt"], root.as_fd(), "/var/run/deep/b.txt").unwrap();
+        assert_eq!(copied, ["run/deep/b.txt"]);
+        assert_eq!(fs::read_to_string(temp.0.join("upper/run/deep/b.txt")).unwrap(), "a");
+    }
+
+    #[test]
+    fn what_a_destination_means_follows_buildkit() {
+        let temp = Temp::new("rules");
+        temp.file("context/a.txt", "a");
+        temp.file("context/dir/b.txt", "b");
+        temp.file("context/dir/sub/c.txt", "c");
+        fs::set_permissions(temp.0.join("context/dir/sub"), fs::Permissions::from_mode(0o2750)).unwrap();
+        fs::create_dir_all(temp.0.join("root/there")).unwrap();
+        let (context, root) = (temp.0.join("context"), open(&temp.0.join("root")));
+        let go = |sources: &[&str], to: &str| copy(&context, sources, root.as_fd(), to);
+        assert_eq!(go(&["a.txt"], "/file").unwrap(), ["file"]);
+        assert_eq!(go(&["a.txt"], "/new/").unwrap(), ["new/a.txt"]);
+        assert_eq!(go(&["a.txt"], "/there").unwrap(), ["there/a.txt"]);
+        assert_eq!(go(&["dir"], "/copied").unwrap(), ["copied/b.txt", "copied/sub/c.txt"]);
+        assert_eq!(go(&["*.txt", "d?r"], "/many/").unwrap(), ["many/a.txt", "many/b.txt", "many/sub/c.txt"]);
+        let sub = fs::metadata(temp.0.join("root/copied/sub")).unwrap();
+        assert_eq!((sub.mode() & 0o7777, sub.uid(), sub.gid()), (0o2750, 0, 0));
+        let problem = go(&["dir"], "/file").unwrap_err();
+        assert_eq!(problem.message(), "copying to `/file`: it is there and no directory");
+        let problem = go(&["../x"], "/").unwrap_err();
+        assert_eq!(problem.message(), "`../x` leads out of the build context");
+        let problem = go(&["nothing"], "/").unwrap_err();
+        assert_eq!(problem.message(), "`nothing` is not in the build context");
+    }
+
+    #[test]
+    fn a_selection_s_digest_sees_names_modes_and_bytes_but_no_times() {
+        let temp = Temp::new("digest");
+        temp.file("d/a", "a");
+        let digest = || {
+            let stats = StatCache::in_memory();
+            let tree = Tree::new(open(&temp.0), "the build context", Digests::Stat(&stats));
+            tree.select(&["d".into()], &Job::silent()).unwrap().digest(false)
+        };
+        let first = digest();
+        temp.file("d/a", "a");
+        assert_eq!(first, digest(), "written again");
+        temp.file("d/a", "b");
+        let second = digest();
+        assert_ne!(first, second, "other bytes");
+        fs::set_permissions(temp.0.join("d/a"), fs::Permissions::from_mode(0o600)).unwrap();
+        let third = digest();
+        assert_ne!(second, third, "other mode");
+        fs::rename(temp.0.join("d/a"), temp.0.join("d/b")).unwrap();
+        assert_ne!(third, digest(), "other name");
+    }
 }

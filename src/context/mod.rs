@@ -32,7 +32,7 @@ pub enum Digests<'a> {
     /// Unchanged since it was read last: by inode, size and times.
     Stat(&'a StatCache),
     /// The index knows the files of a layer.
-    Index(&'a (dyn Fn(&[u8]) -> Result<Option<Digest>> + Sync)),
+    Index(Box<dyn Fn(&[u8]) -> Result<Option<Digest>> + Sync + 'a>),
 }
 
 impl<'a> Tree<'a> {
