@@ -1,1 +1,144 @@
-//! engine
+//! The state directory, opened: a struct of stores. What is done with them are functions elsewhere.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::db::{Db, Time};
+use crate::error::{Context as _, Error, Result};
+use crate::runtime::{self, Runtime};
+use crate::snapshot::Snapshots;
+use crate::snapshot::driver;
+use crate::store::Blobs;
+
+/// Where a store lies and what it is to work with. Every path is absolute.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub root: PathBuf,
+    pub run: PathBuf,
+    /// For a new store; one that is there has its driver.
+    pub driver: Option<String>,
+    pub runtime: Option<String>,
+    /// The outcrop binary, run anew as `outcrop __init`.
+    pub exe: PathBuf,
+    /// The search path for other runtimes.
+    pub path: OsString,
+}
+
+pub struct Engine {
+    pub root: PathBuf,
+    pub run: PathBuf,
+    pub db: Db,
+    pub blobs: Blobs,
+    pub snapshots: Snapshots,
+    /// Why the driver is the one it is; `None` when the store was made before this process.
+    pub driver_choice: Option<Choice>,
+    place: runtime::Place,
+    runtime_name: Option<String>,
+    runtime: OnceLock<Box<dyn Runtime>>,
+}
+
+/// What the probing of storage drivers found.
+pub struct Choice {
+    pub reason: String,
+    pub refused: Vec<(&'static str, String)>,
+}
+
+impl Engine {
+    /// Opens the store, or makes one. Errors: no permission, a store of a newer version, a driver that is not the
+    /// store's.
+    pub fn open(options: &Options) -> Result<Engine> {
+        let db = Db::open(&options.root)?;
+        let (driver, driver_choice) = match db.read(|index| index.driver())? {
+            Some(name) => {
+                if let Some(wanted) = options.driver.as_ref().filter(|wanted| **wanted != name) {
+                    return Err(Error::conflict(format!(
+                        "the store at {} uses the storage driver `{name}`, not `{wanted}`",
+                        options.root.display()
+                    ))
+                    .hint("leave the driver out, or name another root directory with --root"));
+                }
+                (driver::open(&options.root, &name)?, None)
+            }
+            None => {
+                let selected = driver::select(&options.root, options.driver.as_deref())?;
+                let name = selected.driver.name();
+                // Another process may have been first.
+                let chosen = db.write(|index| match index.driver()? {
+                    Some(first) => Ok(first),
+                    None => index.set_driver(name).map(|()| name.to_owned()),
+                })?;
+                if chosen != name {
+                    return Self::open(options);
+                }
+                let choice = Choice { reason: selected.reason, refused: selected.refused };
+                (selected.driver, Some(choice))
+            }
+        };
+        let blobs = Blobs::open(&db)?;
+        let snapshots = Snapshots::new(db.clone(), driver);
+        let place =
+            runtime::Place { exe: options.exe.clone(), run: options.run.clone(), path: options.path.clone() };
+        Ok(Engine {
+            root: options.root.clone(),
+            run: options.run.clone(),
+            db,
+            blobs,
+            snapshots,
+            driver_choice,
+            place,
+            runtime_name: options.runtime.clone(),
+            runtime: OnceLock::new(),
+        })
+    }
+
+    /// What runs commands; looked for when first needed.
+    pub fn runtime(&self) -> Result<&dyn Runtime> {
+        if self.runtime.get().is_none() {
+            let opened = runtime::open(self.runtime_name.as_deref(), &self.place)?;
+            // Of two threads that open one, either will do.
+            let _other_was_first = self.runtime.set(opened);
+        }
+        Ok(self.runtime.get().expect("set above").as_ref())
+    }
+
+    /// The recipe of a layer's archive.
+    pub fn recipe_path(&self, diff_id: &crate::image::DiffId) -> PathBuf {
+        self.root.join("layers").join(diff_id.hex())
+    }
+
+    /// Clears up after the dead and removes what is condemned; for the end of every verb that writes. What cannot be
+    /// removed now is left to the next one.
+    pub fn sweep(&self) -> Result<()> {
+        let swept = self.db.sweep(&|snapshot| self.snapshots.remove(snapshot))?;
+        for problem in &swept.failed {
+            tracing::warn!("left for later: {problem}");
+        }
+        Ok(())
+    }
+
+    /// All that was published becomes durable, and then the names may point at it.
+    pub fn barrier<T>(&self, then: impl FnOnce(&crate::db::Durable<'_>) -> Result<T>) -> Result<T> {
+        self.db.barrier(
+            |pending| {
+                self.snapshots.sync(&pending.snapshots)?;
+                sync_filesystem(&self.root)
+            },
+            then,
+        )
+    }
+}
+
+/// Writes out everything of the filesystem that holds `path` (syncfs(2)).
+fn sync_filesystem(path: &Path) -> Result<()> {
+    let dir = std::fs::File::open(path).context(|| format!("opening {}", path.display()))?;
+    rustix::fs::syncfs(&dir).context(|| format!("writing out the filesystem of {}", path.display()))
+}
+
+/// Now, or the given second since 1970, as image configs say it.
+pub fn rfc3339(epoch: Option<i64>) -> String {
+    match epoch {
+        Some(seconds) => Time(seconds.saturating_mul(1_000_000_000)).to_string(),
+        None => Time::now().to_string(),
+    }
+}

@@ -3,7 +3,6 @@
 //! The rooms below stand in reading order, and look downward only: a room may use what stands below it,
 //! never what stands above. `tests/house.rs` checks it.
 
-pub mod engine;
 pub mod verb;
 
 pub mod build;
@@ -14,6 +13,7 @@ pub mod plan;
 pub mod container;
 pub mod network;
 pub mod rootfs;
+pub mod engine;
 pub mod archive;
 pub mod registry;
 pub mod store;

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::image::{CacheKey, ContentId, Digest, RunConfig};
+use crate::image::{CacheKey, ContentId, Digest, Platform, RunConfig};
 use crate::plan;
 
 /// Raised when a step of the same key may give another result than it used to.
@@ -17,6 +17,9 @@ pub struct Key<'k> {
     platform: String,
     /// What the step stands on: content, bottom first. Times are not in it.
     parent: &'k [ContentId],
+    /// SOURCE_DATE_EPOCH: it stands in the result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<i64>,
     #[serde(flatten)]
     step: Step<'k>,
 }
@@ -28,6 +31,7 @@ pub enum Step<'k> {
     Copy(Copy<'k>),
     Workdir {
         path: &'k str,
+        user: &'k str,
     },
     /// Metadata steps: their result is the configuration itself.
     Config {
@@ -110,8 +114,8 @@ impl<'k> Step<'k> {
 }
 
 impl<'k> Key<'k> {
-    pub fn new(platform: &crate::image::Platform, parent: &'k [ContentId], step: Step<'k>) -> Self {
-        Key { version: VERSION, platform: platform.to_string(), parent, step }
+    pub fn new(platform: &Platform, parent: &'k [ContentId], step: Step<'k>, epoch: Option<i64>) -> Self {
+        Key { version: VERSION, platform: platform.to_string(), parent, epoch, step }
     }
 
     /// The key, and the text it is the digest of.
@@ -124,12 +128,12 @@ impl<'k> Key<'k> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Platform;
 
     fn run() -> plan::Run {
         plan::Run {
             args: vec!["/bin/sh".into(), "-c".into(), "true".into()],
             env: vec!["PATH=/bin".into()],
+            hidden_env: Vec::new(),
             user: String::new(),
             working_dir: "/".into(),
             network: plan::Network::Default,
@@ -141,7 +145,9 @@ mod tests {
     fn every_input_of_a_run_changes_its_key() {
         let platform = Platform::host();
         let parent = [ContentId(Digest::of(b"base"))];
-        let key = |run: &plan::Run, parent: &[ContentId]| Key::new(&platform, parent, Step::run(run)).digest().0;
+        let key = |run: &plan::Run, parent: &[ContentId]| {
+            Key::new(&platform, parent, Step::run(run), None).digest().0
+        };
         let base = key(&run(), &parent);
         assert_eq!(base, key(&run(), &parent));
         assert_ne!(base, key(&run(), &[]));
@@ -165,5 +171,9 @@ mod tests {
         let one = key(&with_file, &parent);
         with_file.files[0].bytes = b"2".to_vec();
         assert_ne!(one, key(&with_file, &parent));
+
+        let mut behind_a_proxy = run();
+        behind_a_proxy.hidden_env.push("HTTP_PROXY=http://proxy".into());
+        assert_eq!(base, key(&behind_a_proxy, &parent));
     }
 }

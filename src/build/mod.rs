@@ -1,1 +1,157 @@
-//! build
+//! Steps become layers: key, look-up, and on a miss the work itself. Independent stages run side by side.
+//!
+//! The flow is [`build`] -> [`stage::Stage::run`] -> for each step: key, look-up, hit or [`execute`]. Nothing here
+//! names an image or moves a tag; the caller does, once all of it is durable.
+
+mod execute;
+mod image;
+pub mod key;
+mod record;
+mod stage;
+
+use std::sync::{Condvar, Mutex};
+
+use crate::context::{StatCache, ignore::Ignore};
+use crate::db::{BuildId, Lease};
+use crate::engine::Engine;
+use crate::error::{Error, Kind, Result};
+use crate::image::{ImageConfig, ImageId, Platform};
+use crate::job::Job;
+use crate::plan::{Plan, StageId};
+use crate::rootfs::Stack;
+
+/// What a build reads besides the plan.
+pub struct Inputs<'b> {
+    /// `None` when the Dockerfile came without a context.
+    pub context: Option<Context<'b>>,
+    /// Base images and images that COPY reads; the caller looks them up or pulls them.
+    pub images: &'b (dyn Images + Sync),
+    /// Every step runs; what comes of it may still be an old layer.
+    pub no_cache: bool,
+    /// SOURCE_DATE_EPOCH: seconds. Times in configs are this, times in layers no later.
+    pub epoch: Option<i64>,
+    /// The record of this build, which layers and steps name, and the lease that holds it.
+    pub record: BuildId,
+    pub lease: &'b Lease,
+    /// Name servers and the like come from the host's files, read by the caller.
+    pub host: &'b crate::network::Host,
+}
+
+pub struct Context<'b> {
+    pub dir: &'b std::path::Path,
+    pub ignore: Ignore,
+    pub stats: &'b StatCache,
+}
+
+pub trait Images {
+    fn image(&self, reference: &str, platform: &Platform) -> Result<Base>;
+}
+
+/// An image to stand on.
+#[derive(Clone)]
+pub struct Base {
+    pub image: Option<ImageId>,
+    pub config: ImageConfig,
+    pub stack: Stack,
+}
+
+/// What the plan's target came to.
+pub struct Outcome {
+    pub image: ImageId,
+    /// Steps that ran; 0 when everything was there already.
+    pub ran: usize,
+}
+
+/// Carries out the stages that the target needs.
+pub fn build(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Result<Outcome> {
+    let board = Board::new(plan.stages.len());
+    let needed = plan.needed();
+    let job = &job.child();
+    let mut first = 1;
+    let mut stages = Vec::new();
+    for id in &needed {
+        let stage = stage::Stage::new(engine, plan, *id, inputs, &board, job, first, needed.len() > 1);
+        first += 1 + plan.stages[id.0].steps.len();
+        stages.push(stage);
+    }
+    std::thread::scope(|scope| {
+        for stage in stages {
+            scope.spawn(move || stage.run());
+        }
+    });
+    let ran = board.ran();
+    board.take(plan.target).and_then(|base| {
+        let image = base.image.ok_or_else(|| {
+            Error::invalid("the Dockerfile leaves an image without layers and without configuration")
+                .hint("a stage FROM scratch needs at least one instruction")
+        })?;
+        Ok(Outcome { image, ran })
+    })
+}
+
+/// Where stages leave their results and wait for each other's.
+pub(crate) struct Board {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    done: Vec<Option<Base>>,
+    /// The first failure; the others stop because of it.
+    failed: Option<Error>,
+    stopped: bool,
+    ran: usize,
+}
+
+impl Board {
+    fn new(stages: usize) -> Self {
+        let state = State { done: vec![None; stages], failed: None, stopped: false, ran: 0 };
+        Board { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    pub(crate) fn post(&self, stage: StageId, base: Base) {
+        self.state.lock().expect("no holder panics").done[stage.0] = Some(base);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn fail(&self, error: Error) {
+        let mut state = self.state.lock().expect("no holder panics");
+        // What was stopped because of a failure is not the failure.
+        if state.failed.as_ref().is_none_or(|first| first.kind() == Kind::Cancelled) {
+            state.failed = Some(error);
+        }
+        state.stopped = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn count_run(&self) {
+        self.state.lock().expect("no holder panics").ran += 1;
+    }
+
+    fn ran(&self) -> usize {
+        self.state.lock().expect("no holder panics").ran
+    }
+
+    /// Waits for a stage that another thread works on.
+    pub(crate) fn wait(&self, stage: StageId) -> Result<Base> {
+        let mut state = self.state.lock().expect("no holder panics");
+        loop {
+            if let Some(base) = &state.done[stage.0] {
+                return Ok(base.clone());
+            }
+            if state.stopped {
+                return Err(Error::cancelled());
+            }
+            state = self.changed.wait(state).expect("no holder panics");
+        }
+    }
+
+    fn take(self, target: StageId) -> Result<Base> {
+        let mut state = self.state.into_inner().expect("no holder panics");
+        match (state.failed, state.done[target.0].take()) {
+            (Some(error), _) => Err(error),
+            (None, Some(base)) => Ok(base),
+            (None, None) => Err(Error::internal("a stage ended without a result")),
+        }
+    }
+}

@@ -1,1 +1,26 @@
-//! rootfs
+//! Layers and snapshots: a draft becomes a layer (`pack`), an archive becomes a layer (`unpack`), a stack of layers is
+//! there to be stood on and read.
+
+mod pack;
+mod stack;
+mod unpack;
+
+pub use pack::{Made, Outcome, pack};
+pub use stack::{Layer, Stack};
+pub use unpack::{Archive, Prepared, place, prepare};
+
+use crate::db::{LayerSlot, NewLayer};
+use crate::error::Result;
+use crate::snapshot::Draft;
+
+/// The layer becomes visible, with its place on `parent` and its snapshot; not durable before the next barrier. Where
+/// an equal layer stands already, that one is taken, and what was made for this one goes.
+fn publish(draft: Draft, slot: LayerSlot, new: &NewLayer, parent: &Stack) -> Result<Layer> {
+    let number = draft.commit(|index| {
+        let published = index.publish_layer(new)?;
+        let chain = index.add_chain(parent.chain(), published.number)?;
+        Ok((published.number, chain))
+    })?;
+    drop(slot);
+    Ok(Layer { number, diff_id: new.diff_id, content_id: new.content_id, size: new.size })
+}

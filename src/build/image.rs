@@ -1,0 +1,42 @@
+//! How an image's config grows by one instruction.
+
+use crate::image::{DiffId, History, ImageConfig, Platform, RootFs};
+use crate::plan;
+
+/// The config of an image without layers.
+pub fn scratch(platform: &Platform) -> ImageConfig {
+    ImageConfig {
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+        os: platform.os.clone(),
+        rootfs: RootFs { kind: "layers".into(), ..RootFs::default() },
+        ..ImageConfig::default()
+    }
+}
+
+/// The config after `step`, which left `layer`, made at `created` (RFC 3339). A step's result is the same image
+/// whenever `created` is: that is why a cache record keeps it.
+pub fn after(before: &ImageConfig, step: &plan::Step, layer: Option<DiffId>, created: &str) -> ImageConfig {
+    let mut config = before.clone();
+    config.config = (*step.config).clone();
+    config.author.clone_from(&step.author);
+    config.created = Some(created.to_owned());
+    config.history.push(History {
+        created: Some(created.to_owned()),
+        created_by: Some(step.created_by.clone()),
+        author: step.author.clone(),
+        empty_layer: layer.is_none(),
+        ..History::default()
+    });
+    config.rootfs.diff_ids.extend(layer);
+    // What described the container that made the base image describes no container of this one.
+    for stale in ["container", "container_config", "docker_version", "id", "parent"] {
+        config.other.shift_remove(stale);
+    }
+    config
+}
+
+/// The bytes whose digest is the image's id.
+pub fn to_bytes(config: &ImageConfig) -> Vec<u8> {
+    serde_json::to_vec(config).expect("configs are plain data")
+}

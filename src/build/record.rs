@@ -1,0 +1,133 @@
+//! What a build writes into the index: cache records, intermediate images, its own steps.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::image;
+use super::stage::StepResult;
+use crate::db::{BuildId, BuildStep, KeyKind, NewCacheRecord, NewImage, Origin, StepOutcome};
+use crate::engine::Engine;
+use crate::error::{Context as _, Result};
+use crate::image::{CacheKey, Digest, ImageConfig, ImageId};
+use crate::job::StepAt;
+use crate::plan::{self, Step};
+use crate::rootfs::{Layer, Stack};
+
+pub(super) struct Hit {
+    pub(super) layer: Option<Layer>,
+    pub(super) created: String,
+}
+
+/// The newest record under the key, with its layer, which is all there.
+pub(super) fn look_up(engine: &Engine, key: &CacheKey) -> Result<Option<Hit>> {
+    engine.db.write(|index| {
+        let Some(record) = index.cached(KeyKind::Chain, key)? else { return Ok(None) };
+        let layer = match record.layer {
+            Some(number) => match index.layer(number)? {
+                Some(row) => Some(Layer::from(&row)),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        index.cache_record_used(record.id)?;
+        Ok(Some(Hit { layer, created: record.created }))
+    })
+}
+
+pub(super) struct New<'n> {
+    pub(super) key: CacheKey,
+    pub(super) key_text: String,
+    pub(super) instruction: &'n str,
+    pub(super) created: &'n str,
+}
+
+/// Only a step that ran calls this, with the layer it made.
+pub(super) fn remember(engine: &Engine, new: New<'_>, layer: Option<&Layer>, build: BuildId) -> Result<()> {
+    engine.db.write(|index| {
+        index.insert_cache_record(&NewCacheRecord {
+            kind: KeyKind::Chain,
+            key: new.key,
+            key_text: new.key_text,
+            instruction: new.instruction.to_owned(),
+            layer: layer.map(|layer| layer.number),
+            created: new.created.to_owned(),
+            image: None,
+            build: Some(build),
+        })
+    })?;
+    Ok(())
+}
+
+/// The image after a step; there already on a hit of the same build.
+pub(super) fn publish_image(
+    engine: &Engine,
+    config: &ImageConfig,
+    parent: Option<ImageId>,
+    stack: &Stack,
+    build: BuildId,
+) -> Result<ImageId> {
+    let bytes = image::to_bytes(config);
+    let id = ImageId(Digest::of(&bytes));
+    let usable = engine.db.read(|index| index.image(&id))?.is_some_and(|row| row.durable && !row.condemned);
+    if usable {
+        return Ok(id);
+    }
+    let mut blob = engine.blobs.writer(Some(id.0), Some(bytes.len() as u64))?;
+    blob.write_all(&bytes).context(|| "writing an image config")?;
+    blob.commit()?;
+    let last = config.history.last();
+    engine.db.write(|index| {
+        let mut below = None;
+        for layer in stack.layers() {
+            below = Some(index.add_chain(below.as_ref(), layer.number)?);
+        }
+        index.insert_image(&NewImage {
+            id,
+            parent,
+            chain: below,
+            platform: config.platform().to_string(),
+            created: config.created.clone(),
+            created_by: last.and_then(|entry| entry.created_by.clone()),
+            origin: Origin::Built,
+            build: Some(build),
+        })
+    })?;
+    Ok(id)
+}
+
+pub(super) fn note_step(
+    engine: &Engine,
+    build: BuildId,
+    at: &StepAt,
+    step: &Step,
+    result: &StepResult,
+    image: ImageId,
+    took: Duration,
+) -> Result<()> {
+    let outcome = if result.hit { StepOutcome::Hit } else { StepOutcome::Ran };
+    engine.db.write(|index| {
+        index.add_build_step(
+            build,
+            &BuildStep {
+                n: at.number as u64,
+                stage: at.stage.clone(),
+                lines: lines(&step.at),
+                instruction: step.created_by.clone(),
+                outcome,
+                key: Some((KeyKind::Chain, result.key)),
+                reason: None,
+                image: Some(image),
+                layer: result.layer.as_ref().map(|layer| layer.number),
+                took,
+            },
+        )
+    })
+}
+
+/// `3` or `3-5`.
+pub(super) fn lines(at: &plan::At) -> String {
+    match at.lines {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    }
+}

@@ -1,0 +1,226 @@
+//! One stage: its base, then its steps in order.
+
+use std::io::Read as _;
+use std::time::Instant;
+
+use rustix::fs::OFlags;
+
+use super::key::{self, Key};
+use super::{Base, Board, Inputs, execute, image, record};
+use crate::context::{Digests, Selection, Tree};
+use crate::engine::Engine;
+use crate::error::{Context as _, Error, Result};
+use crate::image::CacheKey;
+use crate::job::{Event, Job, StepAt};
+use crate::plan::{self, Action, CopyFrom, Plan, StageId, Step};
+use crate::rootfs::{Layer, Stack};
+use crate::sys::dir;
+
+pub(super) struct Stage<'b> {
+    pub(super) engine: &'b Engine,
+    pub(super) inputs: &'b Inputs<'b>,
+    pub(super) job: &'b Job,
+    board: &'b Board,
+    plan: &'b Plan,
+    id: StageId,
+    stage: &'b plan::Stage,
+    /// The number of the stage's FROM among all steps, from 1.
+    first: usize,
+    /// For progress; `None` when there is only one.
+    label: Option<String>,
+}
+
+impl<'b> Stage<'b> {
+    #[expect(clippy::too_many_arguments, reason = "the one place where a stage's surroundings come together")]
+    pub(super) fn new(
+        engine: &'b Engine,
+        plan: &'b Plan,
+        id: StageId,
+        inputs: &'b Inputs<'b>,
+        board: &'b Board,
+        job: &'b Job,
+        first: usize,
+        several: bool,
+    ) -> Self {
+        let stage = &plan.stages[id.0];
+        let label = several.then(|| stage.name.clone().unwrap_or_else(|| id.0.to_string()));
+        Stage { engine, inputs, job, board, plan, id, stage, first, label }
+    }
+
+    /// Posts the result, or the failure, which stops the other stages.
+    pub(super) fn run(self) {
+        match self.steps() {
+            Ok(base) => self.board.post(self.id, base),
+            Err(error) => {
+                self.board.fail(error);
+                self.job.cancel().set();
+            }
+        }
+    }
+
+    fn at(&self, number: usize, at: &plan::At) -> StepAt {
+        StepAt {
+            number: self.first + number,
+            total: self.plan.step_count(),
+            stage: self.label.clone(),
+            text: at.text.clone(),
+        }
+    }
+
+    fn steps(&self) -> Result<Base> {
+        let start = Instant::now();
+        let from = self.at(0, &self.stage.at);
+        let mut base = match &self.stage.base {
+            plan::Base::Stage(stage) => self.board.wait(*stage)?,
+            _ => Base { image: None, config: image::scratch(&self.stage.platform), stack: Stack::default() },
+        };
+        self.job.report(Event::StepStarted { step: from.clone() });
+        if let plan::Base::Image(name) = &self.stage.base {
+            base = self.inputs.images.image(name, &self.stage.platform)?;
+        }
+        if let Some(image) = base.image {
+            self.job.report(Event::StepDone { step: from, image, took: start.elapsed() });
+        }
+        for (n, step) in self.stage.steps.iter().enumerate() {
+            self.job.check()?;
+            let at = self.at(n + 1, &step.at);
+            base = self.step(base, step, &at)?;
+        }
+        Ok(base)
+    }
+
+    fn step(&self, base: Base, step: &Step, at: &StepAt) -> Result<Base> {
+        let start = Instant::now();
+        self.job.report(Event::StepStarted { step: at.clone() });
+        let done = self.step_result(&base, step, at).inspect_err(|_| {
+            self.job.report(Event::StepFailed { step: at.clone(), took: start.elapsed() });
+        });
+        let result = done.context(|| place(&step.at))?;
+        let stack = match &result.layer {
+            Some(layer) => base.stack.with(layer.clone()),
+            None => base.stack,
+        };
+        let diff = result.layer.as_ref().map(|layer| layer.diff_id);
+        let config = image::after(&base.config, step, diff, &result.created);
+        let image = record::publish_image(self.engine, &config, base.image, &stack, self.inputs.record)?;
+        record::note_step(self.engine, self.inputs.record, at, step, &result, image, start.elapsed())?;
+        self.job.report(Event::StepDone { step: at.clone(), image, took: start.elapsed() });
+        Ok(Base { image: Some(image), config, stack })
+    }
+
+    /// From the cache, or from doing it.
+    fn step_result(&self, base: &Base, step: &Step, at: &StepAt) -> Result<StepResult> {
+        // A context that changes while it is copied is looked at again; three times is no accident.
+        for _ in 0..3 {
+            let input = self.input(step)?;
+            let content: Vec<_> = base.stack.content_ids();
+            let key = Key::new(
+                &self.stage.platform,
+                &content,
+                self.key_step(step, input.as_ref()),
+                self.inputs.epoch,
+            );
+            let (key, text) = key.digest();
+            if !self.inputs.no_cache
+                && let Some(hit) = record::look_up(self.engine, &key)?
+            {
+                self.job.report(Event::StepCached { step: at.clone() });
+                return Ok(StepResult { layer: hit.layer, created: hit.created, key, hit: true });
+            }
+            let layer = match execute::execute(self, base, step, at, input.as_ref())? {
+                execute::Done::Layer(layer) => layer,
+                execute::Done::InputChanged(path) => {
+                    self.job.warn(format!("`{path}` changed while it was copied; looking again"));
+                    continue;
+                }
+            };
+            self.board.count_run();
+            let created = crate::engine::rfc3339(self.inputs.epoch);
+            let new = record::New { key, key_text: text, instruction: &step.created_by, created: &created };
+            record::remember(self.engine, new, layer.as_ref(), self.inputs.record)?;
+            return Ok(StepResult { layer, created, key, hit: false });
+        }
+        Err(Error::unavailable("the files to copy keep changing while they are copied")
+            .hint("build again when nothing writes to the build context"))
+    }
+
+    fn key_step<'k>(&self, step: &'k Step, input: Option<&'k Input<'_>>) -> key::Step<'k> {
+        match &step.action {
+            Action::Run(run) => key::Step::run(run),
+            Action::Copy(copy) => {
+                let content = input.map(|input| input.selection.digest(input.tree.keeps_owners()));
+                key::Step::copy(copy, content)
+            }
+            Action::Workdir { path, user } => key::Step::Workdir { path, user },
+            Action::Config => key::Step::Config {
+                created_by: &step.created_by,
+                author: step.author.as_deref(),
+                config: &step.config,
+            },
+        }
+    }
+
+    /// What a COPY reads: walked and hashed.
+    fn input(&self, step: &Step) -> Result<Option<Input<'_>>> {
+        let Action::Copy(copy) = &step.action else { return Ok(None) };
+        if copy.sources.is_empty() {
+            return Ok(None);
+        }
+        let tree = match &copy.from {
+            CopyFrom::Context => {
+                let context = self.inputs.context.as_ref().ok_or_else(|| {
+                    Error::invalid("there is no build context to copy from")
+                        .hint("name a directory instead of `-`")
+                })?;
+                let root = crate::context::open(context.dir)?;
+                Tree::new(root, "the build context", Digests::Stat(context.stats)).excluding(&context.ignore)
+            }
+            CopyFrom::Stage(stage) => {
+                let base = self.board.wait(*stage)?;
+                let name = self.plan.stages[stage.0].name.clone().unwrap_or_else(|| stage.0.to_string());
+                base.stack.tree(self.engine, format!("the stage `{name}`"))?
+            }
+            CopyFrom::Image(name) => {
+                let base = self.inputs.images.image(name, &self.stage.platform)?;
+                base.stack.tree(self.engine, format!("the image `{name}`"))?
+            }
+        };
+        let selection = tree.select(&copy.sources, self.job)?;
+        Ok(Some(Input { tree, selection }))
+    }
+}
+
+pub(super) struct Input<'t> {
+    pub(super) tree: Tree<'t>,
+    pub(super) selection: Selection,
+}
+
+impl Input<'_> {
+    /// A source that ADD would unpack: compressed in a way that archives are, or a tar.
+    pub(super) fn first_archive(&self) -> Option<String> {
+        let is_archive = |path: &[u8]| {
+            let fd = dir::open_in_root(self.tree.root(), path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
+            let mut head = [0; 262];
+            let count = std::fs::File::from(fd).read(&mut head).ok()?;
+            let magics: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+            let head = &head[..count];
+            Some(magics.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar"))
+        };
+        let mut files = self.selection.sources.iter().filter(|source| !source.is_dir);
+        let archive = files.find(|source| is_archive(&source.path) == Some(true))?;
+        Some(String::from_utf8_lossy(&archive.path).into_owned())
+    }
+}
+
+/// What a step left.
+pub(super) struct StepResult {
+    pub(super) layer: Option<Layer>,
+    pub(super) created: String,
+    pub(super) key: CacheKey,
+    pub(super) hit: bool,
+}
+
+fn place(at: &plan::At) -> String {
+    let word = if at.lines.0 == at.lines.1 { "line" } else { "lines" };
+    format!("{}, {word} {}: {}", at.file, record::lines(at), at.text)
+}

@@ -1,0 +1,86 @@
+//! A stack of layers as the index knows it.
+
+use std::os::fd::OwnedFd;
+
+use crate::context::{Digests, Tree};
+use crate::db::{LayerNumber, LayerRow};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::image::{ChainId, ContentId, DiffId};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    pub number: LayerNumber,
+    pub diff_id: DiffId,
+    pub content_id: ContentId,
+    /// Sum of its files' sizes, in bytes.
+    pub size: u64,
+}
+
+impl From<&LayerRow> for Layer {
+    fn from(row: &LayerRow) -> Self {
+        Layer { number: row.number, diff_id: row.diff_id, content_id: row.content_id, size: row.size }
+    }
+}
+
+/// Bottom first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stack {
+    layers: Vec<Layer>,
+    chain: Option<ChainId>,
+}
+
+impl Stack {
+    pub fn load(engine: &Engine, chain: Option<&ChainId>) -> Result<Stack> {
+        let rows = engine.db.read(|index| index.stack(chain))?;
+        Ok(Stack { layers: rows.iter().map(Layer::from).collect(), chain: chain.copied() })
+    }
+
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// `None`: no layers.
+    pub fn chain(&self) -> Option<&ChainId> {
+        self.chain.as_ref()
+    }
+
+    pub fn content_ids(&self) -> Vec<ContentId> {
+        self.layers.iter().map(|layer| layer.content_id).collect()
+    }
+
+    #[must_use]
+    pub fn with(&self, layer: Layer) -> Stack {
+        let chain = ChainId::on(self.chain.as_ref(), &layer.diff_id);
+        let mut layers = self.layers.clone();
+        layers.push(layer);
+        Stack { layers, chain: Some(chain) }
+    }
+
+    /// The layer with this digest, if it is here and can stand on this stack as it is.
+    pub fn find(&self, engine: &Engine, diff_id: &DiffId) -> Result<Option<Layer>> {
+        let Some(row) = engine.db.read(|index| index.find_layer(diff_id, self.chain()))? else {
+            return Ok(None);
+        };
+        let chain = ChainId::on(self.chain(), diff_id);
+        if !engine.snapshots.has(row.number, &chain)? {
+            return Ok(None);
+        }
+        engine.db.write(|index| index.add_chain(self.chain(), row.number))?;
+        Ok(Some(Layer::from(&row)))
+    }
+
+    /// Its files, merged, for reading; gone when the descriptor is closed.
+    pub fn view(&self, engine: &Engine) -> Result<OwnedFd> {
+        engine.snapshots.view(self.chain.as_ref())
+    }
+
+    /// Its files as COPY reads them, with digests from the index.
+    pub fn tree<'e>(&self, engine: &'e Engine, what: String) -> Result<Tree<'e>> {
+        // Top first, as a look-up goes.
+        let numbers: Vec<LayerNumber> = self.layers.iter().rev().map(|layer| layer.number).collect();
+        let digest =
+            move |path: &[u8]| Ok(engine.db.row_in_stack(&numbers, path)?.and_then(|found| found.row.digest));
+        Ok(Tree::new(self.view(engine)?, what, Digests::Index(Box::new(digest))))
+    }
+}

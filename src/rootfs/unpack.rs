@@ -1,0 +1,147 @@
+//! An archive becomes a layer: unpacked where the driver keeps it, published once the digest is proved.
+//!
+//! With a Layered driver most layers can be unpacked before what lies below is known ([`prepare`], side by side); one
+//! that leans on what lies below, and every layer of a Stacked driver, is unpacked in its turn ([`place`]).
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+
+use super::{Layer, Made, Stack};
+use crate::db::{LayerSlot, Lease, NewLayer};
+use crate::engine::Engine;
+use crate::error::{Context as _, Error, Result};
+use crate::image::{ContentId, DiffId};
+use crate::job::Job;
+use crate::layer::{self, Applied, Form};
+use crate::snapshot::Draft;
+use crate::snapshot::driver::Shape;
+
+/// A tar, uncompressed, that can be read from its beginning as often as it takes.
+pub trait Archive: Sync {
+    fn open(&self) -> Result<Box<dyn Read + Send + '_>>;
+}
+
+/// A layer that is unpacked and has no place in a stack yet.
+pub struct Prepared {
+    slot: LayerSlot,
+    applied: Applied,
+    content_id: ContentId,
+    row_count: u64,
+    draft: Draft,
+}
+
+/// Unpacks a layer that may stand on anything. `None`: it has to wait for its turn.
+pub fn prepare(engine: &Engine, archive: &dyn Archive, lease: &Lease, job: &Job) -> Result<Option<Prepared>> {
+    match engine.snapshots.shape() {
+        Shape::Stacked => Ok(None),
+        Shape::Layered => apply(engine, archive, engine.snapshots.draft_alone()?, lease, job).map(Some),
+    }
+}
+
+/// Gives a layer its place on `parent`. `expected` is what the image's config promises.
+pub fn place(
+    engine: &Engine,
+    archive: &dyn Archive,
+    prepared: Option<Prepared>,
+    expected: Option<&DiffId>,
+    parent: &Stack,
+    made: &Made<'_>,
+    lease: &Lease,
+    job: &Job,
+) -> Result<Layer> {
+    let stands_alone = |prepared: &Prepared| !prepared.applied.leans || parent.chain().is_none();
+    let prepared = match prepared.filter(stands_alone) {
+        Some(prepared) => prepared,
+        None if parent.chain().is_none() => match prepare(engine, archive, lease, job)? {
+            Some(prepared) => prepared,
+            None => apply(engine, archive, engine.snapshots.draft(None)?, lease, job)?,
+        },
+        None => apply(engine, archive, engine.snapshots.draft(parent.chain())?, lease, job)?,
+    };
+    let Prepared { slot, applied, content_id, row_count, draft } = prepared;
+    if let Some(expected) = expected
+        && *expected != applied.diff_id
+    {
+        return Err(Error::corrupt(format!(
+            "a layer's archive is {}, where the image's config promises {expected}",
+            applied.diff_id
+        )));
+    }
+    if let (Some(path), None) = (&applied.dangling, parent.chain()) {
+        return Err(Error::invalid(format!(
+            "the layer links to `{}`, which is in no layer",
+            String::from_utf8_lossy(path)
+        )));
+    }
+    let new = NewLayer {
+        number: slot.number(),
+        diff_id: applied.diff_id,
+        base: parent.chain().copied(),
+        leans: applied.leans && parent.chain().is_some(),
+        content_id,
+        size: applied.bytes,
+        tar_size: applied.size,
+        row_count,
+        made_by: made.instruction.map(str::to_owned),
+        build: made.build,
+    };
+    super::publish(draft, slot, &new, parent)
+}
+
+/// One pass: unpack, hash, rows, recipe.
+fn apply(engine: &Engine, archive: &dyn Archive, draft: Draft, lease: &Lease, job: &Job) -> Result<Prepared> {
+    let slot = engine.db.reserve_layer(lease)?;
+    let mut recipe = RecipeFile::create(engine, &slot)?;
+    let mut rows = slot.rows()?;
+    let mut tar = archive.open()?;
+    let applied = match draft.alone()? {
+        Some((tree, form)) => layer::apply(job, &mut tar, tree.as_fd(), form, &mut rows, recipe.out())?,
+        None => {
+            let root = draft.detached()?;
+            layer::apply(job, &mut tar, root.as_fd(), Form::Whole, &mut rows, recipe.out())?
+        }
+    };
+    drop(tar);
+    let row_count = rows.finish()?;
+    let content_id = layer::content_id(engine.db.rows(slot.number()))?;
+    recipe.keep(engine, &slot, &applied.diff_id)?;
+    Ok(Prepared { slot, applied, content_id, row_count, draft })
+}
+
+/// A recipe being written: under the layer's number until its digest is known.
+pub(super) struct RecipeFile {
+    path: PathBuf,
+    out: BufWriter<File>,
+}
+
+impl RecipeFile {
+    pub(super) fn create(engine: &Engine, slot: &LayerSlot) -> Result<Self> {
+        let dir = engine.root.join("layers");
+        let path = dir.join(format!("making-{}", slot.number()));
+        let say = || format!("writing the recipe {}", path.display());
+        std::fs::create_dir_all(&dir).context(say)?;
+        let out = BufWriter::new(File::create(&path).context(say)?);
+        Ok(RecipeFile { path, out })
+    }
+
+    pub(super) fn out(&mut self) -> &mut BufWriter<File> {
+        &mut self.out
+    }
+
+    /// Gives it its name; an equal one that is there is replaced by the same bytes.
+    pub(super) fn keep(mut self, engine: &Engine, slot: &LayerSlot, diff_id: &DiffId) -> Result<()> {
+        let say = || format!("keeping the recipe of layer {}", diff_id.short());
+        self.out.flush().context(say)?;
+        slot.will_be(diff_id)?;
+        std::fs::rename(&self.path, engine.recipe_path(diff_id)).context(say)
+    }
+}
+
+impl Drop for RecipeFile {
+    fn drop(&mut self) {
+        // Gone already once it has its name.
+        drop(std::fs::remove_file(&self.path));
+    }
+}

@@ -1,0 +1,230 @@
+//! `build`: a Dockerfile and its context become an image with names.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::build::{self, Base, Inputs};
+use crate::context::StatCache;
+use crate::context::ignore::Ignore;
+use crate::db::{BuildId, BuildStatus, Lease, NewBuild};
+use crate::dockerfile::{Dockerfile, PlanOptions, Resolver};
+use crate::engine::Engine;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::image::{ImageConfig, ImageId, Platform, Reference};
+use crate::job::{Event, Job};
+use crate::plan::Network;
+use crate::rootfs::Stack;
+use crate::verb::{images, pull};
+
+pub struct Options {
+    /// Absolute; `None`: there is no context (the Dockerfile came from standard input).
+    pub context: Option<PathBuf>,
+    /// What the user calls it, for messages.
+    pub dockerfile_name: String,
+    pub dockerfile: String,
+    /// What `.dockerignore` is called, and says.
+    pub ignore: Option<(String, Vec<u8>)>,
+    pub names: Vec<Reference>,
+    pub build_args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub target: Option<String>,
+    pub platform: Platform,
+    pub network: Network,
+    pub no_cache: bool,
+    /// Base images are asked for at their registry even when they are here.
+    pub pull: bool,
+    pub host: crate::network::Host,
+    pub registry: crate::registry::Options,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Built {
+    pub image: ImageId,
+    /// Steps that had to be done.
+    pub ran: usize,
+}
+
+/// Errors of the Dockerfile come before anything runs. What was made before a failure is kept for the next build.
+pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
+    let start = Instant::now();
+    let ignore = match &options.ignore {
+        Some((name, text)) => Ignore::parse(text).context(|| format!("reading `{name}`"))?,
+        None => Ignore::default(),
+    };
+    let dockerfile = Dockerfile::parse(&options.dockerfile_name, &options.dockerfile)?;
+    let bases = Bases { engine, options, job, known: Mutex::default() };
+    let plan = dockerfile.plan(&plan_options(options), &bases)?;
+    for warning in &plan.warnings {
+        job.warn(warning.clone());
+    }
+
+    let lease = engine.db.lease()?;
+    let record = engine.db.write(|index| index.start_build(&describe(options), &lease))?;
+    let stats = match &options.context {
+        Some(context) => StatCache::open(&engine.root.join("cache/context"), context),
+        None => StatCache::in_memory(),
+    };
+    let context = options.context.as_deref().map(|dir| build::Context { dir, ignore, stats: &stats });
+    let inputs = Inputs {
+        context,
+        images: &bases,
+        no_cache: options.no_cache,
+        epoch: epoch(options)?,
+        record,
+        lease: &lease,
+        host: &options.host,
+    };
+    let outcome = build::build(engine, &plan, &inputs, job);
+    if let Err(problem) = stats.save() {
+        job.warn(format!("the next build will read the whole context again: {problem}"));
+    }
+    let settled = settle(engine, options, record, lease, outcome.as_ref());
+    let outcome = outcome?;
+    settled?;
+    job.report(Event::Built { image: outcome.image, took: start.elapsed() });
+    for name in &options.names {
+        job.report(Event::Tagged { name: name.familiar(), image: outcome.image });
+    }
+    Ok(Built { image: outcome.image, ran: outcome.ran })
+}
+
+fn plan_options(options: &Options) -> PlanOptions {
+    PlanOptions {
+        build_args: options.build_args.clone(),
+        target: options.target.clone(),
+        platform: options.platform.clone(),
+        labels: options.labels.clone(),
+        network: options.network,
+        ..PlanOptions::default()
+    }
+}
+
+fn describe(options: &Options) -> NewBuild {
+    let names: Vec<String> = options.names.iter().map(Reference::to_string).collect();
+    let said = serde_json::json!({
+        "names": names,
+        "build_args": options.build_args.keys().collect::<Vec<_>>(),
+        "target": options.target,
+        "platform": options.platform.to_string(),
+        "no_cache": options.no_cache,
+    });
+    NewBuild {
+        context: options.context.as_ref().map_or("-".into(), |path| path.to_string_lossy().into_owned()),
+        dockerfile: options.dockerfile_name.clone(),
+        options: said.to_string(),
+    }
+}
+
+/// Reproducible-builds.org: seconds since 1970, as a build argument.
+fn epoch(options: &Options) -> Result<Option<i64>> {
+    let Some(text) = options.build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let seconds = text.parse::<i64>().map_err(|cause| {
+        Error::invalid(format!("the build argument SOURCE_DATE_EPOCH is `{text}`"))
+            .hint("write seconds since 1970 as a whole number, as in `date +%s`")
+            .because(cause)
+    })?;
+    Ok(Some(seconds))
+}
+
+/// One barrier for the whole build, then the names; none where nothing is new.
+fn settle(
+    engine: &Engine,
+    options: &Options,
+    record: BuildId,
+    lease: Lease,
+    outcome: Result<&build::Outcome, &Error>,
+) -> Result<()> {
+    let (status, image) = match outcome {
+        Ok(outcome) => (BuildStatus::Done, Some(outcome.image)),
+        Err(error) if error.kind() == Kind::Cancelled => (BuildStatus::Cancelled, None),
+        Err(_) => (BuildStatus::Failed, None),
+    };
+    let (pending, stands) = engine.db.read(|index| {
+        let mut stands = true;
+        for name in image.iter().flat_map(|_| &options.names) {
+            stands &= index
+                .tag(&name.to_string())?
+                .is_some_and(|tag| Some(tag.image) == image && tag.target.is_none());
+        }
+        Ok((!index.pending()?.is_empty(), stands))
+    })?;
+    if pending || !stands {
+        engine.barrier(|durable| {
+            for name in image.iter().flat_map(|_| &options.names) {
+                let image = image.as_ref().expect("there are names only with an image");
+                durable.move_tag(&name.to_string(), image, None, "build", None)?;
+            }
+            durable.finish_build(record, status, image.as_ref())
+        })?;
+    } else {
+        engine.db.write(|index| index.finish_build(record, status, image.as_ref()))?;
+    }
+    drop(lease);
+    engine.sweep()
+}
+
+/// Base images: here, or pulled; each once.
+struct Bases<'b> {
+    engine: &'b Engine,
+    options: &'b Options,
+    job: &'b Job,
+    known: Mutex<HashMap<(String, String), Base>>,
+}
+
+impl Bases<'_> {
+    fn get(&self, reference: &str, platform: &Platform) -> Result<Base> {
+        let key = (reference.to_owned(), platform.to_string());
+        let mut known = self.known.lock().expect("no holder panics");
+        if let Some(base) = known.get(&key) {
+            return Ok(base.clone());
+        }
+        let here = if self.options.pull { None } else { images::find(self.engine, reference)? };
+        let row = match here {
+            Some(row) => row,
+            None => {
+                let name: Reference = reference.parse()?;
+                let options =
+                    pull::Options { platform: platform.clone(), registry: self.options.registry.clone() };
+                let pulled = pull::pull(self.engine, &name, &options, self.job)
+                    .map_err(|cause| not_to_be_had(&name, cause))?;
+                images::resolve(self.engine, &pulled.image.to_string())?
+            }
+        };
+        let (config, _) = images::config(self.engine, &row.id)?;
+        let stack = Stack::load(self.engine, row.chain.as_ref())?;
+        let base = Base { image: Some(row.id), config, stack };
+        known.insert(key, base.clone());
+        Ok(base)
+    }
+}
+
+fn not_to_be_had(name: &Reference, cause: Error) -> Error {
+    let error = Error::new(
+        cause.kind(),
+        format!("the base image `{}` is not here and cannot be pulled", name.familiar()),
+    );
+    let hint = match name.path().strip_prefix("library/") {
+        Some(distribution @ ("debian" | "ubuntu")) => {
+            let suite = name.tag().filter(|tag| *tag != "latest").unwrap_or("bookworm");
+            format!("without a registry `outcrop bootstrap {distribution}:{suite}` makes it from the distribution's packages")
+        }
+        _ => "`outcrop images` lists what is here; `outcrop import` and `outcrop bootstrap` make base images without a registry".to_owned(),
+    };
+    error.hint(hint).because(cause)
+}
+
+impl Resolver for Bases<'_> {
+    fn base(&self, reference: &str, platform: &Platform) -> Result<ImageConfig> {
+        self.get(reference, platform).map(|base| base.config)
+    }
+}
+
+impl build::Images for Bases<'_> {
+    fn image(&self, reference: &str, platform: &Platform) -> Result<Base> {
+        self.get(reference, platform)
+    }
+}

@@ -1,0 +1,169 @@
+//! `pull`: an image from a registry, layer by layer.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::Mutex;
+
+use crate::db::{BlobLayer, NewImage, Origin};
+use crate::engine::Engine;
+use crate::error::{Context as _, Result};
+use crate::image::{Digest, ImageId, Platform, Reference};
+use crate::job::{Event, Job};
+use crate::layer::compress;
+use crate::registry::{self, Registry};
+use crate::rootfs::{self, Archive, Made, Prepared, Stack};
+use crate::transfer;
+
+#[derive(Clone)]
+pub struct Options {
+    pub platform: Platform,
+    pub registry: registry::Options,
+}
+
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    pub image: ImageId,
+    /// Of what the name points at there.
+    pub digest: Digest,
+    /// It was not here, or the name pointed elsewhere.
+    pub fresh: bool,
+}
+
+/// What is here is not moved again. The name moves last, when all of it is on disk.
+pub fn pull(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> Result<Pulled> {
+    let source = Registry::of(name, &options.registry)?;
+    let tag = name.tag().unwrap_or_default().to_owned();
+    job.report(Event::Pulling { name: name.name(), tag });
+    let found = transfer::find(job, &source, name, &options.platform)?;
+    let known = engine.db.read(|index| {
+        Ok(match index.image(&found.image)? {
+            Some(row) if row.durable && !row.condemned => Some(row),
+            _ => None,
+        })
+    })?;
+    if known.is_none() {
+        bring(engine, &source, &found, job)?;
+    } else {
+        for layer in found.layers() {
+            job.report(Event::LayerDone { layer: layer.id(), how: crate::job::LayerOutcome::AlreadyExists });
+        }
+    }
+    let fresh = keep(engine, name, &found)?;
+    engine.sweep()?;
+    job.report(Event::Pulled { name: name.familiar(), digest: found.digest.to_string(), fresh });
+    Ok(Pulled { image: found.image, digest: found.digest, fresh })
+}
+
+/// Layers into blobs and unpacked, side by side where they can be; then each its place; then the image.
+fn bring(engine: &Engine, source: &Registry, found: &transfer::Found, job: &Job) -> Result<()> {
+    let lease = engine.db.lease()?;
+    let prepared: Mutex<HashMap<Digest, Prepared>> = Mutex::default();
+    let want = |layer: &transfer::Layer<'_>| {
+        // One that leans on what lies below is looked for when its turn has come.
+        let known = engine.db.read(|index| index.find_layer(&layer.diff_id, None))?;
+        Ok(known.is_none() || !engine.db.read(|index| index.find_blob(&layer.descriptor.digest))?.is_some())
+    };
+    found.fetch(job, source, want, |layer, stream| {
+        let archive = Blob { engine, digest: layer.descriptor.digest };
+        if !archive.is_here()? {
+            let mut blob = engine.blobs.writer(Some(archive.digest), Some(layer.descriptor.size))?;
+            std::io::copy(stream, &mut blob).context(|| format!("storing layer {}", layer.id()))?;
+            stream.finish()?;
+            blob.commit()?;
+        }
+        if let Some(ready) = rootfs::prepare(engine, &archive, &lease, job)? {
+            prepared.lock().expect("no holder panics").insert(archive.digest, ready);
+        }
+        Ok(())
+    })?;
+    let mut prepared = prepared.into_inner().expect("no holder panics");
+    let mut stack = Stack::default();
+    for layer in found.layers() {
+        job.check()?;
+        let archive = Blob { engine, digest: layer.descriptor.digest };
+        let placed = match stack.find(engine, &layer.diff_id)? {
+            Some(known) => known,
+            None => {
+                let ready = prepared.remove(&archive.digest);
+                let made = Made::default();
+                rootfs::place(engine, &archive, ready, Some(&layer.diff_id), &stack, &made, &lease, job)?
+            }
+        };
+        let compression = archive.compression()?;
+        engine.db.write(|index| {
+            index.blob_seen(&archive.digest, found.name.host(), found.name.path())?;
+            index.insert_blob_layer(&BlobLayer {
+                blob: archive.digest,
+                diff_id: layer.diff_id,
+                compression: compression.to_owned(),
+                size: layer.descriptor.size,
+            })
+        })?;
+        stack = stack.with(placed);
+    }
+    store(engine, &found.config_raw, "")?;
+    engine.db.write(|index| {
+        index.insert_image(&NewImage {
+            id: found.image,
+            parent: None,
+            chain: stack.chain().copied(),
+            platform: found.config.platform().to_string(),
+            created: found.config.created.clone(),
+            created_by: found.config.history.last().and_then(|last| last.created_by.clone()),
+            origin: Origin::Pulled,
+            build: None,
+        })
+    })?;
+    Ok(())
+}
+
+/// Manifests, and then the name, once everything is on disk. Whether the name moved.
+fn keep(engine: &Engine, name: &Reference, found: &transfer::Found) -> Result<bool> {
+    store(engine, &found.manifest_raw, &found.manifest_descriptor.media_type.to_string())?;
+    let manifest = found.manifest_descriptor.digest;
+    if let Some((descriptor, raw)) = &found.index {
+        store(engine, raw, &descriptor.media_type.to_string())?;
+    }
+    engine.barrier(|durable| {
+        if found.index.is_some() {
+            durable.link_blob(&found.digest, &manifest)?;
+        }
+        durable.link_blob(&manifest, found.image.digest())?;
+        for layer in found.layers() {
+            durable.link_blob(&manifest, &layer.descriptor.digest)?;
+        }
+        durable.add_repo_digest(&name.name(), &found.digest, &found.image)?;
+        match name.tag() {
+            Some(_) => {
+                let plain = format!("{}:{}", name.name(), name.tag().unwrap_or_default());
+                durable.move_tag(&plain, &found.image, Some(&found.digest), "pull", None)
+            }
+            None => Ok(true),
+        }
+    })
+}
+
+fn store(engine: &Engine, bytes: &[u8], media_type: &str) -> Result<()> {
+    engine.blobs.put(bytes, Some(media_type).filter(|kind| !kind.is_empty())).map(drop)
+}
+
+/// A compressed layer among the blobs, read as a tar.
+struct Blob<'e> {
+    engine: &'e Engine,
+    digest: Digest,
+}
+
+impl Blob<'_> {
+    fn is_here(&self) -> Result<bool> {
+        Ok(self.engine.db.read(|index| index.find_blob(&self.digest))?.is_some())
+    }
+    fn compression(&self) -> Result<&'static str> {
+        Ok(compress::decoder(Box::new(self.engine.blobs.read(&self.digest)?))?.0.name())
+    }
+}
+
+impl Archive for Blob<'_> {
+    fn open(&self) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(compress::decoder(Box::new(self.engine.blobs.read(&self.digest)?))?.1)
+    }
+}
