@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::db::{Db, Time};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::runtime::{self, Runtime};
 use crate::snapshot::Snapshots;
-use crate::snapshot::driver;
 use crate::store::Blobs;
 
 /// Where a store lies and what it is to work with. Every path is absolute.
@@ -31,17 +30,9 @@ pub struct Engine {
     pub db: Db,
     pub blobs: Blobs,
     pub snapshots: Snapshots,
-    /// Why the driver is the one it is; `None` when the store was made before this process.
-    pub driver_choice: Option<Choice>,
     place: runtime::Place,
     runtime_name: Option<String>,
     runtime: OnceLock<Box<dyn Runtime>>,
-}
-
-/// What the probing of storage drivers found.
-pub struct Choice {
-    pub reason: String,
-    pub refused: Vec<(&'static str, String)>,
 }
 
 impl Engine {
@@ -49,34 +40,8 @@ impl Engine {
     /// store's.
     pub fn open(options: &Options) -> Result<Engine> {
         let db = Db::open(&options.root)?;
-        let (driver, driver_choice) = match db.read(|index| index.driver())? {
-            Some(name) => {
-                if let Some(wanted) = options.driver.as_ref().filter(|wanted| **wanted != name) {
-                    return Err(Error::conflict(format!(
-                        "the store at {} uses the storage driver `{name}`, not `{wanted}`",
-                        options.root.display()
-                    ))
-                    .hint("leave the driver out, or name another root directory with --root"));
-                }
-                (driver::open(&options.root, &name)?, None)
-            }
-            None => {
-                let selected = driver::select(&options.root, options.driver.as_deref())?;
-                let name = selected.driver.name();
-                // Another process may have been first.
-                let chosen = db.write(|index| match index.driver()? {
-                    Some(first) => Ok(first),
-                    None => index.set_driver(name).map(|()| name.to_owned()),
-                })?;
-                if chosen != name {
-                    return Self::open(options);
-                }
-                let choice = Choice { reason: selected.reason, refused: selected.refused };
-                (selected.driver, Some(choice))
-            }
-        };
-        let blobs = Blobs::open(&db)?;
-        let snapshots = Snapshots::new(db.clone(), driver);
+        let snapshots = Snapshots::open(&db, options.driver.as_deref())?;
+        let blobs = Blobs::open(&db);
         let place =
             runtime::Place { exe: options.exe.clone(), run: options.run.clone(), path: options.path.clone() };
         Ok(Engine {
@@ -85,7 +50,6 @@ impl Engine {
             db,
             blobs,
             snapshots,
-            driver_choice,
             place,
             runtime_name: options.runtime.clone(),
             runtime: OnceLock::new(),
@@ -110,7 +74,7 @@ impl Engine {
     /// Clears up after the dead and removes what is condemned; for the end of every verb that writes. What cannot be
     /// removed now is left to the next one.
     pub fn sweep(&self) -> Result<()> {
-        let swept = self.db.sweep(&|snapshot| self.snapshots.remove(snapshot))?;
+        let swept = self.snapshots.sweep()?;
         for problem in &swept.failed {
             tracing::warn!("left for later: {problem}");
         }
@@ -121,7 +85,7 @@ impl Engine {
     pub fn barrier<T>(&self, then: impl FnOnce(&crate::db::Durable<'_>) -> Result<T>) -> Result<T> {
         self.db.barrier(
             |pending| {
-                self.snapshots.sync(&pending.snapshots)?;
+                self.snapshots.sync(pending)?;
                 sync_filesystem(&self.root)
             },
             then,

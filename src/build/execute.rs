@@ -14,7 +14,7 @@ use crate::network;
 use crate::plan::{self, Action, Step};
 use crate::rootfs::{self, Layer};
 use crate::runtime::{self, Spec};
-use crate::snapshot::Draft;
+use crate::snapshot::{Draft, Purpose};
 use crate::sys::dir;
 
 pub(super) enum Done {
@@ -51,15 +51,15 @@ fn made<'m>(stage: &Stage<'m>, step: &'m Step) -> rootfs::Made<'m> {
     }
 }
 
-fn draft(stage: &Stage<'_>, base: &Base) -> Result<Draft> {
-    stage.engine.snapshots.draft(base.stack.chain())
+fn draft<'s>(stage: &Stage<'s>, base: &Base) -> Result<Draft<'s>> {
+    stage.engine.snapshots.draft(base.stack.chain(), Purpose::Layer)
 }
 
 fn pack(
     stage: &Stage<'_>,
     base: &Base,
     step: &Step,
-    draft: Draft,
+    draft: Draft<'_>,
     copied: &[Copied],
 ) -> Result<rootfs::Outcome> {
     rootfs::pack(stage.engine, draft, &base.stack, &made(stage, step), copied, stage.inputs.lease, stage.job)
@@ -153,7 +153,7 @@ fn copy_step(
     }
     let draft = draft(stage, base)?;
     let copied = {
-        let root = draft.detached()?;
+        let root = draft.mounted()?;
         let owner = what.chown.as_deref().map(|owner| owner_of(root.as_fd(), owner)).transpose()?;
         let options = copy::Options { owner, mode: what.chmod };
         let tree = input.map(|input| (&input.tree, &input.selection));
@@ -181,7 +181,7 @@ fn workdir(stage: &Stage<'_>, base: &Base, step: &Step, path: &str, user: &str) 
     }
     let draft = draft(stage, base)?;
     {
-        let root = draft.detached()?;
+        let root = draft.mounted()?;
         let owner = if user.is_empty() { (0, 0) } else { owner_of(root.as_fd(), user)? };
         copy::make_dirs(root.as_fd(), below, owner).context(|| format!("making the directory `{path}`"))?;
     }

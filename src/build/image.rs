@@ -4,7 +4,7 @@ use crate::image::{DiffId, History, ImageConfig, Platform, RootFs};
 use crate::plan;
 
 /// The config of an image without layers.
-pub fn scratch(platform: &Platform) -> ImageConfig {
+pub(super) fn scratch(platform: &Platform) -> ImageConfig {
     ImageConfig {
         architecture: platform.architecture.clone(),
         variant: platform.variant.clone(),
@@ -16,7 +16,12 @@ pub fn scratch(platform: &Platform) -> ImageConfig {
 
 /// The config after `step`, which left `layer`, made at `created` (RFC 3339). A step's result is the same image
 /// whenever `created` is: that is why a cache record keeps it.
-pub fn after(before: &ImageConfig, step: &plan::Step, layer: Option<DiffId>, created: &str) -> ImageConfig {
+pub(super) fn after(
+    before: &ImageConfig,
+    step: &plan::Step,
+    layer: Option<DiffId>,
+    created: &str,
+) -> ImageConfig {
     let mut config = before.clone();
     config.config = (*step.config).clone();
     config.author.clone_from(&step.author);
@@ -37,6 +42,6 @@ pub fn after(before: &ImageConfig, step: &plan::Step, layer: Option<DiffId>, cre
 }
 
 /// The bytes whose digest is the image's id.
-pub fn to_bytes(config: &ImageConfig) -> Vec<u8> {
+pub(super) fn to_bytes(config: &ImageConfig) -> Vec<u8> {
     serde_json::to_vec(config).expect("configs are plain data")
 }

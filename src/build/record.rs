@@ -1,13 +1,12 @@
 //! What a build writes into the index: cache records, intermediate images, its own steps.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use super::image;
 use super::stage::StepResult;
 use crate::db::{BuildId, BuildStep, KeyKind, NewCacheRecord, NewImage, Origin, StepOutcome};
 use crate::engine::Engine;
-use crate::error::{Context as _, Result};
+use crate::error::Result;
 use crate::image::{CacheKey, Digest, ImageConfig, ImageId};
 use crate::job::StepAt;
 use crate::plan::{self, Step};
@@ -72,9 +71,7 @@ pub(super) fn publish_image(
     if usable {
         return Ok(id);
     }
-    let mut blob = engine.blobs.writer(Some(id.0), Some(bytes.len() as u64))?;
-    blob.write_all(&bytes).context(|| "writing an image config")?;
-    blob.commit()?;
+    engine.blobs.put(&bytes, None)?;
     let last = config.history.last();
     engine.db.write(|index| {
         let mut below = None;

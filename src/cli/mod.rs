@@ -8,6 +8,7 @@ mod format;
 mod frame;
 mod progress;
 
+mod build;
 mod version;
 
 pub(crate) use frame::{Context, Verb, main};
@@ -15,9 +16,7 @@ pub(crate) use frame::{Context, Verb, main};
 use frame::Entry;
 
 /// In the order `--help` lists them.
-const TABLE: &[Entry] = &[
-    Entry::of::<version::Args>(), //
-];
+const TABLE: &[Entry] = &[Entry::of::<build::Args>(), Entry::of::<version::Args>()];
 
 /// What stands before the verb in a management form, and what `--help` says of it.
 const GROUPS: &[(&str, &str)] = &[
@@ -30,3 +29,9 @@ const GROUPS: &[(&str, &str)] = &[
     ("system", "Manage outcrop"),
     ("volume", "Manage volumes"),
 ];
+
+/// How registries are spoken to: as the environment says.
+fn registry_options() -> outcrop::registry::Options {
+    let proxies = outcrop::registry::Proxies::from_variables(|name| std::env::var(name).ok());
+    outcrop::registry::Options { proxies, ..outcrop::registry::Options::default() }
+}

@@ -21,7 +21,7 @@ use ignore::Ignore;
 
 /// A tree that COPY reads: the build context, a stage, an image.
 pub struct Tree<'a> {
-    pub(crate) root: OwnedFd,
+    pub(crate) root: Box<dyn AsFd + Send + Sync + 'a>,
     pub(crate) what: String,
     pub(crate) excluded: Option<&'a Ignore>,
     pub(crate) digests: Digests<'a>,
@@ -32,13 +32,16 @@ pub enum Digests<'a> {
     /// Unchanged since it was read last: by inode, size and times.
     Stat(&'a StatCache),
     /// The index knows the files of a layer.
-    Index(Box<dyn Fn(&[u8]) -> Result<Option<Digest>> + Sync + 'a>),
+    Index(LookUp<'a>),
 }
+
+/// The digest of the file at a path, if the index has it.
+pub type LookUp<'a> = Box<dyn Fn(&[u8]) -> Result<Option<Digest>> + Sync + 'a>;
 
 impl<'a> Tree<'a> {
     /// `what` names the tree in errors: "the build context".
-    pub fn new(root: OwnedFd, what: impl Into<String>, digests: Digests<'a>) -> Self {
-        Tree { root, what: what.into(), excluded: None, digests }
+    pub fn new(root: impl AsFd + Send + Sync + 'a, what: impl Into<String>, digests: Digests<'a>) -> Self {
+        Tree { root: Box::new(root), what: what.into(), excluded: None, digests }
     }
 
     #[must_use]

@@ -9,18 +9,21 @@ pub use pack::{Made, Outcome, pack};
 pub use stack::{Layer, Stack};
 pub use unpack::{Archive, Prepared, place, prepare};
 
+use std::cell::Cell;
+
 use crate::db::{LayerSlot, NewLayer};
 use crate::error::Result;
 use crate::snapshot::Draft;
 
 /// The layer becomes visible, with its place on `parent` and its snapshot; not durable before the next barrier. Where
 /// an equal layer stands already, that one is taken, and what was made for this one goes.
-fn publish(draft: Draft, slot: LayerSlot, new: &NewLayer, parent: &Stack) -> Result<Layer> {
-    let number = draft.commit(|index| {
+fn publish(draft: Draft<'_>, slot: LayerSlot, new: &NewLayer, parent: &Stack) -> Result<Layer> {
+    let number = Cell::new(new.number);
+    draft.commit(|index| {
         let published = index.publish_layer(new)?;
-        let chain = index.add_chain(parent.chain(), published.number)?;
-        Ok((published.number, chain))
+        number.set(published.number);
+        index.add_chain(parent.chain(), published.number)
     })?;
     drop(slot);
-    Ok(Layer { number, diff_id: new.diff_id, content_id: new.content_id, size: new.size })
+    Ok(Layer { number: number.get(), diff_id: new.diff_id, content_id: new.content_id, size: new.size })
 }

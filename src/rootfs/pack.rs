@@ -33,7 +33,7 @@ pub enum Outcome {
 /// are known and must come out so.
 pub fn pack(
     engine: &Engine,
-    draft: Draft,
+    draft: Draft<'_>,
     parent: &Stack,
     made: &Made<'_>,
     copied: &[Copied],
@@ -48,8 +48,8 @@ pub fn pack(
     let mut checked = Checked { rows: &mut rows, expected, differs: None };
     let options = PackOptions { clamp: made.epoch, tee: None };
     let packed = {
-        let changes = draft.changes()?;
-        layer::pack(job, changes.borrow(), options, &mut checked, recipe.out()).context(say)?
+        let compared = draft.compare()?;
+        layer::pack(job, compared.changes(true), options, &mut checked, recipe.out()).context(say)?
     };
     if let Some(path) = checked.differs {
         return Ok(Outcome::Differs(String::from_utf8_lossy(&path).into_owned()));

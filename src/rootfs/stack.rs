@@ -1,12 +1,11 @@
 //! A stack of layers as the index knows it.
 
-use std::os::fd::OwnedFd;
-
 use crate::context::{Digests, Tree};
 use crate::db::{LayerNumber, LayerRow};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::{ChainId, ContentId, DiffId};
+use crate::snapshot::View;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
@@ -62,17 +61,13 @@ impl Stack {
         let Some(row) = engine.db.read(|index| index.find_layer(diff_id, self.chain()))? else {
             return Ok(None);
         };
-        let chain = ChainId::on(self.chain(), diff_id);
-        if !engine.snapshots.has(row.number, &chain)? {
-            return Ok(None);
-        }
-        engine.db.write(|index| index.add_chain(self.chain(), row.number))?;
-        Ok(Some(Layer::from(&row)))
+        let chain = engine.db.write(|index| index.add_chain(self.chain(), row.number))?;
+        Ok(engine.snapshots.find(&chain)?.map(|_| Layer::from(&row)))
     }
 
-    /// Its files, merged, for reading; gone when the descriptor is closed.
-    pub fn view(&self, engine: &Engine) -> Result<OwnedFd> {
-        engine.snapshots.view(self.chain.as_ref())
+    /// Its files, merged, mounted for this process alone.
+    pub fn view(&self, engine: &Engine) -> Result<View> {
+        engine.snapshots.open_view(self.chain.as_ref())
     }
 
     /// Its files as COPY reads them, with digests from the index.

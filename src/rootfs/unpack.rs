@@ -14,9 +14,9 @@ use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{ContentId, DiffId};
 use crate::job::Job;
-use crate::layer::{self, Applied, Form};
-use crate::snapshot::Draft;
+use crate::layer::{self, Applied};
 use crate::snapshot::driver::Shape;
+use crate::snapshot::{Draft, Purpose};
 
 /// A tar, uncompressed, that can be read from its beginning as often as it takes.
 pub trait Archive: Sync {
@@ -24,19 +24,24 @@ pub trait Archive: Sync {
 }
 
 /// A layer that is unpacked and has no place in a stack yet.
-pub struct Prepared {
+pub struct Prepared<'e> {
     slot: LayerSlot,
     applied: Applied,
     content_id: ContentId,
     row_count: u64,
-    draft: Draft,
+    draft: Draft<'e>,
 }
 
 /// Unpacks a layer that may stand on anything. `None`: it has to wait for its turn.
-pub fn prepare(engine: &Engine, archive: &dyn Archive, lease: &Lease, job: &Job) -> Result<Option<Prepared>> {
-    match engine.snapshots.shape() {
+pub fn prepare<'e>(
+    engine: &'e Engine,
+    archive: &dyn Archive,
+    lease: &Lease,
+    job: &Job,
+) -> Result<Option<Prepared<'e>>> {
+    match engine.snapshots.driver().shape() {
         Shape::Stacked => Ok(None),
-        Shape::Layered => apply(engine, archive, engine.snapshots.draft_alone()?, lease, job).map(Some),
+        Shape::Layered => apply(engine, archive, draft(engine, &Stack::default())?, lease, job).map(Some),
     }
 }
 
@@ -44,21 +49,17 @@ pub fn prepare(engine: &Engine, archive: &dyn Archive, lease: &Lease, job: &Job)
 pub fn place(
     engine: &Engine,
     archive: &dyn Archive,
-    prepared: Option<Prepared>,
+    prepared: Option<Prepared<'_>>,
     expected: Option<&DiffId>,
     parent: &Stack,
     made: &Made<'_>,
     lease: &Lease,
     job: &Job,
 ) -> Result<Layer> {
-    let stands_alone = |prepared: &Prepared| !prepared.applied.leans || parent.chain().is_none();
+    let stands_alone = |prepared: &Prepared<'_>| !prepared.applied.leans || parent.chain().is_none();
     let prepared = match prepared.filter(stands_alone) {
         Some(prepared) => prepared,
-        None if parent.chain().is_none() => match prepare(engine, archive, lease, job)? {
-            Some(prepared) => prepared,
-            None => apply(engine, archive, engine.snapshots.draft(None)?, lease, job)?,
-        },
-        None => apply(engine, archive, engine.snapshots.draft(parent.chain())?, lease, job)?,
+        None => apply(engine, archive, draft(engine, parent)?, lease, job)?,
     };
     let Prepared { slot, applied, content_id, row_count, draft } = prepared;
     if let Some(expected) = expected
@@ -90,18 +91,25 @@ pub fn place(
     super::publish(draft, slot, &new, parent)
 }
 
+fn draft<'e>(engine: &'e Engine, parent: &Stack) -> Result<Draft<'e>> {
+    engine.snapshots.draft(parent.chain(), Purpose::Layer)
+}
+
 /// One pass: unpack, hash, rows, recipe.
-fn apply(engine: &Engine, archive: &dyn Archive, draft: Draft, lease: &Lease, job: &Job) -> Result<Prepared> {
+fn apply<'e>(
+    engine: &'e Engine,
+    archive: &dyn Archive,
+    draft: Draft<'e>,
+    lease: &Lease,
+    job: &Job,
+) -> Result<Prepared<'e>> {
     let slot = engine.db.reserve_layer(lease)?;
     let mut recipe = RecipeFile::create(engine, &slot)?;
     let mut rows = slot.rows()?;
     let mut tar = archive.open()?;
-    let applied = match draft.alone()? {
-        Some((tree, form)) => layer::apply(job, &mut tar, tree.as_fd(), form, &mut rows, recipe.out())?,
-        None => {
-            let root = draft.detached()?;
-            layer::apply(job, &mut tar, root.as_fd(), Form::Whole, &mut rows, recipe.out())?
-        }
+    let applied = {
+        let place = draft.place()?;
+        layer::apply(job, &mut tar, place.as_fd(), place.form(), &mut rows, recipe.out())?
     };
     drop(tar);
     let row_count = rows.finish()?;

@@ -57,11 +57,11 @@ pub fn pull(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> 
 /// Layers into blobs and unpacked, side by side where they can be; then each its place; then the image.
 fn bring(engine: &Engine, source: &Registry, found: &transfer::Found, job: &Job) -> Result<()> {
     let lease = engine.db.lease()?;
-    let prepared: Mutex<HashMap<Digest, Prepared>> = Mutex::default();
+    let prepared: Mutex<HashMap<Digest, Prepared<'_>>> = Mutex::default();
     let want = |layer: &transfer::Layer<'_>| {
         // One that leans on what lies below is looked for when its turn has come.
         let known = engine.db.read(|index| index.find_layer(&layer.diff_id, None))?;
-        Ok(known.is_none() || !engine.db.read(|index| index.find_blob(&layer.descriptor.digest))?.is_some())
+        Ok(known.is_none() || engine.db.read(|index| index.find_blob(&layer.descriptor.digest))?.is_none())
     };
     found.fetch(job, source, want, |layer, stream| {
         let archive = Blob { engine, digest: layer.descriptor.digest };
@@ -69,7 +69,7 @@ fn bring(engine: &Engine, source: &Registry, found: &transfer::Found, job: &Job)
             let mut blob = engine.blobs.writer(Some(archive.digest), Some(layer.descriptor.size))?;
             std::io::copy(stream, &mut blob).context(|| format!("storing layer {}", layer.id()))?;
             stream.finish()?;
-            blob.commit()?;
+            blob.commit(None)?;
         }
         if let Some(ready) = rootfs::prepare(engine, &archive, &lease, job)? {
             prepared.lock().expect("no holder panics").insert(archive.digest, ready);

@@ -1,9 +1,12 @@
 //! What a verb is given besides its flags.
 
+use std::cell::OnceCell;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use outcrop::engine::{self, Engine};
+use outcrop::error::{Context as _, Result};
 use outcrop::job::{Cancel, Job, Report};
 
 use super::Out;
@@ -87,11 +90,35 @@ pub(crate) struct Context {
     pub(crate) invoked: String,
     cancel: Cancel,
     signals: Signals,
+    engine: OnceCell<Engine>,
 }
 
 impl Context {
     pub(super) fn new(globals: Globals, invoked: String) -> Self {
-        Context { globals, invoked, cancel: Cancel::default(), signals: Signals::default() }
+        Context {
+            globals,
+            invoked,
+            cancel: Cancel::default(),
+            signals: Signals::default(),
+            engine: OnceCell::new(),
+        }
+    }
+
+    /// The store, opened when first asked for.
+    pub(crate) fn engine(&self) -> Result<&Engine> {
+        if self.engine.get().is_none() {
+            let exe = std::fs::read_link("/proc/self/exe").context(|| "finding outcrop's own binary")?;
+            let opened = Engine::open(&engine::Options {
+                root: self.globals.root(),
+                run: self.globals.run_root(),
+                driver: self.globals.storage_driver.clone(),
+                runtime: self.globals.runtime.clone(),
+                exe,
+                path: std::env::var_os("PATH").unwrap_or_default(),
+            })?;
+            let _none_was_there = self.engine.set(opened);
+        }
+        Ok(self.engine.get().expect("set above"))
     }
 
     /// Standard output; the way for a verb to say its result.
