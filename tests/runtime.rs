@@ -414,7 +414,7 @@ fn acts_as_an_engine() {
     let lab =
         std::mem::ManuallyDrop::new(Lab::at(dir.into(), &std::env::var("OUTCROP_LAB_RUNTIME").unwrap()));
     let mut spec = lab.shell("echo x > /tmp/x; sleep 100");
-    spec.files.push(File { target: "/etc/resolv.conf".into(), content: String::new() });
+    spec.files.push(File { target: "/etc/resolv.conf".into(), content: String::new(), mode: 0o644 });
     let running = lab.runtime.start(&spec, Stdio::default()).unwrap();
     println!("pid {}", running.pid());
     std::thread::sleep(Duration::from_secs(100));

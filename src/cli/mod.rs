@@ -9,6 +9,7 @@ mod frame;
 mod progress;
 
 mod build;
+mod import;
 mod version;
 
 pub(crate) use frame::{Context, Verb, main};
@@ -16,7 +17,8 @@ pub(crate) use frame::{Context, Verb, main};
 use frame::Entry;
 
 /// In the order `--help` lists them.
-const TABLE: &[Entry] = &[Entry::of::<build::Args>(), Entry::of::<version::Args>()];
+const TABLE: &[Entry] =
+    &[Entry::of::<build::Args>(), Entry::of::<import::Args>(), Entry::of::<version::Args>()];
 
 /// What stands before the verb in a management form, and what `--help` says of it.
 const GROUPS: &[(&str, &str)] = &[
