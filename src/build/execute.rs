@@ -62,7 +62,16 @@ fn pack(
     draft: Draft<'_>,
     copied: &[Copied],
 ) -> Result<rootfs::Outcome> {
-    rootfs::pack(stage.engine, draft, &base.stack, &made(stage, step), copied, stage.inputs.lease, stage.job)
+    let expected = copied.iter().map(|file| (&file.path[..], file.digest)).collect();
+    rootfs::pack(
+        stage.engine,
+        draft,
+        &base.stack,
+        &made(stage, step),
+        expected,
+        stage.inputs.lease,
+        stage.job,
+    )
 }
 
 fn run_step(stage: &Stage<'_>, base: &Base, step: &Step, run: &plan::Run, at: &StepAt) -> Result<Done> {

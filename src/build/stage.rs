@@ -8,6 +8,7 @@ use rustix::fs::OFlags;
 use super::key::{self, Key};
 use super::{Base, Board, Inputs, execute, image, record};
 use crate::context::{Digests, Selection, Tree};
+use crate::db::LayerNumber;
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::CacheKey;
@@ -178,18 +179,29 @@ impl<'b> Stage<'b> {
             CopyFrom::Stage(stage) => {
                 let base = self.board.wait(*stage)?;
                 let name = self.plan.stages[stage.0].name.clone().unwrap_or_else(|| stage.0.to_string());
-                base.stack.tree(self.engine, format!("the stage `{name}`"))?
+                self.tree_of(&base, format!("the stage `{name}`"))?
             }
             CopyFrom::Image(name) => {
                 let base = self.inputs.images.image(name, &self.stage.platform)?;
-                base.stack.tree(self.engine, format!("the image `{name}`"))?
+                self.tree_of(&base, format!("the image `{name}`"))?
             }
         };
         let selection = tree.select(&copy.sources, self.job)?;
         Ok(Some(Input { tree, selection }))
     }
+
+    /// The files of a stage or an image, with digests from the index: nothing is read.
+    fn tree_of(&self, base: &Base, what: String) -> Result<Tree<'b>> {
+        let engine = self.engine;
+        // Top first, as a look-up goes.
+        let numbers: Vec<LayerNumber> = base.stack.layers().iter().rev().map(|layer| layer.number).collect();
+        let digest =
+            move |path: &[u8]| Ok(engine.db.row_in_stack(&numbers, path)?.and_then(|found| found.row.digest));
+        Ok(Tree::new(base.stack.view(engine)?, what, Digests::Index(Box::new(digest))))
+    }
 }
 
+/// What a COPY reads, hashed.
 pub(super) struct Input<'t> {
     pub(super) tree: Tree<'t>,
     pub(super) selection: Selection,

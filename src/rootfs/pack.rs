@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use super::unpack::RecipeFile;
 use super::{Layer, Stack};
-use crate::context::copy::Copied;
 use crate::db::{BuildId, Lease, NewLayer};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
@@ -29,14 +28,14 @@ pub enum Outcome {
     Differs(String),
 }
 
-/// Hashes what changed, writes its rows and recipe, and publishes it: not durable yet. `copied` are files whose digests
-/// are known and must come out so.
+/// Hashes what changed, writes its rows and recipe, and publishes it: not durable yet. `expected` are files, by path,
+/// whose digests are known and must come out so.
 pub fn pack(
     engine: &Engine,
     draft: Draft<'_>,
     parent: &Stack,
     made: &Made<'_>,
-    copied: &[Copied],
+    expected: HashMap<&[u8], Digest>,
     lease: &Lease,
     job: &Job,
 ) -> Result<Outcome> {
@@ -44,7 +43,6 @@ pub fn pack(
     let slot = engine.db.reserve_layer(lease)?;
     let mut recipe = RecipeFile::create(engine, &slot)?;
     let mut rows = slot.rows()?;
-    let expected = copied.iter().map(|file| (&file.path[..], file.digest)).collect();
     let mut checked = Checked { rows: &mut rows, expected, differs: None };
     let options = PackOptions { clamp: made.epoch, tee: None };
     let packed = {

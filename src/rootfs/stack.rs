@@ -1,6 +1,5 @@
 //! A stack of layers as the index knows it.
 
-use crate::context::{Digests, Tree};
 use crate::db::{LayerNumber, LayerRow};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -68,14 +67,5 @@ impl Stack {
     /// Its files, merged, mounted for this process alone.
     pub fn view(&self, engine: &Engine) -> Result<View> {
         engine.snapshots.open_view(self.chain.as_ref())
-    }
-
-    /// Its files as COPY reads them, with digests from the index.
-    pub fn tree<'e>(&self, engine: &'e Engine, what: String) -> Result<Tree<'e>> {
-        // Top first, as a look-up goes.
-        let numbers: Vec<LayerNumber> = self.layers.iter().rev().map(|layer| layer.number).collect();
-        let digest =
-            move |path: &[u8]| Ok(engine.db.row_in_stack(&numbers, path)?.and_then(|found| found.row.digest));
-        Ok(Tree::new(self.view(engine)?, what, Digests::Index(Box::new(digest))))
     }
 }

@@ -1,3 +1,5 @@
+//! The template language, by expectation.
+
 use serde_json::{Value, json};
 
 use super::*;
