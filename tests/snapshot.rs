@@ -585,6 +585,30 @@ fn a_delta_holds_the_changes_alone(bench: &Bench) {
     }
 }
 
+fn a_copy_is_made_of_what_is_not_sealed(bench: &Bench) {
+    let below = bench.base(|root| {
+        fs::create_dir(root.at("replaced")).unwrap();
+        fs::write(root.at("replaced/old"), "").unwrap();
+        fs::write(root.at("deleted"), "").unwrap();
+    });
+    let id = bench.create(&below);
+    let mounted = bench.open(&bench.driver.mount(id, &below).unwrap());
+    fs::remove_file(mounted.at("deleted")).unwrap();
+    fs::remove_dir_all(mounted.at("replaced")).unwrap();
+    fs::create_dir(mounted.at("replaced")).unwrap();
+    fs::write(mounted.at("replaced/new"), "").unwrap();
+    let copy = bench.number();
+    bench.driver.copy(copy, id).unwrap();
+    fs::write(mounted.at("later"), "").unwrap();
+    bench.driver.seal(copy).unwrap();
+    let stack =
+        if bench.driver.shape() == Shape::Layered { [&[copy], &below[..]].concat() } else { vec![copy] };
+    let view = bench.view(&stack);
+    assert_eq!(view.names(""), ["replaced"]);
+    assert_eq!(view.names("replaced"), ["new"]);
+    assert_eq!(mounted.names(""), ["later", "replaced"]);
+}
+
 fn a_mount_is_made_again_after_it_is_gone(bench: &Bench) {
     let below = bench.base(|root| fs::write(root.at("below"), "").unwrap());
     let id = bench.create(&below);
@@ -690,6 +714,7 @@ suite! { $
     the_rest_of_a_killed_process_is_removed
     a_tree_is_written_without_a_mount
     a_delta_holds_the_changes_alone
+    a_copy_is_made_of_what_is_not_sealed
     a_mount_is_made_again_after_it_is_gone
     an_open_file_outlives_its_mount
     eight_writers_at_once
