@@ -14,7 +14,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::image::CacheKey;
 use crate::job::{Event, Job, StepAt};
 use crate::plan::{self, Action, CopyFrom, Plan, StageId, Step};
-use crate::rootfs::{Layer, Stack};
+use crate::rootfs::{self, Layer, Stack};
 use crate::sys::dir;
 
 pub(super) struct Stage<'b> {
@@ -125,6 +125,9 @@ impl<'b> Stage<'b> {
             if !self.inputs.no_cache
                 && let Some(hit) = record::look_up(self.engine, &key)?
             {
+                if let Some(layer) = &hit.layer {
+                    rootfs::ensure(self.engine, &base.stack, layer, self.inputs.lease, self.job)?;
+                }
                 self.job.report(Event::StepCached { step: at.clone() });
                 return Ok(StepResult { layer: hit.layer, created: hit.created, key, hit: true });
             }

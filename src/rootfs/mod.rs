@@ -1,10 +1,12 @@
 //! Layers and snapshots: a draft becomes a layer (`pack`), an archive becomes a layer (`unpack`), a stack of layers is
 //! there to be stood on and read.
 
+mod ensure;
 mod pack;
 mod stack;
 mod unpack;
 
+pub use ensure::ensure;
 pub use pack::{Made, Outcome, pack};
 pub use stack::{Layer, Stack};
 pub use unpack::{Archive, Prepared, place, prepare};

@@ -118,3 +118,9 @@ pub fn xattrs(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(Vec<u8>, Vec<
 pub fn set_xattr(dir: BorrowedFd<'_>, name: &CStr, key: &[u8], value: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::lsetxattr(&proc_path(dir, name), key, value, rustix::fs::XattrFlags::empty())?)
 }
+
+/// A directory by its path on the host.
+pub fn open_path(path: &std::path::Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
