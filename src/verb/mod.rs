@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod history;
 pub mod images;
 pub mod import;
 pub mod pull;
