@@ -7,7 +7,8 @@
 use super::wildcard::{self, Op, Program, Set, ascii, decode};
 use crate::error::{Error, Result};
 
-/// The rules of one file, in order; the last that matches a path or one of its parents decides.
+/// The rules of one file, in order. A path is looked at from the top down, as moby's walk does: the last rule that
+/// matches it, or matched one of its parents, decides; a `!` rule matches only where something was left out before it.
 #[derive(Clone, Debug, Default)]
 pub struct Ignore {
     rules: Vec<Rule>,
@@ -69,10 +70,23 @@ impl Ignore {
         }
     }
 
-    /// The last rule that matches the path or a parent.
+    /// The last rule that matches the path or matched a parent (`MatchesUsingParentResults`).
     fn deciding(&self, path: &[u8]) -> Option<usize> {
-        // A `!` rule changes nothing before some rule excluded, so the last match decides whatever it is.
-        self.rules.iter().rposition(|rule| rule.matcher.matches(path))
+        let mut matched = vec![false; self.rules.len()];
+        let mut deciding = None;
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| index);
+        for end in ends.chain([path.len()]) {
+            deciding = None;
+            let mut excluded = false;
+            for (index, rule) in self.rules.iter().enumerate() {
+                matched[index] |= rule.keeps == excluded && rule.matcher.matches(&path[..end]);
+                if matched[index] {
+                    excluded = !rule.keeps;
+                    deciding = Some(index);
+                }
+            }
+        }
+        deciding
     }
 }
 
@@ -186,28 +200,13 @@ impl Matcher {
         })
     }
 
-    /// Does it match the path or one of its parents?
+    /// The path itself; its parents are asked for one by one.
     fn matches(&self, path: &[u8]) -> bool {
         match self {
-            Matcher::Exact(name) => {
-                path.strip_prefix(&name[..]).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-            }
-            // A parent that begins so is the beginning of a path that begins so.
+            Matcher::Exact(name) => path == name,
             Matcher::Prefix(start) => path.starts_with(start),
-            Matcher::Suffix(end) => {
-                let ends = |path: &[u8]| path.ends_with(end) || end.strip_prefix(b"/") == Some(path);
-                ends(path) || slashes(path).any(|slash| ends(&path[..slash]))
-            }
-            Matcher::Program(program) => {
-                let mut states = program.start();
-                for c in decode(path) {
-                    if c == u32::from(b'/') && program.accepts(&states) {
-                        return true;
-                    }
-                    program.step(&mut states, c);
-                }
-                program.accepts(&states)
-            }
+            Matcher::Suffix(end) => path.ends_with(end) || end.strip_prefix(b"/") == Some(path),
+            Matcher::Program(program) => program.matches(path),
         }
     }
 
@@ -222,10 +221,6 @@ impl Matcher {
             Matcher::Program(program) => program.alive_below(dir),
         }
     }
-}
-
-fn slashes(path: &[u8]) -> impl Iterator<Item = usize> + '_ {
-    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| index)
 }
 
 /// The part of Go's `regexp/syntax` that moby's expressions can hold.
@@ -260,7 +255,7 @@ impl Expression<'_> {
                 _ => ops.push(Op::One(Set::only(c))),
             }
         }
-        Some(Program(ops))
+        Some(Program::new(ops))
     }
 
     fn next(&mut self) -> Option<u32> {
@@ -485,6 +480,12 @@ mod tests {
             (&["a", "  !a  "], "a", false),
             (&["a", "./!a"], "a", false),
             (&["a", "!/a"], "a", false),
+            (&["*/x", "!a"], "a/x", true),
+            (&["a/x", "!a"], "a/x", true),
+            (&["a", "!a"], "a/x", false),
+            (&["**/modules", "!app"], "app/modules/a", true),
+            (&["*", "!src", "**/*.pyc"], "src/a.pyc", true),
+            (&["**/*.pyc", "*", "!src"], "src/a.pyc", false),
         ] {
             assert_eq!(excluded(rules, path), expected, "{rules:?} `{path}`");
         }

@@ -55,15 +55,11 @@ impl Pattern {
                 _ => ops.push(Op::One(Set::only(c))),
             }
         }
-        Ok(Pattern { program: Program(ops) })
+        Ok(Pattern { program: Program::new(ops) })
     }
 
     pub fn matches(&self, path: &[u8]) -> bool {
-        let mut states = self.program.start();
-        for c in decode(path) {
-            self.program.step(&mut states, c);
-        }
-        self.program.accepts(&states)
+        self.program.matches(path)
     }
 
     /// Could anything below the directory match? Lets a walk leave out whole trees.
@@ -109,7 +105,12 @@ fn class_end(text: &[u32], mut at: usize) -> Option<(u32, usize)> {
 
 /// A linear program: every state is a place in it, several may be live at once.
 #[derive(Clone, Debug)]
-pub(super) struct Program(pub(super) Vec<Op>);
+pub(super) struct Program {
+    ops: Vec<Op>,
+    /// What every match begins and ends with; most paths fail here.
+    head: Vec<u8>,
+    tail: Vec<u8>,
+}
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
@@ -137,20 +138,56 @@ impl Set {
     pub(super) fn not_slash() -> Set {
         Set { negated: true, ranges: vec![(u32::from(b'/'), u32::from(b'/'))] }
     }
+    fn single(&self) -> Option<u32> {
+        match self.ranges[..] {
+            [(low, high)] if low == high && !self.negated => Some(low),
+            _ => None,
+        }
+    }
     fn has(&self, c: u32) -> bool {
         self.ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != self.negated
     }
 }
 
-/// Live places of a program; `live[program.len()]` is acceptance.
-pub(super) struct States {
+/// Live places of a program; the one behind its last op is acceptance.
+struct States {
     live: Vec<bool>,
     next: Vec<bool>,
 }
 
 impl Program {
-    pub(super) fn start(&self) -> States {
-        let mut states = States { live: vec![false; self.0.len() + 1], next: vec![false; self.0.len() + 1] };
+    pub(super) fn new(ops: Vec<Op>) -> Program {
+        let literal = |op: &Op| match op {
+            Op::One(set) => set.single(),
+            Op::Loop(_) | Op::Skip(_) | Op::Start => None,
+        };
+        let head = encode(ops.iter().map_while(literal));
+        // What can be jumped over is not in every match.
+        let jumped = ops.iter().enumerate().filter_map(|(place, op)| match op {
+            Op::Skip(count) => Some(place + 1 + count),
+            _ => None,
+        });
+        let fixed = jumped.max().unwrap_or(0);
+        let mut tail: Vec<u32> = ops[fixed..].iter().rev().map_while(literal).collect();
+        tail.reverse();
+        Program { head, tail: encode(tail.into_iter()), ops }
+    }
+
+    /// The whole path.
+    pub(super) fn matches(&self, path: &[u8]) -> bool {
+        if !path.starts_with(&self.head) || !path.ends_with(&self.tail) {
+            return false;
+        }
+        let mut states = self.start();
+        for c in decode(path) {
+            self.step(&mut states, c);
+        }
+        states.live[self.ops.len()]
+    }
+
+    fn start(&self) -> States {
+        let mut states =
+            States { live: vec![false; self.ops.len() + 1], next: vec![false; self.ops.len() + 1] };
         self.reach(&mut states.live, 0, true);
         states
     }
@@ -162,7 +199,7 @@ impl Program {
             if std::mem::replace(&mut live[place], true) {
                 continue;
             }
-            match self.0.get(place) {
+            match self.ops.get(place) {
                 Some(Op::Loop(_)) => open.push(place + 1),
                 Some(Op::Skip(count)) => open.extend([place + 1, place + 1 + count]),
                 Some(Op::Start) if at_start => open.push(place + 1),
@@ -171,9 +208,9 @@ impl Program {
         }
     }
 
-    pub(super) fn step(&self, states: &mut States, c: u32) {
+    fn step(&self, states: &mut States, c: u32) {
         states.next.fill(false);
-        for (place, op) in self.0.iter().enumerate() {
+        for (place, op) in self.ops.iter().enumerate() {
             if !states.live[place] {
                 continue;
             }
@@ -186,17 +223,13 @@ impl Program {
         std::mem::swap(&mut states.live, &mut states.next);
     }
 
-    pub(super) fn accepts(&self, states: &States) -> bool {
-        states.live[self.0.len()]
-    }
-
     /// Is some place live once `dir` and a slash are read, that can still take a character?
     pub(super) fn alive_below(&self, dir: &[u8]) -> bool {
         let mut states = self.start();
         for c in decode(dir).into_iter().chain([u32::from(b'/')]) {
             self.step(&mut states, c);
         }
-        self.0.iter().zip(&states.live).any(|(op, live)| *live && matches!(op, Op::One(_) | Op::Loop(_)))
+        self.ops.iter().zip(&states.live).any(|(op, live)| *live && matches!(op, Op::One(_) | Op::Loop(_)))
     }
 }
 
@@ -210,6 +243,17 @@ pub(super) fn decode(bytes: &[u8]) -> Vec<u32> {
         text.extend(chunk.invalid().iter().map(|byte| NOT_UTF8 + u32::from(*byte)));
     }
     text
+}
+
+fn encode(text: impl Iterator<Item = u32>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for c in text {
+        match char::from_u32(c) {
+            Some(c) => bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            None => bytes.extend(u8::try_from(c - NOT_UTF8)),
+        }
+    }
+    bytes
 }
 
 /// The character where it is ASCII; 0 otherwise, which no pattern can hold (a path has no NUL).

@@ -2,37 +2,31 @@
 
 use outcrop::error::{Error, Result};
 
-/// The raw flag; flatten it into a verb's `Args`.
-#[derive(clap::Args, Clone, Debug, Default)]
-pub(crate) struct Filters {
-    /// Show only what matches; repeated keys are alternatives
-    #[arg(long = "filter", short = 'f', value_name = "KEY=VALUE")]
-    given: Vec<String>,
-}
+/// What a verb's `--filter` flags say (`-f` too, where it does not mean `--force`).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filters(Vec<(String, String)>);
 
 impl Filters {
     /// Says which keys there are when one is given that is not among them.
-    pub(crate) fn check(&self, known: &[&str]) -> Result<()> {
-        for given in &self.given {
-            let hint = format!("known filters are {}", known.join(", "));
-            let Some((key, _)) = given.split_once('=') else {
-                return Err(
-                    Error::invalid(format!("`{given}` is no filter: it must be KEY=VALUE")).hint(hint)
-                );
+    pub(crate) fn parse(given: &[String], known: &[&str]) -> Result<Self> {
+        let hint = || format!("known filters are {}", known.join(", "));
+        let parse = |given: &String| {
+            let Some((key, value)) = given.split_once('=') else {
+                let error = Error::invalid(format!("`{given}` is no filter: it must be KEY=VALUE"));
+                return Err(error.hint(hint()));
             };
-            if !known.contains(&key.trim().to_lowercase().as_str()) {
-                return Err(Error::invalid(format!("there is no filter `{key}` here")).hint(hint));
+            let key = key.trim().to_lowercase();
+            if !known.contains(&key.as_str()) {
+                return Err(Error::invalid(format!("there is no filter `{key}` here")).hint(hint()));
             }
-        }
-        Ok(())
+            Ok((key, value.trim().to_owned()))
+        };
+        Ok(Filters(given.iter().map(parse).collect::<Result<_>>()?))
     }
 
     /// What was given for a key, in order.
     pub(crate) fn values<'f>(&'f self, key: &'f str) -> impl Iterator<Item = &'f str> + Clone {
-        self.given.iter().filter_map(move |given| {
-            let (name, value) = given.split_once('=')?;
-            (name.trim().to_lowercase() == key).then_some(value.trim())
-        })
+        self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     /// Whether any value of this key matches; true where none is given.
@@ -63,32 +57,34 @@ impl Filters {
 mod tests {
     use super::*;
 
-    fn filters(given: &[&str]) -> Filters {
-        Filters { given: given.iter().map(|&text| text.to_owned()).collect() }
+    const KNOWN: &[&str] = &["name", "label", "dangling"];
+
+    fn filters(given: &[&str]) -> Result<Filters> {
+        Filters::parse(&given.iter().map(|&text| text.to_owned()).collect::<Vec<_>>(), KNOWN)
     }
 
     #[test]
     fn an_unknown_filter_names_the_known_ones() {
-        let error = filters(&["nmae=x"]).check(&["name", "label"]).unwrap_err();
+        let error = filters(&["nmae=x"]).unwrap_err();
         assert_eq!(error.message(), "there is no filter `nmae` here");
-        assert_eq!(error.hint_text(), Some("known filters are name, label"));
-        assert!(filters(&["name"]).check(&["name"]).unwrap_err().message().contains("KEY=VALUE"));
+        assert_eq!(error.hint_text(), Some("known filters are name, label, dangling"));
+        assert!(filters(&["name"]).unwrap_err().message().contains("KEY=VALUE"));
     }
 
     #[test]
     fn values_of_one_key_are_alternatives_and_labels_are_not() {
-        let given = filters(&["name=a", "name=b", "label=x", "label=y=1"]);
+        let given = filters(&["name=a", "name=b", "label=x", "label=y=1"]).unwrap();
         assert!(given.any("name", |name| name == "b"));
         assert!(!given.any("name", |name| name == "c"));
-        assert!(given.any("status", |_| false));
+        assert!(given.any("dangling", |_| false));
         assert!(given.labels(|key| Some(if key == "x" { "anything" } else { "1" })));
         assert!(!given.labels(|key| (key == "x").then_some("")));
     }
 
     #[test]
     fn a_truth_is_checked() {
-        assert_eq!(filters(&["dangling=true"]).truth("dangling").unwrap(), Some(true));
-        assert_eq!(filters(&[]).truth("dangling").unwrap(), None);
-        assert!(filters(&["dangling=maybe"]).truth("dangling").is_err());
+        assert_eq!(filters(&["dangling=true"]).unwrap().truth("dangling").unwrap(), Some(true));
+        assert_eq!(filters(&[]).unwrap().truth("dangling").unwrap(), None);
+        assert!(filters(&["dangling=maybe"]).unwrap().truth("dangling").is_err());
     }
 }

@@ -14,7 +14,9 @@ mod value;
 
 pub(crate) use columns::align;
 pub(crate) use filter::Filters;
-pub(crate) use human::{ago, ellipsis, human_duration, percent, short_id, size, size_exact};
+pub(crate) use human::{
+    ago, ellipsis, human_duration, parse_size, percent, short_id, size, size_exact, time,
+};
 pub(crate) use list::{List, Row};
 pub(crate) use objects::{inspect, pretty};
 

@@ -64,8 +64,14 @@ pub(super) enum Base {
 }
 
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, Fault> {
-    let mut parser =
-        Parser { tokens: tokens(text)?, next: 0, end: text.len(), variables: vec![String::new()], loops: 0 };
+    let mut parser = Parser {
+        tokens: tokens(text)?,
+        next: 0,
+        end: text.len(),
+        variables: vec![String::new()],
+        loops: 0,
+        depth: 0,
+    };
     let (nodes, end) = parser.list()?;
     match end {
         Stop::Text => Ok(nodes),
@@ -73,6 +79,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, Fault> {
         Stop::End(at) => Err(Fault::new(at, "`end` without an `if`, `with` or `range` before it")),
     }
 }
+
+/// The parser calls itself for what is nested; nobody writes so much by hand.
+const DEEPEST: usize = 200;
 
 struct Parser {
     tokens: Vec<Placed>,
@@ -83,6 +92,8 @@ struct Parser {
     variables: Vec<String>,
     /// How many `range` we are in.
     loops: usize,
+    /// How many lists and parentheses we are in.
+    depth: usize,
 }
 
 /// What a list of nodes ended with; the words themselves are consumed, what follows `else` is not.
@@ -114,6 +125,18 @@ impl Parser {
     }
 
     fn list(&mut self) -> Result<(Vec<Node>, Stop), Fault> {
+        self.deeper()?;
+        let list = self.list_here();
+        self.depth -= 1;
+        list
+    }
+
+    fn deeper(&mut self) -> Result<(), Fault> {
+        self.depth += 1;
+        if self.depth > DEEPEST { Err(Fault::new(self.at(), "nested too deeply")) } else { Ok(()) }
+    }
+
+    fn list_here(&mut self) -> Result<(Vec<Node>, Stop), Fault> {
         let mut nodes = Vec::new();
         loop {
             let at = self.at();
@@ -313,7 +336,9 @@ impl Parser {
                 _ => return Err(unknown_function(at, &word)),
             },
             Token::Left => {
+                self.deeper()?;
                 let inner = self.pipeline(0)?;
+                self.depth -= 1;
                 if !self.take(&Token::Right) {
                     return Err(Fault::new(at, "this parenthesis is not closed"));
                 }

@@ -1,4 +1,4 @@
-//! The template language, by expectation.
+//! The template language, against what Go gives for the same.
 
 use serde_json::{Value, json};
 
@@ -240,4 +240,8 @@ fn no_text_is_too_wild_to_parse() {
         let _either = Template::parse(&whole[..end]).and_then(|template| template.render(&container()));
     }
     gives("{{printf \"%9999999999d\" 1 | len}}", "10000");
+    let deep = format!("{{{{{}1}}}}", "(".repeat(100_000));
+    assert!(Template::parse(&deep).unwrap_err().message().contains("nested too deeply"));
+    let deep = "{{if 1}}".repeat(100_000);
+    assert!(Template::parse(&deep).unwrap_err().message().contains("nested too deeply"));
 }
