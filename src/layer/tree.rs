@@ -339,12 +339,15 @@ pub(super) fn modified(mtime: i64) -> fs::Timestamps {
     }
 }
 
+/// A file's path, and where it stands.
+pub(super) type BeforeRemoval<'a> = dyn FnMut(&[u8], BorrowedFd<'_>, &[u8]) -> Result<()> + 'a;
+
 /// Removes what stands at a name, whatever it is; `before` is told each file's path first.
 pub(super) fn remove(
     dir: BorrowedFd<'_>,
     name: &[u8],
     path: &mut Vec<u8>,
-    before: &mut dyn FnMut(&[u8], BorrowedFd<'_>, &[u8]) -> Result<()>,
+    before: &mut BeforeRemoval<'_>,
 ) -> Result<()> {
     let doing = |path: &[u8]| format!("removing `{}`", path.escape_ascii());
     let Some(stat) = stat(dir, name).context(|| doing(path))? else { return Ok(()) };

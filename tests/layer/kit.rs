@@ -52,39 +52,50 @@ pub(super) fn set_xattr(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
 }
 
-/// All there is below a directory, a line each, the names of one file at its first name.
+/// All there is below a directory, a line each; names of one file say which is its first.
 pub(super) fn listing(dir: &Path) -> String {
-    fn walk(dir: &Path, at: &Path, inodes: &mut BTreeMap<u64, PathBuf>, out: &mut String) {
+    fn walk(at: &Path, paths: &mut Vec<PathBuf>) {
         let mut names: Vec<_> = fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path()).collect();
         names.sort();
         for path in names {
-            let meta = fs::symlink_metadata(&path).unwrap();
-            let kind = meta.file_type();
-            let shown = path.strip_prefix(dir).unwrap().as_os_str().as_bytes().escape_ascii().to_string();
-            write!(out, "{shown} {:o} {}:{} @{}", meta.mode(), meta.uid(), meta.gid(), meta.mtime()).unwrap();
-            if kind.is_file() {
-                write!(out, " {} {}", meta.len(), Digest::of(&fs::read(&path).unwrap()).short()).unwrap();
-            } else if kind.is_symlink() {
-                let target = fs::read_link(&path).unwrap().into_os_string().into_vec();
-                write!(out, " -> {}", target.escape_ascii()).unwrap();
-            } else if kind.is_char_device() || kind.is_block_device() {
-                write!(out, " dev {}", meta.rdev()).unwrap();
-            }
-            for (name, value) in xattrs(&path) {
-                write!(out, " {name}={}", value.escape_ascii()).unwrap();
-            }
-            if meta.nlink() > 1 && !kind.is_dir() {
-                let first = inodes.entry(meta.ino()).or_insert_with(|| path.clone());
-                write!(out, " = {}", first.strip_prefix(dir).unwrap().display()).unwrap();
-            }
-            out.push('\n');
-            if kind.is_dir() {
-                walk(dir, &path, inodes, out);
+            let is_dir = fs::symlink_metadata(&path).unwrap().is_dir();
+            paths.push(path.clone());
+            if is_dir {
+                walk(&path, paths);
             }
         }
     }
+    let mut paths = Vec::new();
+    walk(dir, &mut paths);
+    let mut inodes: BTreeMap<u64, Vec<&Path>> = BTreeMap::new();
+    for path in &paths {
+        inodes.entry(fs::symlink_metadata(path).unwrap().ino()).or_default().push(path);
+    }
     let mut out = String::new();
-    walk(dir, dir, &mut BTreeMap::new(), &mut out);
+    let shown =
+        |path: &Path| path.strip_prefix(dir).unwrap().as_os_str().as_bytes().escape_ascii().to_string();
+    for path in &paths {
+        let meta = fs::symlink_metadata(path).unwrap();
+        let kind = meta.file_type();
+        write!(out, "{} {:o} {}:{}", shown(path), meta.mode(), meta.uid(), meta.gid()).unwrap();
+        write!(out, " @{}", meta.mtime()).unwrap();
+        if kind.is_file() {
+            write!(out, " {} {}", meta.len(), Digest::of(&fs::read(path).unwrap()).short()).unwrap();
+        } else if kind.is_symlink() {
+            let target = fs::read_link(path).unwrap().into_os_string().into_vec();
+            write!(out, " -> {}", target.escape_ascii()).unwrap();
+        } else if kind.is_char_device() || kind.is_block_device() {
+            write!(out, " dev {}", meta.rdev()).unwrap();
+        }
+        for (name, value) in xattrs(path) {
+            write!(out, " {name}={}", value.escape_ascii()).unwrap();
+        }
+        let names = &inodes[&meta.ino()];
+        if names.len() > 1 {
+            write!(out, " = {}", shown(names[0])).unwrap();
+        }
+        out.push('\n');
+    }
     out
 }
 
