@@ -51,6 +51,7 @@ pub(super) struct Seen {
     digests: Vec<Digest>,
     links: u32,
     held: usize,
+    most: usize,
 }
 
 #[derive(Default)]
@@ -81,6 +82,7 @@ impl Seen {
             digests: Vec::new(),
             links: 0,
             held: 0,
+            most: MEMBERS,
         };
         seen.put(ROOT, &implied_dir(Vec::new())).expect("the first of many");
         seen
@@ -114,8 +116,8 @@ impl Seen {
 
     /// Puts a row's file where it says; what stood there is dead.
     pub(super) fn put(&mut self, parent: u32, row: &Row) -> Result<u32> {
-        if self.slots.len() >= MEMBERS {
-            return Err(Error::unsupported(format!("the archive has more than {MEMBERS} members"))
+        if self.slots.len() >= self.most {
+            return Err(Error::unsupported(format!("the archive has more than {} members", self.most))
                 .hint("no real layer has so many; this one may be made to do harm"));
         }
         let plain = row.target.is_empty() && row.xattrs.is_empty() && row.rdev == (0, 0);
@@ -268,5 +270,37 @@ pub(super) fn bare(path: Vec<u8>, kind: Kind) -> Row {
         opaque: false,
         implied: false,
         xattrs: Xattrs::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_counted_even_where_one_replaces_the_other() {
+        let mut seen = Seen::new();
+        seen.most = 1000;
+        for _ in 0..999 {
+            seen.put(ROOT, &bare(b"same".into(), Kind::File)).unwrap();
+        }
+        let error = seen.put(ROOT, &bare(b"same".into(), Kind::File)).unwrap_err();
+        assert_eq!(error.message(), "the archive has more than 1000 members");
+        assert_eq!(seen.totals(), (1, 0));
+    }
+
+    #[test]
+    fn what_stood_in_a_directory_dies_with_it() {
+        let mut seen = Seen::new();
+        let dir = seen.put(ROOT, &bare(b"d".into(), Kind::Dir)).unwrap();
+        seen.put(dir, &bare(b"d/f".into(), Kind::File)).unwrap();
+        assert!(seen.find(b"d/f").is_some());
+        seen.put(ROOT, &bare(b"d".into(), Kind::File)).unwrap();
+        assert!(seen.find(b"d/f").is_none());
+        let dir = seen.put(ROOT, &bare(b"d".into(), Kind::Dir)).unwrap();
+        assert!(seen.find(b"d/f").is_none());
+        seen.put(dir, &bare(b"d/f".into(), Kind::File)).unwrap();
+        assert!(seen.find(b"d/f").is_some());
+        assert_eq!(seen.totals().0, 2);
     }
 }

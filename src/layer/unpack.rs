@@ -566,7 +566,8 @@ fn join(mut path: Vec<u8>, name: &[u8]) -> Vec<u8> {
 
 /// The names of a path, checked.
 fn names(path: &[u8]) -> Result<Vec<&[u8]>> {
-    if path.starts_with(b"/") {
+    // Some builders call the root `/`, which is where it belongs.
+    if path.starts_with(b"/") && path.iter().any(|byte| *byte != b'/') {
         return Err(Error::invalid("an absolute name")
             .hint("names in a layer are relative to its root: make the archive without `-P`"));
     }

@@ -170,7 +170,6 @@ pub(super) fn packed_tree(dir: &Path) -> PackedLayer {
 pub(super) struct AppliedLayer {
     pub(super) applied: Applied,
     pub(super) rows: Vec<Row>,
-    pub(super) recipe: Vec<u8>,
 }
 
 /// Applies an archive, and checks what is true of every applied layer: the digest, that a scan sees the same, that
@@ -201,7 +200,7 @@ pub(super) fn applied(tar: &[u8], dir: &Path, form: Form) -> AppliedLayer {
     let findings = verify(&job, fd.as_fd(), form, extras, rows.iter().cloned().map(Ok)).unwrap();
     assert_eq!(findings.list, []);
     assert_eq!(findings.rows, applied.rows);
-    AppliedLayer { applied, rows, recipe }
+    AppliedLayer { applied, rows }
 }
 
 pub(super) fn scanned(tar: &[u8]) -> (Scanned, Vec<Row>) {
@@ -238,4 +237,94 @@ pub(super) fn python(script: &str, dir: &Path) -> Vec<u8> {
         \x20   tar.addfile(info, io.BytesIO(data))\n";
     let script = format!("{prelude}{script}\nsys.stdout.buffer.write(out.getvalue())\n");
     run("python3", &["-c", &script], dir)
+}
+
+/// An archive made by hand, header by header.
+#[derive(Default)]
+pub(super) struct Raw(pub(super) Vec<u8>);
+
+impl Raw {
+    /// A USTAR header; `edit` may spoil it before the checksum is made.
+    pub(super) fn header(mut self, name: &[u8], flag: u8, size: u64, edit: impl FnOnce(&mut [u8])) -> Self {
+        let mut block = [0; 512];
+        block[..name.len()].copy_from_slice(name);
+        block[100..108].copy_from_slice(b"0000644\0");
+        block[108..116].copy_from_slice(b"0000000\0");
+        block[116..124].copy_from_slice(b"0000000\0");
+        block[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+        block[136..148].copy_from_slice(b"13000000000\0");
+        block[156] = flag;
+        block[257..265].copy_from_slice(b"ustar\x0000");
+        edit(&mut block);
+        block[148..156].copy_from_slice(b"        ");
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        self.0.extend_from_slice(&block);
+        self
+    }
+    pub(super) fn data(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+    pub(super) fn file(self, name: &[u8], bytes: &[u8]) -> Self {
+        self.header(name, b'0', bytes.len() as u64, |_| {}).data(bytes)
+    }
+    pub(super) fn dir(self, name: &[u8]) -> Self {
+        self.header(name, b'5', 0, |block| block[100..108].copy_from_slice(b"0000755\0"))
+    }
+    pub(super) fn link(self, flag: u8, name: &[u8], target: &[u8]) -> Self {
+        self.header(name, flag, 0, |block| block[157..157 + target.len()].copy_from_slice(target))
+    }
+    pub(super) fn pax(self, flag: u8, records: &[(&str, &[u8])]) -> Self {
+        let mut data = Vec::new();
+        for (key, value) in records {
+            let rest = key.len() + value.len() + 3;
+            let length = (rest..).find(|length| rest + length.to_string().len() == *length).unwrap();
+            data.extend_from_slice(format!("{length} {key}=").as_bytes());
+            data.extend_from_slice(value);
+            data.push(b'\n');
+        }
+        self.header(b"PaxHeaders.0/x", flag, data.len() as u64, |_| {}).data(&data)
+    }
+    pub(super) fn end(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(&[0; 1024]);
+        self.0
+    }
+}
+
+/// Applied alone and as a whole tree, both checked; the rows.
+pub(super) fn both_ways(sandbox: &Sandbox, tar: &[u8]) -> Vec<Row> {
+    let clean = |name: &str| {
+        let dir = sandbox.dir().join(name);
+        drop(fs::remove_dir_all(&dir));
+        fs::create_dir(&dir).unwrap();
+        dir
+    };
+    let alone = applied(tar, &clean("alone"), Form::Overlay);
+    let whole = applied(tar, &clean("whole"), Form::Whole);
+    assert_same(&shown(&whole.rows), &shown(&alone.rows));
+    alone.rows
+}
+
+/// The paths and kinds of rows, with what makes them special.
+pub(super) fn brief(rows: &[Row]) -> Vec<String> {
+    let mut out = Vec::new();
+    for row in rows {
+        let mut line = format!("{} {:?}", row.path.escape_ascii(), row.kind);
+        if row.opaque {
+            line.push_str(" opaque");
+        }
+        if row.implied {
+            line.push_str(" implied");
+        }
+        if let Some(group) = row.link {
+            write!(line, " ={group}").unwrap();
+        }
+        if !row.target.is_empty() {
+            write!(line, " -> {}", row.target.escape_ascii()).unwrap();
+        }
+        out.push(line);
+    }
+    out
 }
