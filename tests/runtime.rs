@@ -275,6 +275,41 @@ mod suite {
         assert_eq!(lab.run(&spec).exit, ended(0), "it is the filter that forbids it");
     }
 
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn a_32_bit_program_runs(lab: &Lab) {
+        let program = lab.dir.join("image/bin/old");
+        fs::write(&program, elf32_that_says(b"old\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let ran = lab.run(&lab.spec(&["/bin/old"]));
+        assert_eq!((ran.exit, ran.out.as_str()), (ended(0), "old\n"));
+    }
+
+    /// write(1, text) and exit(0), by the calls of a 32-bit kernel.
+    #[cfg(target_arch = "x86_64")]
+    fn elf32_that_says(text: &[u8]) -> Vec<u8> {
+        const BASE: u32 = 0x0804_8000;
+        const HEADERS: u32 = 52 + 32;
+        let length = u32::try_from(text.len()).unwrap();
+        let mut code = vec![0xb8, 4, 0, 0, 0, 0xbb, 1, 0, 0, 0, 0xb9];
+        // Behind the code, which is 34 bytes.
+        code.extend((BASE + HEADERS + 34).to_le_bytes());
+        code.push(0xba);
+        code.extend(length.to_le_bytes());
+        code.extend([0xcd, 0x80, 0xb8, 1, 0, 0, 0, 0xbb, 0, 0, 0, 0, 0xcd, 0x80]);
+        assert_eq!(code.len(), 34);
+        let size = HEADERS + 34 + length;
+        let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        let half = |values: &[u16]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let word = |values: &[u32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        file.extend(half(&[2, 3]));
+        file.extend(word(&[1, BASE + HEADERS, 52, 0, 0]));
+        file.extend(half(&[52, 32, 1, 0, 0, 0]));
+        file.extend(word(&[1, 0, BASE, BASE, size, size, 5, 0x1000]));
+        file.extend(code);
+        file.extend(text);
+        file
+    }
+
     pub(super) fn its_loopback_is_up(lab: &Lab) {
         let ran = lab.run(&lab.shell("nc 127.0.0.1 1"));
         assert!(ran.err.contains("Connection refused"), "{}", ran.err);
@@ -396,6 +431,7 @@ macro_rules! runtimes {
             its_processes_are_limited,
             the_hosts_devices_stay_closed,
             no_namespace_and_no_mount_can_be_made,
+            a_32_bit_program_runs,
             its_loopback_is_up,
             a_terminal_is_one,
             a_signal_reaches_the_command,
@@ -570,4 +606,54 @@ fn private_mounts() {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.unwrap();
     set_propagation("/".as_ref(), Propagation::Slave, Reach::Tree).unwrap();
     set_propagation("/".as_ref(), Propagation::Shared, Reach::Tree).unwrap();
+}
+
+/// A terminal of the test's own: what a person types and sees, and what outcrop has.
+fn terminal() -> (fs::File, std::os::fd::OwnedFd) {
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let person = openpt(flags).unwrap();
+    unlockpt(&person).unwrap();
+    let outcrops = ioctl_tiocgptpeer(&person, flags).unwrap();
+    (person.into(), outcrops)
+}
+
+fn resize(terminal: &fs::File, rows: u16, columns: u16) {
+    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(terminal, size).unwrap();
+}
+
+#[test]
+fn in_the_foreground_what_is_typed_is_read_and_the_window_may_change() {
+    use runtime::terminal::{Local, attend, size};
+    let lab = Lab::new("outcrop");
+    let (mut person, ours) = terminal();
+    resize(&person, 10, 20);
+    let mut spec = lab.shell("stty size; read line; echo got $line; until [ \"$(stty size)\" = '30 40' ]; do sleep 0.02; done; trap 'exit 5' USR1; echo waits; while :; do sleep 0.02; done");
+    spec.terminal = Some(size(&ours));
+    let mut running = lab.runtime.start(&spec, Stdio::default()).unwrap();
+    let before = rustix::termios::tcgetattr(&ours).unwrap().local_modes;
+    let mut seen = String::new();
+    let mut until = |person: &mut fs::File, text: &str| {
+        let mut byte = [0];
+        while !seen.ends_with(text) {
+            person.read_exact(&mut byte).unwrap();
+            seen.push(char::from(byte[0]));
+        }
+    };
+    std::thread::scope(|scope| {
+        let local =
+            Local { input: Some(std::os::fd::AsFd::as_fd(&ours)), output: std::os::fd::AsFd::as_fd(&ours) };
+        let attending = scope.spawn(move || attend(&mut running, Some(local)).unwrap());
+        until(&mut person, "10 20\r\n");
+        person.write_all(b"words\r").unwrap();
+        until(&mut person, "got words\r\n");
+        resize(&person, 30, 40);
+        let me = rustix::process::getpid();
+        rustix::process::kill_process(me, rustix::process::Signal::WINCH).unwrap();
+        until(&mut person, "waits\r\n");
+        rustix::process::kill_process(me, rustix::process::Signal::USR1).unwrap();
+        assert_eq!(attending.join().unwrap(), ended(5));
+    });
+    assert_eq!(rustix::termios::tcgetattr(&ours).unwrap().local_modes, before, "raw mode is over");
 }

@@ -16,6 +16,7 @@ mod runc;
 mod running;
 mod seccomp;
 mod spec;
+pub mod terminal;
 pub mod user;
 mod wire;
 mod youki;

@@ -7,12 +7,14 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timestamps};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::sys::dir::{lstat, open_beneath, open_in_root, read_link};
+use crate::sys::mount::{self, Mount};
 
 /// What a mount needs below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,22 @@ pub fn prepare(root: BorrowedFd<'_>, wanted: &[Wanted]) -> Result<Made> {
         }
     }
     Ok(made)
+}
+
+/// Takes away what a journal (`Spec::journal`) says is still there, through a mount of its own, and then the journal. No
+/// journal, nothing to do. Nothing else may have the writable layer mounted.
+pub fn recover(root: &Mount, journal: &Path) -> Result<()> {
+    let doing = || format!("recovering from {}", journal.display());
+    let text = match std::fs::read(journal) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        text => text.context(doing)?,
+    };
+    // One that was cut short was written before the container started, so nothing was mounted yet; what was made is at most
+    // an empty file or directory too many.
+    if let Ok(made) = serde_json::from_slice::<Made>(&text) {
+        made.undo(mount::detached(root).context(doing)?.as_fd()).context(doing)?;
+    }
+    std::fs::remove_file(journal).context(doing)
 }
 
 fn is_there(root: BorrowedFd<'_>, path: &str, directory: bool) -> bool {
@@ -208,7 +226,7 @@ impl Point {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -259,6 +277,19 @@ mod tests {
             file.undo(root.fd().as_fd()).unwrap();
         }
         assert_eq!(state(&root.0), before);
+    }
+
+    #[test]
+    fn a_journal_is_worked_off_once() {
+        let root = Root::new("journal");
+        let journal = root.0.with_extension("journal");
+        let mount = Mount::Bind { source: root.0.clone(), read_only: false };
+        let made = root.prepare("/a/b", true).unwrap();
+        fs::write(&journal, serde_json::to_vec(&made).unwrap()).unwrap();
+        for _ in 0..2 {
+            recover(&mount, &journal).unwrap();
+            assert!(!root.0.join("a").exists() && !journal.exists());
+        }
     }
 
     #[test]
