@@ -10,11 +10,12 @@ use std::thread;
 
 use outcrop::db::{
     BuildStatus, ContainerId, ContainerState, Db, KeyKind, Keyed, LayerNumber, Lease, NewBuild,
-    NewCacheRecord, NewContainer, NewImage, NewLayer, Origin, Pending, Sealed, SnapshotId, SnapshotRow,
-    Swept, Time,
+    NewCacheRecord, NewContainer, NewImage, NewLayer, Origin, Pending, Rebuild, Sealed, SnapshotId,
+    SnapshotRow, Swept, Time,
 };
 use outcrop::error::{Error, Kind, Result};
 use outcrop::image::{CacheKey, ChainId, ContentId, DiffId, Digest, ImageId};
+use outcrop::job::Job;
 use outcrop::layer::{self, Row, RowSink as _};
 use outcrop::store::Blobs;
 
@@ -39,6 +40,11 @@ fn file(path: &str, content: &[u8]) -> Row {
     }
 }
 
+/// The content id of a layer of one file, as `add_layer` makes it.
+fn content_of(name: &str) -> ContentId {
+    layer::content_id([Ok(file(name, name.as_bytes()))]).unwrap()
+}
+
 fn digest_of(text: &str) -> Digest {
     Digest::of(text.as_bytes())
 }
@@ -55,7 +61,7 @@ fn add_layer(db: &Db, lease: &Lease, name: &str) -> (LayerNumber, SnapshotId) {
             diff_id: DiffId(digest_of(name)),
             base: None,
             leans: false,
-            content_id: ContentId(digest_of(&format!("content of {name}"))),
+            content_id: content_of(name),
             size: name.len() as u64,
             tar_size: 2048,
             row_count,
@@ -186,6 +192,7 @@ fn assert_clean(db: &Db) {
     let numbers: Vec<LayerNumber> =
         db.read(|reader| reader.layers()).unwrap().iter().map(|layer| layer.number).collect();
     assert_eq!(db.numbers_with_rows().unwrap(), numbers);
+    assert_eq!(db.check(&Job::silent()).unwrap(), []);
 }
 
 fn locks(db: &Db) -> Vec<String> {
@@ -275,11 +282,16 @@ fn does_what_another_test_asks_for() {
                 tag(&db, &format!("docker.io/library/x:{n}"), image);
             }
         }
-        "layers and removal" => {
-            for n in 0..20 {
+        "layers and removal" | "layers and removal for ever" => {
+            println!("ready");
+            let rounds = if task == "layers and removal" { 20 } else { u32::MAX };
+            for n in 0..rounds {
                 let lease = db.lease().unwrap();
                 let (number, _) = add_layer(&db, &lease, &format!("layer {}", n % 3));
                 let image = add_image(&db, &format!("image {}", n % 3), None, &[number]);
+                let name = format!("docker.io/library/x:{}", std::process::id() % 4);
+                db.barrier(|_| Ok(()), |durable| durable.move_tag(&name, &image, None, "tag", None)).unwrap();
+                db.durable(|durable| durable.remove_tag(&name, "rmi", None)).unwrap();
                 // Seen in this process's epoch: there, however much others remove.
                 assert!(db.read(|reader| reader.image(&image)).unwrap().is_some());
                 assert_eq!(db.row_count(number).unwrap(), 1);
@@ -392,7 +404,7 @@ fn people_can_query_the_views() {
         &index,
         "select chain_id, ifnull(parent, 'none'), diff_id, content_id, depth, size, files, driver, snapshot, instruction from layerdb where depth = 1",
     );
-    let (diff_id, content_id) = (digest_of("one"), digest_of("content of one"));
+    let (diff_id, content_id) = (digest_of("one"), content_of("one"));
     assert_eq!(layers, format!("{diff_id}|none|{diff_id}|{content_id}|1|3|1|vfs|{snapshot}|COPY one /"));
 
     let stack =
@@ -1056,6 +1068,36 @@ fn processes_that_make_and_remove_the_same_things_at_once_never_miss_any() {
 }
 
 #[test]
+fn processes_killed_at_any_moment_leave_nothing() {
+    let sandbox = Sandbox::new();
+    let db = store(&sandbox);
+    let mut children = Vec::new();
+    for n in 0..24 {
+        let mut child = child(&sandbox.root(), "layers and removal for ever");
+        wait_until_ready(&mut child);
+        children.push(child);
+        if children.len() == 4 {
+            // Some moments, the same ones on each run.
+            thread::sleep(std::time::Duration::from_micros(n * n * 7919 % 20_000));
+            kill(children.remove(0));
+        }
+    }
+    children.into_iter().for_each(kill);
+    db.durable(|durable| {
+        for tag in durable.tags()? {
+            durable.remove_tag(&tag.name, "rmi", None)?;
+        }
+        durable.condemn_dangling()
+    })
+    .unwrap();
+    assert_clean(&db);
+    assert_eq!(db.read(|reader| Ok((reader.images()?.len(), reader.snapshots()?.len()))).unwrap(), (0, 0));
+    assert_eq!(fs::read_dir(sandbox.root().join("blobs/sha256")).unwrap().count(), 0);
+    db.sweep_locks().unwrap();
+    assert_eq!(locks(&db), [""; 0]);
+}
+
+#[test]
 fn blobs_are_verified_when_written_and_when_read() {
     let sandbox = Sandbox::new();
     let db = store(&sandbox);
@@ -1170,4 +1212,164 @@ fn the_reserve_is_given_up_and_made_again() {
     db.restore_reserve().unwrap();
     db.restore_reserve().unwrap();
     assert_eq!(fs::metadata(sandbox.root().join("reserve")).unwrap().len(), 4 << 20);
+}
+
+/// What the check says once this was done to the databases behind its back.
+fn faults_after(index: &str, files: &str) -> Vec<String> {
+    let sandbox = Sandbox::new();
+    let db = store(&sandbox);
+    let lease = db.lease().unwrap();
+    let (one, _) = add_layer(&db, &lease, "one");
+    let (two, _) = add_layer(&db, &lease, "two");
+    let base = add_image(&db, "base", None, &[one]);
+    let top = add_image(&db, "top", Some(base), &[two]);
+    tag(&db, "docker.io/library/x:latest", top);
+    drop(lease);
+    assert_clean(&db);
+    sqlite3(&sandbox.root().join("outcrop.db"), index);
+    sqlite3(&sandbox.root().join("files.db"), files);
+    db.check(&Job::silent()).unwrap().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_check_finds_what_is_wrong() {
+    let layer = format!("layer 1 ({})", digest_of("one"));
+    let chain = ChainId::of(&[DiffId(digest_of("one"))]).unwrap();
+    for (index, files, found) in [
+        ("", "delete from file where layer = 1", format!("{layer} has 0 rows in place of 1")),
+        (
+            "",
+            "insert into file select 9, path, kind, mode, uid, gid, size, mtime, digest, target, link, rdev_major, rdev_minor, flags, xattrs from file where layer = 1",
+            "rows under number 9 belong to no layer".into(),
+        ),
+        (
+            "",
+            "update file set xattrs = x'00' where layer = 1",
+            format!(
+                "{layer} has rows that cannot be read: files.db has a row of layer 1 that cannot be understood"
+            ),
+        ),
+        ("delete from tag_log", "", "tags.log does not tell the same moves as the index".into()),
+        (
+            "update tag set target = zeroblob(32)",
+            "",
+            "tag docker.io/library/x:latest is not what its log says".into(),
+        ),
+        (
+            "update chain set size = 7 where depth = 1",
+            "",
+            format!("stack {chain} has another size or depth than its layers"),
+        ),
+        (
+            "update layer set diff_id = zeroblob(32) where id = 1",
+            "",
+            format!("stack {chain} is not of the layers it has"),
+        ),
+        (
+            "pragma foreign_keys = off; delete from layer where id = 1",
+            "",
+            "a row of table chain refers to a layer that is not there".into(),
+        ),
+        ("delete from blob", "", format!("image {} has no blob for its config", digest_of("top"))),
+        ("update sequence set next = 1", "", "sequence layer goes on with numbers that are in use".into()),
+        (
+            "update layer set pending_boot = 'before' where id = 1",
+            "",
+            "layer 1 may not have survived a crash".into(),
+        ),
+        (
+            "update chain set condemned = 1 where depth = 1",
+            "",
+            format!("image {} stands on something that is going", digest_of("base")),
+        ),
+        ("drop view layerdb", "", "the view layerdb cannot be read: no such table: layerdb".into()),
+    ] {
+        let faults = faults_after(index, files);
+        assert!(faults.contains(&found), "{found}:\n{}", faults.join("\n"));
+    }
+    let mode = faults_after("", "update file set mode = 0 where layer = 1");
+    assert!(mode[0].starts_with(&format!("{layer} has rows with the content id ")), "{mode:?}");
+}
+
+#[test]
+fn an_index_made_again_has_the_tags_of_the_log() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.root();
+    let db = store(&sandbox);
+    let lease = db.lease().unwrap();
+    let (one, snapshot) = add_layer(&db, &lease, "one");
+    let image = add_image(&db, "image", None, &[one]);
+    let lost = add_image(&db, "lost", None, &[]);
+    tag(&db, "docker.io/library/x:latest", image);
+    tag(&db, "docker.io/library/y:latest", lost);
+    let uuid = db.read(|reader| reader.uuid()).unwrap();
+    drop((lease, db));
+    fs::remove_file(root.join("files.db")).unwrap();
+
+    let rebuild = Rebuild::start(&root).unwrap();
+    assert_eq!(rebuild.uuid(), uuid);
+    let db = rebuild.db();
+    let lease = db.lease().unwrap();
+    db.write(|writer| writer.number_from(LayerNumber(5), SnapshotId(5))).unwrap();
+    let slot = write_rows(db, &lease, vec![file("one", b"one")]);
+    let staged = Blobs::open(db).stage(b"image").unwrap();
+    db.write(|writer| {
+        let published = writer.publish_layer(&NewLayer {
+            number: slot.number(),
+            diff_id: DiffId(digest_of("one")),
+            base: None,
+            leans: false,
+            content_id: content_of("one"),
+            size: 3,
+            tar_size: 2048,
+            row_count: 1,
+            made_by: None,
+            build: None,
+        })?;
+        writer.adopt_snapshot(snapshot, "vfs", Some(Keyed::Layer(published.number)), &[])?;
+        let chain = writer.add_chain(None, published.number)?;
+        staged.publish(writer, None)?;
+        writer.insert_image(&NewImage {
+            id: image,
+            parent: None,
+            chain: Some(chain),
+            platform: "linux/amd64".into(),
+            created: None,
+            created_by: None,
+            origin: Origin::Loaded,
+            build: None,
+        })
+    })
+    .unwrap();
+    let missing = db.barrier(|_| Ok(()), |durable| durable.adopt_tags()).unwrap();
+    assert_eq!(missing, ["docker.io/library/y:latest"]);
+    drop((slot, staged, lease));
+    rebuild.finish().unwrap();
+
+    let db = store(&sandbox);
+    assert_eq!(db.read(|reader| reader.uuid()).unwrap(), uuid);
+    assert_eq!(db.read(|reader| reader.tag("docker.io/library/x:latest")).unwrap().unwrap().image, image);
+    assert_eq!(db.read(|reader| reader.tag_log(None)).unwrap().len(), 3);
+    assert_eq!(db.reserve_layer(&db.lease().unwrap()).unwrap().number(), LayerNumber(6));
+    assert_clean(&db);
+    assert!(root.join("outcrop.db.old").exists());
+}
+
+#[test]
+fn a_store_that_lost_its_index_is_not_begun_anew() {
+    let sandbox = Sandbox::new();
+    Blobs::open(&store(&sandbox)).put(b"content", None).unwrap();
+    fs::remove_file(sandbox.root().join("outcrop.db")).unwrap();
+    let error = Db::open(&sandbox.root()).err().unwrap();
+    assert_eq!(error.kind(), Kind::Corrupt);
+    assert_eq!(error.hint_text(), Some("`outcrop system check --rebuild-index` makes it again"));
+}
+
+#[test]
+fn rows_of_another_index_are_refused() {
+    let (sandbox, other) = (Sandbox::new(), Sandbox::new());
+    drop((store(&sandbox), store(&other)));
+    fs::copy(other.root().join("files.db"), sandbox.root().join("files.db")).unwrap();
+    let error = store(&sandbox).row_count(LayerNumber(1)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt);
 }

@@ -51,6 +51,13 @@ impl Db {
         })
     }
 
+    /// Bytes of files.db's write-ahead log.
+    fn log_of_rows(&self) -> u64 {
+        let mut path = self.0.rows_path.clone().into_os_string();
+        path.push("-wal");
+        std::fs::metadata(path).map_or(0, |log| log.len())
+    }
+
     /// All rows written so far are on disk when it returns.
     fn sync_rows(&self) -> Result<()> {
         let mut slot = self.row_writer()?;
@@ -61,7 +68,7 @@ impl Db {
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             written?;
             // Who opens the file first reads the whole log. Folding it in waits for no reader: another barrier will do.
-            let log = std::fs::metadata(self.root().join("files.db-wal")).map_or(0, |log| log.len());
+            let log = self.log_of_rows();
             if log > FOLD {
                 connection.busy_timeout(std::time::Duration::ZERO)?;
                 drop(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())));
@@ -179,7 +186,7 @@ impl Db {
 fn slot<'d>(db: &Db, place: &'d std::sync::Mutex<Option<rusqlite::Connection>>) -> Result<RowConnection<'d>> {
     let mut slot = place.lock().unwrap_or_else(PoisonError::into_inner);
     if slot.is_none() {
-        *slot = Some(super::open::connect_rows(db.root())?);
+        *slot = Some(db.connect_rows()?);
     }
     Ok(RowConnection(slot))
 }

@@ -21,12 +21,13 @@ create table file (
     primary key (layer, path)
 ) strict, without rowid;
 
--- Written where a commit must reach the disk and nothing else has changed.
+-- `value` is written where a commit must reach the disk and nothing else has changed; `pair` is what the index has
+-- under `pair` too: the two belong together.
 create table mark (
     n integer primary key check (n = 1),
-    value integer not null
+    value integer not null,
+    pair text not null
 ) strict;
-insert into mark values (1, 0);
 
 create view files as
 select

@@ -5,7 +5,8 @@
 -- starts later, and goes when nobody who started by then is left. `pending_boot` is the boot in which the bytes
 -- were published and not yet made durable; NULL once they are.
 
--- uuid, layout (direct), driver, made_at, made_by, boot, tags_log_size.
+-- uuid, pair (what files.db has, too), layout (direct), driver, made_at, made_by, boot, tags_log_size,
+-- trees_unchecked.
 create table meta (
     key text primary key,
     value any not null

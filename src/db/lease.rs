@@ -161,11 +161,6 @@ pub(super) fn random_hex<const N: usize>() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A name that nobody else has, for a file on its way in or out.
-pub fn random_name() -> String {
-    random_hex::<8>()
-}
-
 /// This boot of this machine (proc_sys_kernel(5), "random/boot_id"); the same in every container.
 pub(super) fn boot_id() -> Result<String> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").context(|| "reading the boot id")?;

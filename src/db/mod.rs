@@ -17,6 +17,7 @@ mod blob;
 mod build;
 mod cache;
 mod changes;
+mod check;
 mod container;
 mod epoch;
 mod event;
@@ -29,6 +30,7 @@ mod liveness;
 mod meta;
 mod migrate;
 mod open;
+mod rebuild;
 mod rows;
 mod snapshot;
 mod sweep;
@@ -52,6 +54,7 @@ pub use blob::{BlobLayer, BlobRow};
 pub use build::{BuildRow, BuildStatus, BuildStep, NewBuild, StepOutcome};
 pub use cache::{CacheRecord, KeyKind, NewCacheRecord};
 pub use changes::Changes;
+pub use check::Fault;
 pub use container::{ContainerRow, ContainerState, NewContainer};
 pub use epoch::EpochGuard;
 pub use event::{EventRow, NewEvent};
@@ -59,8 +62,9 @@ pub use ids::{BuildId, ContainerId, Epoch, LayerNumber, RecordId, SnapshotId};
 pub use image::{ImageRow, NewImage, Origin, RepoDigest};
 pub use intent::Intent;
 pub use layer::{ChainRow, LayerRow, NewLayer, Published};
-pub use lease::{Lease, LeaseName, random_name};
+pub use lease::{Lease, LeaseName};
 pub use liveness::{Condemned, Usage};
+pub use rebuild::Rebuild;
 pub use rows::{Found, LayerSlot, RowWriter, Rows};
 pub use snapshot::{Keyed, Sealed, SnapshotRow, SnapshotState};
 pub use sweep::Swept;
@@ -81,6 +85,7 @@ struct Shared {
     index: Mutex<Connection>,
     /// Who has the index's connection now.
     holder: Mutex<Option<ThreadId>>,
+    rows_path: PathBuf,
     /// files.db, to write rows and to read them; opened when first needed.
     rows: Mutex<Option<Connection>>,
     row_reader: Mutex<Option<Connection>>,

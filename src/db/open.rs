@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ impl Db {
     /// The value stands for one process: it must not be used across a fork (std's `Command` is fine: its child
     /// only execs). It is in the current epoch from now on.
     pub fn open(root: &Path) -> Result<Db> {
-        let index = root.join("outcrop.db");
+        let index = root.join(INDEX.file);
         if !index.try_exists().context(|| format!("looking for a store in {}", root.display()))? {
             create(root)?;
         }
@@ -48,12 +48,17 @@ impl Db {
                 upgrade(root, &connection)?
             }
         };
+        Db::on(root, connection, root.join(FILES.file), in_use)
+    }
+
+    pub(super) fn on(root: &Path, index: Connection, rows_path: PathBuf, in_use: File) -> Result<Db> {
         let db = Db(Arc::new(Shared {
             root: root.to_owned(),
             locks: root.join("locks"),
             boot: boot_id()?,
-            index: Mutex::new(connection),
+            index: Mutex::new(index),
             holder: Mutex::new(None),
+            rows_path,
             rows: Mutex::new(None),
             row_reader: Mutex::new(None),
             epoch: Mutex::new(None),
@@ -100,8 +105,14 @@ fn create(root: &Path) -> Result<()> {
     make_root(root)?;
     let dir = File::open(root).context(|| format!("opening {}", root.display()))?;
     lock(&dir, FlockOperation::LockExclusive)?;
-    if root.join("outcrop.db").exists() {
+    if root.join(INDEX.file).exists() {
         return Ok(());
+    }
+    for name in ["blobs/sha256", "layers", "containers"] {
+        if fs::read_dir(root.join(name)).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(Error::corrupt(format!("the store {} has lost its {}", root.display(), INDEX.file))
+                .hint("`outcrop system check --rebuild-index` makes it again"));
+        }
     }
     for name in DIRECTORIES {
         match DirBuilder::new().mode(0o700).create(root.join(name)) {
@@ -112,11 +123,7 @@ fn create(root: &Path) -> Result<()> {
         }
     }
     reserve(root)?;
-    create_database(root, "files.db", |connection| migrate::create(connection, &FILES))?;
-    create_database(root, "outcrop.db", |connection| {
-        migrate::create(connection, &INDEX)?;
-        first_rows(connection)
-    })?;
+    create_pair(root, FILES.file, INDEX.file, &new_uuid())?;
     dir.sync_all().context(|| format!("writing {}", root.display()))
 }
 
@@ -132,12 +139,32 @@ fn make_root(root: &Path) -> Result<()> {
     }
 }
 
-/// Made under another name, so that nobody sees half of it. The caller holds the lock of the directory.
-pub(super) fn create_database(
-    root: &Path,
-    name: &str,
-    fill: impl FnOnce(&Connection) -> Result<()>,
-) -> Result<()> {
+/// The two databases of a store, files.db first. The caller holds the lock of the directory.
+pub(super) fn create_pair(root: &Path, files: &str, index: &str, uuid: &str) -> Result<()> {
+    let pair = random_hex::<8>();
+    create_database(root, files, |connection| {
+        migrate::create(connection, &FILES)?;
+        connection
+            .execute("insert into mark (n, value, pair) values (1, 0, ?1)", (&pair,))
+            .map(drop)
+            .context(|| "filling files.db")
+    })?;
+    create_database(root, index, |connection| {
+        migrate::create(connection, &INDEX)?;
+        first_rows(connection, uuid, &pair)
+    })
+}
+
+pub(super) fn new_uuid() -> String {
+    let mut uuid = random_hex::<16>();
+    for at in [20, 16, 12, 8] {
+        uuid.insert(at, '-');
+    }
+    uuid
+}
+
+/// Made under another name, so that nobody sees half of it.
+fn create_database(root: &Path, name: &str, fill: impl FnOnce(&Connection) -> Result<()>) -> Result<()> {
     let draft = root.join(format!("{name}.making"));
     for left in ["", "-wal", "-shm", "-journal"] {
         drop(fs::remove_file(format!("{}{left}", draft.display())));
@@ -164,14 +191,11 @@ pub(super) fn create_database(
     fs::rename(&draft, root.join(name)).context(|| format!("naming {}", root.join(name).display()))
 }
 
-fn first_rows(connection: &Connection) -> Result<()> {
-    let mut uuid = random_hex::<16>();
-    for at in [20, 16, 12, 8] {
-        uuid.insert(at, '-');
-    }
+fn first_rows(connection: &Connection, uuid: &str, pair: &str) -> Result<()> {
     let insert = || -> rusqlite::Result<()> {
         let mut meta = connection.prepare("insert into meta (key, value) values (?1, ?2)")?;
         meta.execute(("uuid", uuid))?;
+        meta.execute(("pair", pair))?;
         meta.execute(("layout", "direct"))?;
         meta.execute(("made_at", Time::now()))?;
         meta.execute(("made_by", env!("CARGO_PKG_VERSION")))?;
@@ -289,29 +313,35 @@ pub(super) fn alone(root: &Path) -> Result<File> {
 
 fn upgrade(root: &Path, index: &Connection) -> Result<File> {
     let file = alone(root).context(|| "bringing the store up to date")?;
-    migrate::upgrade(&connect(&root.join("files.db"))?, &FILES)?;
+    migrate::upgrade(&connect(&root.join(FILES.file))?, &FILES)?;
     migrate::upgrade(index, &INDEX)?;
     lock(&file, FlockOperation::LockShared)?;
     Ok(file)
 }
 
-pub(super) fn connect_rows(root: &Path) -> Result<Connection> {
-    let path = root.join("files.db");
-    let connection = connect(&path).map_err(|error| match error.kind() {
-        Kind::Denied if !path.exists() => Error::corrupt(format!("the store has no {}", path.display()))
-            .hint("`outcrop system check --rebuild-index` makes it again"),
-        _ => error,
-    })?;
-    match migrate::version(&connection, &FILES)? {
-        migrate::Version::Current => {}
-        migrate::Version::Older => {
-            return Err(Error::corrupt(format!("{} is older than the store", path.display()))
-                .hint("`outcrop system check --rebuild-index` makes it again"));
+impl Db {
+    pub(super) fn connect_rows(&self) -> Result<Connection> {
+        let path = &self.0.rows_path;
+        let again = |error: Error| error.hint("`outcrop system check --rebuild-index` makes it again");
+        let connection = connect(path).map_err(|error| match error.kind() {
+            Kind::Denied if !path.exists() => {
+                again(Error::corrupt(format!("the store has no {}", path.display())))
+            }
+            _ => error,
+        })?;
+        if migrate::version(&connection, &FILES)? == migrate::Version::Older {
+            return Err(again(Error::corrupt(format!("{} is older than the store", path.display()))));
         }
+        let pair: String = connection
+            .query_row("select pair from mark", (), |row| row.get(0))
+            .context(|| format!("reading the database {}", path.display()))?;
+        if self.read(|reader| reader.pair())? != pair {
+            return Err(again(Error::corrupt(format!("{} belongs to another index", path.display()))));
+        }
+        // A layer has up to millions of rows: fold the log in every 16 MB, and keep the tree's inner pages at hand.
+        connection
+            .execute_batch("PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -16000;")
+            .context(|| format!("opening the database {}", path.display()))?;
+        Ok(connection)
     }
-    // A layer has up to millions of rows: fold the log in every 16 MB, and keep the tree's inner pages at hand.
-    connection
-        .execute_batch("PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -16000;")
-        .context(|| format!("opening the database {}", path.display()))?;
-    Ok(connection)
 }

@@ -38,12 +38,13 @@ impl Db {
     /// Removes what can go. `remove_tree` removes the tree of a snapshot, being gone already is fine to it.
     ///
     /// Called when a verb has done its work: what this process saw before is not kept for it any longer, unless by a
-    /// guard from `Db::enter`. Costs one query when there is nothing to do.
+    /// guard from `Db::enter`. Costs one query, and a look into `trash/`, when there is nothing to do.
     pub fn sweep(&self, remove_tree: &dyn Fn(&SnapshotRow) -> Result<()>) -> Result<Swept> {
         let mut swept = Swept::default();
         loop {
             let before = swept.count();
-            if !self.read(|reader| reader.anything_to_sweep())? {
+            let trash = self.0.root.join("trash");
+            if !self.read(|reader| reader.anything_to_sweep())? && is_empty(&trash)? {
                 swept.complete = true;
                 return Ok(swept);
             }
@@ -56,9 +57,10 @@ impl Db {
             self.remove_trees(&mut swept, remove_tree)?;
             self.remove_blobs(&mut swept)?;
             let undone = self.undo_intents(&mut swept)?;
-            empty(&self.0.root.join("trash"), &mut swept.failed);
+            let emptied = !is_empty(&trash)?;
+            empty(&trash, &mut swept.failed);
             drop(turn);
-            if swept.count() == before && buried == 0 && !let_go && undone == 0 {
+            if swept.count() == before && buried == 0 && !let_go && undone == 0 && !emptied {
                 return Ok(swept);
             }
             if !swept.failed.is_empty() {
@@ -229,6 +231,10 @@ impl Db {
             _ => Ok(()),
         }
     }
+}
+
+fn is_empty(dir: &Path) -> Result<bool> {
+    Ok(fs::read_dir(dir).context(|| "listing the trash")?.next().is_none())
 }
 
 fn empty(trash: &Path, failed: &mut Vec<Error>) {

@@ -79,7 +79,7 @@ impl Durable<'_> {
         Ok(Some(tag))
     }
 
-    fn log_move(
+    pub(super) fn log_move(
         &self,
         name: &str,
         from: Option<ImageId>,

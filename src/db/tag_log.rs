@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Db;
 use super::time::Time;
-use super::transaction::{Durable, Reader};
+use super::transaction::{Durable, Reader, Writer};
 use crate::error::{Context as _, Result};
 use crate::image::{Digest, ImageId};
 
@@ -150,14 +150,26 @@ impl Db {
     /// Whether tags.log tells the same story as the index.
     pub fn tags_log_agrees(&self) -> Result<bool> {
         // In a transaction, so that no move is between the two.
-        self.write(|writer| Ok(read(self.root())? == writer.tag_log(None)?))
+        self.write(|writer| writer.tags_log_agrees())
     }
 }
 
-/// The moves that happened, in order, as the file tells them. None where there is no file.
-pub(super) fn read(root: &Path) -> Result<Vec<TagMove>> {
+impl Writer<'_> {
+    pub(super) fn tags_log_agrees(&self) -> Result<bool> {
+        let known: u64 = self.value("select value from meta where key = 'tags_log_size'", ())?;
+        let size = match std::fs::metadata(self.db.root().join("tags.log")) {
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        };
+        // What stands beyond did not happen, and the next move says so.
+        Ok(size >= known && read(self.db.root(), known)? == self.tag_log(None)?)
+    }
+}
+
+/// The moves that happened, in order, as the first `size` bytes of the file tell them. None where there is no file.
+pub(super) fn read(root: &Path, size: u64) -> Result<Vec<TagMove>> {
     match File::open(root.join("tags.log")) {
-        Ok(file) => replay(BufReader::new(file)),
+        Ok(file) => replay(BufReader::new(file.take(size))),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(cause) => Err(cause).context(|| "opening tags.log"),
     }

@@ -178,12 +178,7 @@ impl Staged {
         match self.body.link(&path) {
             Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
                 // Left there by a power cut, or on its way out: nobody vouches for it.
-                let trash = self.db.root().join("trash").join(format!(
-                    "{}-{}",
-                    self.digest.hex(),
-                    crate::db::random_name()
-                ));
-                fs::rename(&path, trash).context(naming)?;
+                fs::remove_file(&path).context(naming)?;
                 self.body.link(&path).context(naming)?;
             }
             linked => linked.context(naming)?,
