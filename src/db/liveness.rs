@@ -3,6 +3,8 @@
 //! Condemning is a mark that does no harm to anyone at work: what they refer to comes back unmarked (`keep_*`), and
 //! what they have seen stays while their epoch lasts.
 
+use std::collections::HashSet;
+
 use super::Time;
 use super::ids::LayerNumber;
 use super::transaction::{Reader, Writer};
@@ -99,6 +101,18 @@ impl Reader<'_> {
             (),
             |row| row.get(0),
         )
+    }
+
+    /// The layers that living images have.
+    pub fn layers_of_images(&self) -> Result<HashSet<LayerNumber>> {
+        let layers: Vec<LayerNumber> = self.all(
+            &format!(
+                "{LIVING_CHAINS} select distinct layer from chain where chain_id in (select id from living_chain)"
+            ),
+            (),
+            |row| row.get(0),
+        )?;
+        Ok(layers.into_iter().collect())
     }
 
     pub fn usage(&self) -> Result<Usage> {
@@ -202,6 +216,17 @@ impl Writer<'_> {
         Ok(Condemned { images: gone, ..rest })
     }
 
+    /// The same for one image, whose parents stay though nothing keeps them.
+    pub fn condemn_image_alone(&self, image: &ImageId) -> Result<Condemned> {
+        if !self.image_is_unused(image)? {
+            return Err(Error::conflict(format!("image {} is in use", image.short())));
+        }
+        self.exec("delete from repo_digest where image = ?1", (image,))?;
+        self.condemn_row(image)?;
+        let rest = self.condemn_unreferenced()?;
+        Ok(Condemned { images: vec![*image], ..rest })
+    }
+
     /// Removes every image that nothing keeps.
     pub fn condemn_dangling(&self) -> Result<Condemned> {
         let images = self.dangling_images()?;
@@ -273,6 +298,18 @@ impl Writer<'_> {
     /// Removes the cache records that were not used since, and what only they kept.
     pub fn condemn_cache(&self, unused_since: Time) -> Result<Condemned> {
         self.remove_cache_records_unused_since(unused_since)?;
+        self.condemn_unreferenced()
+    }
+
+    /// Removes the cache records of layers that no image has, and those layers.
+    pub fn condemn_cache_alone(&self) -> Result<Condemned> {
+        self.exec(
+            &format!(
+                "{LIVING_CHAINS} delete from cache_record where layer is not null and layer not in (
+                     select layer from chain where chain_id in (select id from living_chain))"
+            ),
+            (),
+        )?;
         self.condemn_unreferenced()
     }
 

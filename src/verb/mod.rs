@@ -2,7 +2,16 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod disk_usage;
 pub mod history;
+pub mod image_prune;
 pub mod images;
 pub mod import;
+pub mod layers;
+pub mod log;
 pub mod pull;
+pub mod rmi;
+pub mod rollback;
+pub mod system_prune;
+pub mod tag;
+pub mod undo;

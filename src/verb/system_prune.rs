@@ -1,0 +1,106 @@
+//! `system prune`: stopped containers, images that nothing uses, build cache.
+
+use crate::db::{Condemned, ContainerId, ContainerRow, ContainerState, RecordId, Time};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::verb::disk_usage::{container_bytes, tree_bytes};
+use crate::verb::image_prune::{self, restore_reserve};
+use crate::verb::rmi::Removed;
+
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Also images with names, unless a container uses them, and all of the build cache.
+    pub all: bool,
+    /// Also volumes without a name of their own that no container uses.
+    pub volumes: bool,
+    /// Only what was made before.
+    pub until: Option<Time>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Pruned {
+    pub containers: Vec<ContainerId>,
+    pub volumes: Vec<String>,
+    pub images: Vec<Removed>,
+    pub cache: Vec<RecordId>,
+    /// Bytes.
+    pub reclaimed: u64,
+}
+
+/// Builds and events remembered after it.
+const BUILDS_KEPT: u32 = 100;
+const EVENTS_KEPT: u32 = 1000;
+
+/// For a disk so full that nothing can be written: the reserve of the store is given up first.
+pub fn system_prune(engine: &Engine, options: &Options) -> Result<Pruned> {
+    engine.db.give_up_reserve()?;
+    let mut pruned = Pruned::default();
+    containers(engine, options, &mut pruned)?;
+    if options.volumes {
+        volumes(engine, options, &mut pruned)?;
+    }
+    let images = image_prune::Options { all: options.all, until: options.until, labels: Vec::new() };
+    let images = image_prune::prune(engine, &images)?;
+    pruned.images = images.removed;
+    pruned.reclaimed += images.reclaimed;
+    cache(engine, options, &mut pruned)?;
+    engine.db.write(|index| {
+        index.trim_builds(BUILDS_KEPT)?;
+        index.trim_events(EVENTS_KEPT)
+    })?;
+    engine.sweep()?;
+    engine.db.sweep_locks()?;
+    restore_reserve(engine);
+    Ok(pruned)
+}
+
+fn containers(engine: &Engine, options: &Options, pruned: &mut Pruned) -> Result<()> {
+    let stopped = |row: &ContainerRow| {
+        matches!(row.state, ContainerState::Created | ContainerState::Exited)
+            && options.until.is_none_or(|until| row.created_at < until)
+    };
+    for row in engine.db.read(|index| index.containers())?.into_iter().filter(stopped) {
+        let bytes = container_bytes(engine, &row)?;
+        // Somebody may have started it just now.
+        if engine.db.write(|index| index.remove_container(&row.id)).is_ok() {
+            pruned.reclaimed += bytes;
+            pruned.containers.push(row.id);
+        }
+    }
+    Ok(())
+}
+
+fn volumes(engine: &Engine, options: &Options, pruned: &mut Pruned) -> Result<()> {
+    for volume in engine.db.read(|index| index.volumes())? {
+        let unused = engine.db.read(|index| index.volume_users(&volume.name))?.is_empty();
+        if !volume.anonymous || !unused || options.until.is_some_and(|until| volume.made_at >= until) {
+            continue;
+        }
+        let dir = engine.root.join("volumes").join(&volume.name);
+        let bytes = tree_bytes(&dir)?;
+        engine.db.durable(|index| index.remove_volume(&volume.name))?;
+        if let Err(cause) = std::fs::remove_dir_all(&dir)
+            && cause.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("left for later: removing {}: {cause}", dir.display());
+        }
+        pruned.reclaimed += bytes;
+        pruned.volumes.push(volume.name);
+    }
+    Ok(())
+}
+
+/// Without `all` only records whose layers no image has: the others take no room, and make the next build fast.
+fn cache(engine: &Engine, options: &Options, pruned: &mut Pruned) -> Result<()> {
+    let before = engine.db.read(|index| index.cache_records())?;
+    let gone: Condemned = engine.db.durable(|index| match (options.all, options.until) {
+        (_, Some(until)) => index.condemn_cache(until),
+        (true, None) => index.condemn_cache(Time(i64::MAX)),
+        (false, None) => index.condemn_cache_alone(),
+    })?;
+    let after = engine.db.read(|index| index.cache_records())?;
+    let left: std::collections::HashSet<RecordId> = after.into_iter().map(|record| record.id).collect();
+    pruned.cache = before.into_iter().map(|record| record.id).filter(|id| !left.contains(id)).collect();
+    pruned.reclaimed += gone.bytes();
+    Ok(())
+}
