@@ -66,6 +66,17 @@ impl Engine {
         Ok(self.runtime.get().expect("set above").as_ref())
     }
 
+    /// Of the runtime that was asked for, or the default.
+    pub fn runtime_name(&self) -> &str {
+        self.runtime_name.as_deref().unwrap_or(runtime::TABLE[0].name)
+    }
+
+    /// The runtimes that can be used here, the default first.
+    pub fn runtimes(&self) -> Vec<&'static str> {
+        let usable = runtime::TABLE.iter().filter(|entry| (entry.open)(&self.place).is_ok());
+        usable.map(|entry| entry.name).collect()
+    }
+
     /// The recipe of a layer's archive.
     pub fn recipe_path(&self, diff_id: &crate::image::DiffId) -> PathBuf {
         self.root.join("layers").join(diff_id.hex())

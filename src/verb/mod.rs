@@ -7,6 +7,8 @@ pub mod history;
 pub mod image_prune;
 pub mod images;
 pub mod import;
+pub mod info;
+pub mod inspect;
 pub mod layers;
 pub mod log;
 pub mod pull;
