@@ -77,10 +77,9 @@ fn before(moves: &[TagMove], now: &ImageId) -> Option<ImageId> {
     let mut moves = moves;
     loop {
         let hither = |entry: &&TagMove| entry.to == Some(here) && entry.from != entry.to;
-        let straight =
-            moves.iter().rev().find(|entry| hither(entry) && !takes_back(entry) && entry.from.is_some());
-        if let Some(found) = straight {
-            return found.from;
+        let mut straight = moves.iter().rev().filter(|entry| hither(entry) && !takes_back(entry)).peekable();
+        if straight.peek().is_some() {
+            return straight.find_map(|entry| entry.from);
         }
         let at = moves.iter().rposition(|entry| hither(&entry) && takes_back(entry))?;
         here = moves[at].from?;
