@@ -9,6 +9,8 @@ pub mod key;
 mod record;
 mod stage;
 
+pub use record::Notes;
+
 use std::sync::{Condvar, Mutex};
 
 use crate::context::{StatCache, ignore::Ignore};
@@ -33,6 +35,8 @@ pub struct Inputs<'b> {
     /// The record of this build, which layers and steps name, and the lease that holds it.
     pub record: BuildId,
     pub lease: &'b Lease,
+    /// For the caller to write when the build has ended, however it did.
+    pub notes: &'b Notes,
     /// Name servers and the like come from the host's files, read by the caller.
     pub host: &'b crate::network::Host,
 }

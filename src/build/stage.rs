@@ -93,7 +93,8 @@ impl<'b> Stage<'b> {
     fn step(&self, base: Base, step: &Step, at: &StepAt) -> Result<Base> {
         let start = Instant::now();
         self.job.report(Event::StepStarted { step: at.clone() });
-        let done = self.step_result(&base, step, at).inspect_err(|_| {
+        let done = self.step_result(&base, step, at).inspect_err(|problem| {
+            record::note_failure(self.inputs.notes, at, step, problem, start.elapsed());
             self.job.report(Event::StepFailed { step: at.clone(), took: start.elapsed() });
         });
         let result = done.context(|| place(&step.at))?;
@@ -104,7 +105,7 @@ impl<'b> Stage<'b> {
         let diff = result.layer.as_ref().map(|layer| layer.diff_id);
         let config = image::after(&base.config, step, diff, &result.created);
         let image = record::publish_image(self.engine, &config, base.image, &stack, self.inputs.record)?;
-        record::note_step(self.engine, self.inputs.record, at, step, &result, image, start.elapsed())?;
+        record::note_step(self.inputs.notes, at, step, &result, image, start.elapsed());
         self.job.report(Event::StepDone { step: at.clone(), image, took: start.elapsed() });
         Ok(Base { image: Some(image), config, stack })
     }
@@ -123,7 +124,7 @@ impl<'b> Stage<'b> {
             );
             let (key, text) = key.digest();
             if !self.inputs.no_cache
-                && let Some(hit) = record::look_up(self.engine, &key)?
+                && let Some(hit) = record::look_up(self.engine, &key, self.inputs.notes)?
             {
                 if let Some(layer) = &hit.layer {
                     rootfs::ensure(self.engine, &base.stack, layer, self.inputs.lease, self.job)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use crate::build::{self, Base, Inputs};
+use crate::build::{self, Base, Inputs, Notes};
 use crate::context::StatCache;
 use crate::context::ignore::Ignore;
 use crate::db::{BuildId, BuildStatus, Lease, NewBuild};
@@ -67,6 +67,7 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
         None => StatCache::in_memory(),
     };
     let context = options.context.as_deref().map(|dir| build::Context { dir, ignore, stats: &stats });
+    let notes = Notes::default();
     let inputs = Inputs {
         context,
         images: &bases,
@@ -74,13 +75,14 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
         epoch: epoch(options)?,
         record,
         lease: &lease,
+        notes: &notes,
         host: &options.host,
     };
     let outcome = build::build(engine, &plan, &inputs, job);
     if let Err(problem) = stats.save() {
         job.warn(format!("the next build will read the whole context again: {problem}"));
     }
-    let settled = settle(engine, options, record, lease, outcome.as_ref());
+    let settled = settle(engine, options, record, lease, &notes, outcome.as_ref());
     let outcome = outcome?;
     settled?;
     job.report(Event::Built { image: outcome.image, took: start.elapsed() });
@@ -136,6 +138,7 @@ fn settle(
     options: &Options,
     record: BuildId,
     lease: Lease,
+    notes: &Notes,
     outcome: Result<&build::Outcome, &Error>,
 ) -> Result<()> {
     let (status, image) = match outcome {
@@ -158,10 +161,14 @@ fn settle(
                 let image = image.as_ref().expect("there are names only with an image");
                 durable.move_tag(&name.to_string(), image, None, "build", None)?;
             }
+            notes.write(durable, record)?;
             durable.finish_build(record, status, image.as_ref())
         })?;
     } else {
-        engine.db.write(|index| index.finish_build(record, status, image.as_ref()))?;
+        engine.db.write(|index| {
+            notes.write(index, record)?;
+            index.finish_build(record, status, image.as_ref())
+        })?;
     }
     drop(lease);
     engine.sweep()
