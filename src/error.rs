@@ -123,6 +123,8 @@ fn kind_of(error: &io::Error) -> Kind {
     }
 }
 
+const FREE_SOME_SPACE: &str = "free some space: `outcrop system prune` removes what nothing uses";
+
 /// Adds what we were doing to a cause. The closure runs only on failure.
 pub trait Context<T> {
     fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
@@ -133,9 +135,7 @@ impl<T> Context<T> for io::Result<T> {
         self.map_err(|cause| {
             let error = Error::new(kind_of(&cause), message());
             let error = match kind_of(&cause) {
-                Kind::Unavailable => {
-                    error.hint("free some space: `outcrop system prune` removes what nothing uses")
-                }
+                Kind::Unavailable => error.hint(FREE_SOME_SPACE),
                 _ => error,
             };
             error.because(cause)
@@ -172,7 +172,12 @@ impl<T> Context<T> for rusqlite::Result<T> {
                 Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::CannotOpen) => Kind::Denied,
                 _ => Kind::Internal,
             };
-            Error::new(kind, message()).because(cause)
+            let error = Error::new(kind, message());
+            let error = match cause.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DiskFull) => error.hint(FREE_SOME_SPACE),
+                _ => error,
+            };
+            error.because(cause)
         })
     }
 }

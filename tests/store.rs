@@ -55,6 +55,9 @@ fn add_layer(db: &Db, lease: &Lease, name: &str) -> (LayerNumber, SnapshotId) {
     let mut rows = slot.rows().unwrap();
     rows.row(file(name, name.as_bytes())).unwrap();
     let row_count = rows.finish().unwrap();
+    let making = db.root().join(format!("layers/making-{}", slot.number()));
+    fs::write(&making, name).unwrap();
+    slot.keep_recipe(&making, &DiffId(digest_of(name))).unwrap();
     db.write(|writer| {
         let published = writer.publish_layer(&NewLayer {
             number: slot.number(),
@@ -262,8 +265,10 @@ fn does_what_another_test_asks_for() {
         "write rows for ever" => {
             let lease = db.lease().unwrap();
             let slot = db.reserve_layer(&lease).unwrap();
-            slot.will_be(&DiffId(digest_of("never"))).unwrap();
-            fs::write(db.root().join("layers").join(digest_of("never").hex()), "a recipe").unwrap();
+            let making = db.root().join("layers/making-1");
+            fs::write(&making, "a recipe").unwrap();
+            slot.keep_recipe(&making, &DiffId(digest_of("never"))).unwrap();
+            fs::write(&making, "another").unwrap();
             db.write(|writer| writer.new_snapshot("vfs", &[], &lease)).unwrap();
             db.write(|writer| writer.start_build(&new_build(), &lease)).unwrap();
             let mut rows = slot.rows().unwrap();
@@ -295,6 +300,8 @@ fn does_what_another_test_asks_for() {
                 // Seen in this process's epoch: there, however much others remove.
                 assert!(db.read(|reader| reader.image(&image)).unwrap().is_some());
                 assert_eq!(db.row_count(number).unwrap(), 1);
+                let recipe = db.root().join("layers").join(digest_of(&format!("layer {}", n % 3)).hex());
+                assert!(recipe.exists(), "{recipe:?}");
                 Blobs::open(&db).verify(&image.0).unwrap();
                 db.durable(|durable| durable.condemn_dangling()).unwrap();
                 let swept = db.sweep(&no_tree).unwrap();
@@ -1092,7 +1099,9 @@ fn processes_killed_at_any_moment_leave_nothing() {
     .unwrap();
     assert_clean(&db);
     assert_eq!(db.read(|reader| Ok((reader.images()?.len(), reader.snapshots()?.len()))).unwrap(), (0, 0));
-    assert_eq!(fs::read_dir(sandbox.root().join("blobs/sha256")).unwrap().count(), 0);
+    for dir in ["blobs/sha256", "layers"] {
+        assert_eq!(fs::read_dir(sandbox.root().join(dir)).unwrap().count(), 0, "{dir}");
+    }
     db.sweep_locks().unwrap();
     assert_eq!(locks(&db), [""; 0]);
 }

@@ -1,8 +1,8 @@
 //! Intents: what is under way outside of the index and must be undone if its lease comes free, and what is to be
 //! removed. The row stands before the thing and goes after it, so nothing is ever looked for on disk.
 //!
-//! Kinds of this room: `layer` (rows being written under a number; detail: the DiffID once known), `rows` (rows to be
-//! removed), `recipe` (layers/DIFFID to be removed if no layer has it), `ingest` (a file in ingest/). Others belong to
+//! Kinds of this room: `layer` (rows being written under a number, and layers/making-NUMBER; detail: the DiffID once
+//! known), `rows` (both to be removed), `recipe` (layers/DIFFID to be removed if no layer has it), `ingest` (a file in ingest/). Others belong to
 //! those who make them, as devices do.
 
 use super::ids::LayerNumber;

@@ -98,7 +98,7 @@ impl Drop for Lease {
 pub(super) fn is_free(locks: &Path, name: &str) -> Result<bool> {
     let path = file_of(locks, name)?;
     match File::open(&path) {
-        Ok(file) => try_lock(&file),
+        Ok(file) => lock(&file, FlockOperation::NonBlockingLockShared),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(cause) => Err(cause).context(|| format!("opening the lock file {}", path.display())),
     }

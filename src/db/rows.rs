@@ -2,6 +2,7 @@
 //! 10,000 in a transaction, so that other processes never wait long; the layer's row in the index publishes them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::vec;
 
 use rusqlite::Connection;
@@ -44,8 +45,11 @@ impl LayerSlot {
         self.number
     }
 
-    /// What the layer is going to be: to be said before its recipe is given its name.
-    pub fn will_be(&self, diff_id: &DiffId) -> Result<()> {
+    /// Gives the layer's recipe, complete in the file `making`, its name; not durable before the barrier. Where the layer
+    /// stands already and is durable, so is its recipe, and that one stays.
+    pub fn keep_recipe(&self, making: &Path, diff_id: &DiffId) -> Result<()> {
+        let naming = || format!("keeping the recipe of layer {}", diff_id.short());
+        // Before it has its name, so that the sweep finds it by that.
         self.db.write(|writer| {
             writer
                 .exec(
@@ -53,6 +57,17 @@ impl LayerSlot {
                     (self.number, diff_id.to_string()),
                 )
                 .map(drop)
+        })?;
+        self.db.write(|writer| {
+            let path = self.db.root().join("layers").join(diff_id.hex());
+            let durable: bool = writer.value(
+                "select exists (select 1 from layer where diff_id = ?1 and pending_boot is null)",
+                (diff_id,),
+            )?;
+            if durable && path.try_exists().context(naming)? {
+                return std::fs::remove_file(making).context(naming);
+            }
+            std::fs::rename(making, path).context(naming)
         })
     }
 
@@ -65,23 +80,21 @@ impl LayerSlot {
 
     /// Gives the rows up, unless they were published; what goes wrong is left to `sweep`.
     fn give_up(&self) -> Result<()> {
-        let unpublished = self.db.write(|writer| {
-            let published: bool =
-                writer.value("select exists (select 1 from layer where id = ?1)", (self.number,))?;
-            Ok(!published)
-        })?;
-        if unpublished {
-            self.db.remove_rows(self.number)?;
-            self.db.write(|writer| {
-                writer
-                    .exec(
-                        "delete from intent where what in ('layer', 'rows') and number = ?1",
-                        (self.number,),
-                    )
-                    .map(drop)
-            })?;
+        if self.db.read(|reader| reader.layer(self.number))?.is_some() {
+            return Ok(());
         }
-        Ok(())
+        self.db.remove_unpublished(self.number)?;
+        self.db.write(|writer| {
+            // A recipe that has its name already is somebody else's, perhaps: the sweep finds out.
+            writer.exec(
+                "update intent set what = 'recipe', number = null, lease = null
+                 where what = 'layer' and number = ?1 and detail is not null",
+                (self.number,),
+            )?;
+            writer
+                .exec("delete from intent where what in ('layer', 'rows') and number = ?1", (self.number,))
+                .map(drop)
+        })
     }
 }
 

@@ -50,8 +50,8 @@ impl Db {
             }
             // Whoever holds it looks again after letting it go: nothing is left lying because two came at once.
             let Some(turn) = Lease::take(&self.0.locks, "sweep", self.boot())? else { return Ok(swept) };
-            self.enter_epoch()?;
             let buried = self.bury_the_dead()?;
+            self.enter_epoch()?;
             let let_go = self.let_go(&mut swept)?;
             self.remove_containers(&mut swept)?;
             self.remove_trees(&mut swept, remove_tree)?;
@@ -103,11 +103,18 @@ impl Db {
     fn bury_the_dead(&self) -> Result<usize> {
         let mut buried = 0;
         for name in self.read(|reader| reader.leases())? {
+            if !self.lease_is_free(&name)? {
+                continue;
+            }
             // Ours now: nobody else can take it up while we write.
             let Some(lease) = Lease::take(&self.0.locks, &name, self.boot())? else { continue };
             self.write(|writer| writer.bury(&name))?;
             drop(lease);
             buried += 1;
+        }
+        if buried > 0 {
+            // What they had published and not yet referred to.
+            self.write(|writer| writer.condemn_unreferenced())?;
         }
         Ok(buried)
     }
@@ -192,7 +199,7 @@ impl Db {
             self.read(|reader| reader.all_intents())?.into_iter().filter(|intent| intent.lease.is_none())
         {
             let done = match (intent.what.as_str(), intent.number, intent.detail.as_deref()) {
-                ("rows", Some(number), _) => self.remove_rows(LayerNumber(number)).map(|()| true),
+                ("rows", Some(number), _) => self.remove_unpublished(LayerNumber(number)).map(|()| true),
                 ("recipe", _, Some(diff_id)) => self.remove_recipe(diff_id).map(|()| true),
                 ("ingest", _, Some(name)) => {
                     self.to_trash(&self.0.root.join("ingest").join(name)).map(|()| true)
@@ -212,12 +219,21 @@ impl Db {
         Ok(undone)
     }
 
+    /// The rows under a number that nothing publishes, and the recipe that was being written for it.
+    pub(super) fn remove_unpublished(&self, number: LayerNumber) -> Result<()> {
+        self.remove_rows(number)?;
+        self.to_trash(&self.0.root.join("layers").join(format!("making-{number}")))
+    }
+
     fn remove_recipe(&self, diff_id: &str) -> Result<()> {
         let diff_id: DiffId = diff_id.parse()?;
-        // In a transaction: a recipe gets its name in the one that publishes its layer.
+        // In a transaction, as recipes get their names; whoever has given it one and not yet published, needs it.
         self.write(|writer| {
-            let needed: bool =
-                writer.value("select exists (select 1 from layer where diff_id = ?1)", (diff_id,))?;
+            let needed: bool = writer.value(
+                "select exists (select 1 from layer where diff_id = ?1)
+                     or exists (select 1 from intent where what = 'layer' and detail = ?2)",
+                (diff_id, diff_id.to_string()),
+            )?;
             if needed { Ok(()) } else { self.to_trash(&self.0.root.join("layers").join(diff_id.hex())) }
         })
     }

@@ -54,7 +54,7 @@ pub fn pack(
     }
     let row_count = rows.finish()?;
     let content_id = layer::content_id(engine.db.rows(slot.number())).context(say)?;
-    recipe.keep(engine, &slot, &packed.diff_id)?;
+    recipe.keep(&slot, &packed.diff_id)?;
     let new = NewLayer {
         number: slot.number(),
         diff_id: packed.diff_id,

@@ -114,7 +114,7 @@ fn apply<'e>(
     drop(tar);
     let row_count = rows.finish()?;
     let content_id = layer::content_id(engine.db.rows(slot.number()))?;
-    recipe.keep(engine, &slot, &applied.diff_id)?;
+    recipe.keep(&slot, &applied.diff_id)?;
     Ok(Prepared { slot, applied, content_id, row_count, draft })
 }
 
@@ -139,11 +139,10 @@ impl RecipeFile {
     }
 
     /// Gives it its name; an equal one that is there is replaced by the same bytes.
-    pub(super) fn keep(mut self, engine: &Engine, slot: &LayerSlot, diff_id: &DiffId) -> Result<()> {
+    pub(super) fn keep(mut self, slot: &LayerSlot, diff_id: &DiffId) -> Result<()> {
         let say = || format!("keeping the recipe of layer {}", diff_id.short());
         self.out.flush().context(say)?;
-        slot.will_be(diff_id)?;
-        std::fs::rename(&self.path, engine.recipe_path(diff_id)).context(say)
+        slot.keep_recipe(&self.path, diff_id)
     }
 }
 
