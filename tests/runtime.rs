@@ -220,6 +220,16 @@ mod suite {
         assert_eq!(lab.written(), [lab.dir.join("upper/etc")]);
     }
 
+    /// As in images whose resolv.conf is a service's.
+    pub(super) fn a_file_lies_where_a_dangling_link_leads(lab: &Lab) {
+        symlink("../run/service/resolv.conf", lab.dir.join("image/etc/resolv.conf")).unwrap();
+        let mut spec = lab.shell("cat /etc/resolv.conf; readlink /etc/resolv.conf");
+        let (target, content) = ("/etc/resolv.conf".into(), "nameserver ::1\n".into());
+        spec.files.push(File { target, content, mode: 0o644 });
+        assert_eq!(lab.run(&spec).out, "nameserver ::1\n../run/service/resolv.conf\n");
+        assert_eq!(lab.written(), Vec::<PathBuf>::new());
+    }
+
     pub(super) fn what_it_writes_is_in_the_writable_layer(lab: &Lab) {
         lab.prints("echo kept > /tmp/kept; umask");
         assert_eq!(fs::read_to_string(lab.dir.join("upper/tmp/kept")).unwrap(), "kept\n");
@@ -241,9 +251,9 @@ mod suite {
     }
 
     pub(super) fn a_directory_that_is_missing_is_made(lab: &Lab) {
-        let mut spec = lab.shell("pwd");
+        let mut spec = lab.shell("pwd; stat -c %a . ..");
         spec.cwd = "/made/for/it".into();
-        assert_eq!(lab.run(&spec).out, "/made/for/it\n");
+        assert_eq!(lab.run(&spec).out, "/made/for/it\n755\n755\n");
     }
 
     pub(super) fn its_memory_is_limited(lab: &Lab) {
@@ -423,6 +433,7 @@ macro_rules! runtimes {
             the_hosts_network_is_the_hosts,
             users_are_looked_up_in_the_container,
             files_lie_over_the_image_and_leave_nothing,
+            a_file_lies_where_a_dangling_link_leads,
             what_it_writes_is_in_the_writable_layer,
             binds_show_the_host_and_only_what_they_should,
             a_directory_that_is_missing_is_made,
@@ -485,6 +496,45 @@ fn an_engine_that_is_killed_takes_its_container_along(runtime: &str) {
         assert!(!Path::new("/sys/fs/cgroup").join(group).join("outcrop").join(id).exists(), "{group}");
     }
     assert_eq!(tree(&lab.dir.join("run")).iter().filter(|path| path.ends_with("config.json")).count(), 0);
+}
+
+/// CVE-2019-19921 and its kind.
+#[test]
+fn an_image_cannot_put_proc_somewhere_else() {
+    let lab = Lab::new("outcrop");
+    symlink("tmp", lab.dir.join("image/proc")).unwrap();
+    let error = lab.runtime.start(&lab.spec(&["true"]), Stdio::default()).err().unwrap();
+    assert_eq!(error.to_string(), "looking for the directory /proc in the container");
+    assert_eq!(error.hint_text(), Some("the image must have a directory /proc or nothing there"));
+    assert_eq!(lab.written(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_the_host_refuses_is_an_error_and_leaves_nothing() {
+    let lab = Lab::new("outcrop");
+    let refused = |spec: &Spec| lab.runtime.start(spec, Stdio::default()).err().unwrap().to_string();
+    let mut spec = lab.spec(&["true"]);
+    spec.user = "nobody".into();
+    assert_eq!(refused(&spec), "unable to find user nobody: no matching entries in passwd file");
+    let mut spec = lab.spec(&["true"]);
+    spec.binds.push(Bind { source: "/nonsense".into(), target: "/x".into(), read_only: false });
+    assert_eq!(refused(&spec), "mounting /nonsense on /x");
+    spec.binds[0] = Bind { source: "/etc".into(), target: "/bin/busybox".into(), read_only: false };
+    assert_eq!(refused(&spec), "making the mount point /bin/busybox in the container");
+    spec.binds[0] = Bind { source: "/etc".into(), target: "/proc/sys".into(), read_only: false };
+    assert_eq!(refused(&spec), "mounting something on /proc/sys, which is inside /proc");
+    let mut spec = lab.spec(&["true"]);
+    spec.rlimits.push(runtime::Rlimit { name: "patience".into(), soft: 1, hard: 1 });
+    assert_eq!(refused(&spec), "invalid ulimit type: patience");
+    assert_eq!(lab.written(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn limits_of_the_process_are_set() {
+    let lab = Lab::new("outcrop");
+    let mut spec = lab.shell("ulimit -n; ulimit -H -n");
+    spec.rlimits.push(runtime::Rlimit { name: "nofile".into(), soft: 100, hard: 200 });
+    assert_eq!(lab.run(&spec).out, "100\n200\n");
 }
 
 #[test]

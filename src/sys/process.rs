@@ -197,6 +197,25 @@ pub fn set_capabilities(bits: u64) -> io::Result<()> {
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
+/// A session keyring of its own: keys of whoever started this process are not handed on (keyctl(2)). A kernel without
+/// keys is `Ok`.
+#[allow(unsafe_code, reason = "keyctl(2)")]
+pub fn leave_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    };
+    if answer >= 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // EPERM and EINVAL: in a container whose own filter knows nothing of keys.
+        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) => Ok(()),
+        error => Err(error),
+    }
+}
+
 /// The controlling terminal of this session.
 pub fn control_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::process::ioctl_tiocsctty(terminal)?)

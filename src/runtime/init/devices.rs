@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, makedev};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, makedev};
 
 use crate::error::{Context, Result};
 use crate::sys::mount::{self, Attributes};
@@ -40,7 +40,7 @@ pub(super) struct Devices {
     pub(super) pts: OwnedFd,
 }
 
-/// Mounts it on `dev`, a directory of the container. The umask must be 0.
+/// Mounts it on a directory of the container.
 pub(super) fn mount(target: BorrowedFd<'_>, shm_size: u64) -> Result<Devices> {
     let doing = || "making the container's /dev";
     let attributes = Attributes { nosuid: true, ..Attributes::NONE };
@@ -48,6 +48,8 @@ pub(super) fn mount(target: BorrowedFd<'_>, shm_size: u64) -> Result<Devices> {
     for (name, major, minor) in NODES {
         let mode = Mode::from_raw_mode(0o666);
         rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
+            // Whatever the umask.
+            .and_then(|()| rustix::fs::chmodat(&dev, name, mode, AtFlags::empty()))
             .context(|| format!("making /dev/{name}"))?;
     }
     for (name, to) in LINKS {

@@ -96,6 +96,7 @@ fn become_command(plan: Plan<'_>, outer: &UnixStream) -> Result<Exit> {
     }
     change_directory(&spec.cwd)?;
     rustix::process::setsid().context(|| "opening a session")?;
+    process::leave_keyring().context(|| "leaving the host's keyring")?;
     if let Some((master, slave)) = &terminal {
         wire::send(outer, &Inside::Terminal, &[master.as_fd()]).context(|| "handing out the terminal")?;
         process::control_terminal(slave.as_fd()).context(|| "taking the terminal")?;
@@ -103,7 +104,6 @@ fn become_command(plan: Plan<'_>, outer: &UnixStream) -> Result<Exit> {
     let slave = terminal.as_ref().map(|(_, slave)| slave.as_fd());
     install_stdio(&stdio, slave, &devices, user.uid)?;
 
-    rustix::process::umask(Mode::from_raw_mode(0o022));
     let program = Program::of(spec, &user)?;
     confine_process(spec, &user, filter.as_deref(), cgroups.devices_limited)?;
     process::default_signals();

@@ -34,7 +34,7 @@ pub fn main() -> Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context(doing)?);
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context(doing)?;
     process::install(null.as_fd(), 0).context(doing)?;
-    rustix::process::umask(Mode::empty());
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::thread::set_name(c"outcrop-init").context(doing)?;
     // Out of the terminal's foreground group: what the user types is the engine's to hand on.
     rustix::process::setsid().context(doing)?;

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -106,7 +107,9 @@ impl Bundle {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        fs::create_dir_all(path.join("rootfs"))?;
+        // The environment is written there.
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        fs::create_dir(path.join("rootfs"))?;
         Ok(Bundle { path, state: run.join("oci") })
     }
 
