@@ -49,6 +49,15 @@ pub struct NewContainer {
     pub config: String,
 }
 
+/// Docker's words, which scripts look for.
+pub fn name_is_taken(name: &str, by: &ContainerId) -> Error {
+    Error::conflict(format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{by}\". You have to remove (or \
+         rename) that container to be able to reuse that name."
+    ))
+    .hint(format!("remove it (`outcrop rm {}`) or take another name", by.short()))
+}
+
 const COLUMNS: &str = "select id, name, image, snapshot, state, exit_code, lease, created_at, started_at, \
                        finished_at, auto_remove, config from container";
 
@@ -99,12 +108,7 @@ impl Writer<'_> {
     /// `Conflict` where the name is taken.
     pub fn insert_container(&self, new: &NewContainer) -> Result<()> {
         if let Some(other) = self.container_by_name(&new.name)? {
-            return Err(Error::conflict(format!(
-                "the name `{}` is in use by container {}",
-                new.name,
-                other.id.short()
-            ))
-            .hint(format!("remove it (`outcrop rm {}`) or take another name", other.id.short())));
+            return Err(name_is_taken(&new.name, &other.id));
         }
         self.exec(
             "insert into container (id, name, image, snapshot, state, created_at, auto_remove, config)
@@ -133,6 +137,17 @@ impl Writer<'_> {
             (id, exit_code, Time::now()),
         )?;
         self.one_container(changed, id, "ended")
+    }
+
+    /// Its command could not be started: it is as it was when it was created, with the code of the attempt.
+    pub fn container_refused(&self, id: &ContainerId, exit_code: i32) -> Result<()> {
+        let changed = self.exec(
+            "update container set state = 'created', lease = null, exit_code = ?2, started_at = null,
+                 finished_at = null
+             where id = ?1 and state = 'running'",
+            (id, exit_code),
+        )?;
+        self.one_container(changed, id, "started")
     }
 
     pub fn rename_container(&self, id: &ContainerId, name: &str) -> Result<()> {

@@ -12,11 +12,6 @@ impl Reader<'_> {
         self.value("select value from meta where key = 'uuid'", ())
     }
 
-    /// What files.db has under the same name.
-    pub(super) fn pair(&self) -> Result<String> {
-        self.value("select value from meta where key = 'pair'", ())
-    }
-
     /// How owners are written on the files: `direct`.
     pub fn layout(&self) -> Result<String> {
         self.value("select value from meta where key = 'layout'", ())

@@ -55,7 +55,7 @@ pub use build::{BuildRow, BuildStatus, BuildStep, NewBuild, StepOutcome};
 pub use cache::{CacheRecord, KeyKind, NewCacheRecord};
 pub use changes::Changes;
 pub use check::Fault;
-pub use container::{ContainerRow, ContainerState, NewContainer};
+pub use container::{ContainerRow, ContainerState, NewContainer, name_is_taken};
 pub use epoch::EpochGuard;
 pub use event::{EventRow, NewEvent};
 pub use ids::{BuildId, ContainerId, Epoch, LayerNumber, RecordId, SnapshotId};
@@ -82,6 +82,8 @@ struct Shared {
     root: PathBuf,
     locks: PathBuf,
     boot: String,
+    /// What files.db must say of itself to belong to this index.
+    pair: String,
     index: Mutex<Connection>,
     /// Who has the index's connection now.
     holder: Mutex<Option<ThreadId>>,

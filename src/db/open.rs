@@ -52,7 +52,12 @@ impl Db {
     }
 
     pub(super) fn on(root: &Path, index: Connection, rows_path: PathBuf, in_use: File) -> Result<Db> {
+        // Here, as whoever needs rows may be in a transaction.
+        let pair = index
+            .query_row("select value from meta where key = 'pair'", (), |row| row.get(0))
+            .context(|| format!("reading the store's index in {}", root.display()))?;
         let db = Db(Arc::new(Shared {
+            pair,
             root: root.to_owned(),
             locks: root.join("locks"),
             boot: boot_id()?,
@@ -335,7 +340,7 @@ impl Db {
         let pair: String = connection
             .query_row("select pair from mark", (), |row| row.get(0))
             .context(|| format!("reading the database {}", path.display()))?;
-        if self.read(|reader| reader.pair())? != pair {
+        if self.0.pair != pair {
             return Err(again(Error::corrupt(format!("{} belongs to another index", path.display()))));
         }
         // A layer has up to millions of rows: fold the log in every 16 MB, and keep the tree's inner pages at hand.

@@ -338,9 +338,9 @@ impl Writer<'_> {
              where status = 'running' and lease = ?1",
             (lease, Time::now()),
         )?;
-        // What Docker says of a container whose supervisor went away.
+        // What held the lease killed the container before it went.
         self.exec(
-            "update container set state = iif(auto_remove, 'removing', 'exited'), lease = null, exit_code = 255,
+            "update container set state = iif(auto_remove, 'removing', 'exited'), lease = null, exit_code = 137,
                  name = iif(auto_remove, 'removing-' || id, name), finished_at = ?2
              where state = 'running' and lease = ?1",
             (lease, Time::now()),
