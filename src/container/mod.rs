@@ -1,1 +1,75 @@
-//! container
+//! Containers: a writable layer that keeps what was said when it was created, and now and then has a process in it.
+//!
+//! ```text
+//! create ──> created ──start──> running ──its process ends──> exited ──start──> ...
+//!               └──────────────────── remove ───────────────────┘
+//! ```
+//!
+//! Its row holds the image, the writable layer and the [`Config`]. While it runs, its row names a lease that the
+//! runtime's outer half holds; so a container whose outcrop was killed is known to be dead by whoever looks next,
+//! and the sweep writes it down.
+
+mod attach;
+mod config;
+mod create;
+mod find;
+mod names;
+mod process;
+mod remove;
+mod size;
+mod spec;
+mod start;
+mod volume;
+
+pub use attach::Console;
+pub use config::{Attach, Config, Mount, MountKind, Tmpfs};
+pub use create::{New, create};
+pub use find::{find, resolve};
+pub use names::check_name;
+pub use process::{Frozen, freeze, kill, process_id};
+pub use remove::{RemoveOptions, remove};
+pub use size::changed_bytes;
+pub use start::{Foreground, start};
+pub use volume::check_volume_name;
+
+use std::path::PathBuf;
+
+use crate::db::{ContainerId, ContainerRow, ContainerState};
+use crate::engine::Engine;
+use crate::error::{Context as _, Result};
+use crate::runtime::mountpoints::{self, Made};
+
+/// The container's own directory: what is known of it while it runs.
+fn directory(engine: &Engine, id: &ContainerId) -> PathBuf {
+    engine.root.join("containers").join(id.as_str())
+}
+
+/// Where the runtime notes the mount points it made, while they stand.
+fn journal(engine: &Engine, id: &ContainerId) -> PathBuf {
+    directory(engine, id).join("mountpoints")
+}
+
+/// The mount points that stand in the writable layer now, by outcrop's doing.
+pub fn mount_points(engine: &Engine, id: &ContainerId) -> Result<Made> {
+    let path = journal(engine, id);
+    let doing = || format!("reading {}", path.display());
+    match std::fs::read(&path) {
+        // One that was cut short was written before anything was mounted.
+        Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Made::default()),
+        Err(error) => Err(error).context(doing),
+    }
+}
+
+/// Takes away the mount points of a runtime that was killed before it could, unless the container runs.
+pub fn recover_dead(engine: &Engine, row: &ContainerRow) -> Result<()> {
+    if row.state == ContainerState::Running { Ok(()) } else { recover(engine, row) }
+}
+
+fn recover(engine: &Engine, row: &ContainerRow) -> Result<()> {
+    let journal = journal(engine, &row.id);
+    if !journal.exists() {
+        return Ok(());
+    }
+    mountpoints::recover(&engine.snapshots.mount(row.snapshot)?, &journal)
+}

@@ -174,6 +174,15 @@ impl Made {
         self.0.is_empty()
     }
 
+    /// Relative to the root.
+    pub fn paths(&self) -> Vec<Vec<u8>> {
+        let path = |point: &Point| match point.parent.as_slice() {
+            b"" => point.name.clone(),
+            parent => [parent, b"/", &point.name].concat(),
+        };
+        self.0.iter().map(path).collect()
+    }
+
     /// Takes away what the container left as it was made: empty, with its first owner and mode. What it changed, or put
     /// something into, or replaced, stays. Can be done twice.
     pub fn undo(&self, root: BorrowedFd<'_>) -> Result<()> {

@@ -150,6 +150,15 @@ impl Snapshots {
         self.driver.mount(id, &parents)
     }
 
+    /// A container's tree, to be read by this process alone; nothing writes to it meanwhile.
+    pub fn open_container(&self, id: SnapshotId) -> Result<View> {
+        let mut stack = vec![id];
+        if self.driver.shape() == Shape::Layered {
+            stack.extend(self.db.read(|reader| reader.snapshot_parents(id))?);
+        }
+        open_view(&self.driver.view(&stack)?)
+    }
+
     /// What to compare for what a container changed. Its mount may live; what is written meanwhile may be
     /// seen or not.
     pub fn compare(&self, id: SnapshotId) -> Result<Compared> {

@@ -1,0 +1,116 @@
+//! A new container: a writable layer on an image, and a row that keeps both.
+
+use super::names::made_up;
+use super::{Config, check_name, directory, volume};
+use crate::db::{ContainerId, ContainerRow, ImageRow, NewContainer, Reader};
+use crate::engine::Engine;
+use crate::error::{Context as _, Error, Result};
+use crate::image::RunConfig;
+use crate::job::Job;
+use crate::network;
+use crate::snapshot::Purpose;
+
+/// What the user asked for.
+#[derive(Clone, Debug, Default)]
+pub struct New {
+    /// `None`: one is made up.
+    pub name: Option<String>,
+    /// What was said, without what the image says.
+    pub config: Config,
+    /// It goes when it ends.
+    pub auto_remove: bool,
+}
+
+/// Errors: no command, a name that is taken (`Conflict`), flags that contradict each other. Nothing is left then.
+pub fn create(
+    engine: &Engine,
+    image: &ImageRow,
+    image_config: &RunConfig,
+    new: New,
+    job: &Job,
+) -> Result<ContainerRow> {
+    let mut config = new.config.on(image_config);
+    check(&config)?;
+    if let Some(name) = &new.name {
+        check_name(name)?;
+        // Said before anything is made; that nobody was faster is for the row to tell.
+        if let Some(other) = engine.db.read(|index| index.container_by_name(name))? {
+            return Err(crate::db::name_is_taken(name, &other.id));
+        }
+    }
+    let volumes = volume::make(engine, &mut config, image.chain.as_ref(), job)?;
+    let id = ContainerId::random();
+    let dir = directory(engine, &id);
+    std::fs::create_dir_all(&dir).context(|| format!("making {}", dir.display()))?;
+    let inserted = insert(engine, image, &id, new.name, &config, new.auto_remove, &volumes);
+    if inserted.is_err() {
+        drop(std::fs::remove_dir(&dir));
+    }
+    inserted
+}
+
+fn insert(
+    engine: &Engine,
+    image: &ImageRow,
+    id: &ContainerId,
+    name: Option<String>,
+    config: &Config,
+    auto_remove: bool,
+    volumes: &[volume::Used],
+) -> Result<ContainerRow> {
+    let config = config.to_json()?;
+    let draft = engine.snapshots.draft(image.chain.as_ref(), Purpose::Container)?;
+    draft.keep(|index, snapshot| {
+        let name = match name {
+            Some(name) => name,
+            None => free_name(index)?,
+        };
+        let new = NewContainer { id: id.clone(), name, image: image.id, snapshot, auto_remove, config };
+        index.insert_container(&new)?;
+        for volume in volumes {
+            volume.record(index, id)?;
+        }
+        let row = index.container(id)?;
+        row.ok_or_else(|| Error::internal("a container that was inserted is not there"))
+    })
+}
+
+/// One that nobody has.
+fn free_name(index: &Reader<'_>) -> Result<String> {
+    let mut number = 0_u64;
+    loop {
+        let mut bytes = [0; 2];
+        // Where there are none, the same name with a number will do.
+        let _filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        let mut name = made_up(bytes);
+        if number > 0 {
+            name.push_str(&number.to_string());
+        }
+        if index.container_by_name(&name)?.is_none() {
+            return Ok(name);
+        }
+        number += 1;
+    }
+}
+
+fn check(config: &Config) -> Result<()> {
+    if config.args().is_empty() {
+        return Err(Error::invalid("no command specified")
+            .hint("the image has neither CMD nor ENTRYPOINT: put a command behind its name"));
+    }
+    config.capabilities()?;
+    network::find(&config.network)?;
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            config.working_dir
+        )));
+    }
+    let mut targets: Vec<&str> = config.mounts.iter().map(|mount| mount.target.as_str()).collect();
+    targets.extend(config.tmpfs.iter().map(|tmpfs| tmpfs.target.as_str()));
+    targets.sort_unstable();
+    if let Some(twice) = targets.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::invalid(format!("Duplicate mount point: {}", twice[0])));
+    }
+    Ok(())
+}

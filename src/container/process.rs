@@ -1,0 +1,135 @@
+//! The process of a running container, for those who did not start it.
+//!
+//! A number alone means nothing once its process has ended: it is noted with the time at which the process began, and
+//! believed only while both are true and the container's lease is held.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde::{Deserialize, Serialize};
+
+use super::directory;
+use crate::db::{ContainerId, ContainerRow, ContainerState};
+use crate::engine::Engine;
+use crate::error::{Context as _, Error, Result};
+
+#[derive(Serialize, Deserialize)]
+struct Process {
+    pid: u32,
+    /// Clock ticks since the machine started (proc_pid_stat(5), field 22).
+    began: u64,
+}
+
+pub(super) fn note(engine: &Engine, id: &ContainerId, pid: u32) -> Result<()> {
+    // One that has ended already is nobody's to find.
+    let Some(began) = began(pid) else { return Ok(()) };
+    let text = serde_json::to_vec(&Process { pid, began }).context(|| "noting a process")?;
+    let path = directory(engine, id).join("process");
+    std::fs::write(&path, text).context(|| format!("writing {}", path.display()))
+}
+
+pub(super) fn forget(engine: &Engine, id: &ContainerId) {
+    // What stays is not believed.
+    drop(std::fs::remove_file(directory(engine, id).join("process")));
+}
+
+/// The host's number of its first process; `None` when it does not run, or runs where it cannot be seen.
+pub fn process_id(engine: &Engine, row: &ContainerRow) -> Option<u32> {
+    if row.state != ContainerState::Running {
+        return None;
+    }
+    let text = std::fs::read(directory(engine, &row.id).join("process")).ok()?;
+    let noted: Process = serde_json::from_slice(&text).ok()?;
+    (began(noted.pid) == Some(noted.began)).then_some(noted.pid)
+}
+
+/// Sends a signal to its first process.
+pub fn kill(engine: &Engine, row: &ContainerRow, signal: Signal) -> Result<()> {
+    let doing = || format!("sending a signal to container {}", row.id.short());
+    let gone = || {
+        Error::conflict(format!("container {} is not running", row.id.short()))
+            .hint("where it runs in another container, its process cannot be seen from here")
+    };
+    let pid =
+        process_id(engine, row).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).ok_or_else(gone)?;
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context(doing)?;
+    // Now that it is held: still the one that was noted?
+    process_id(engine, row).ok_or_else(gone)?;
+    rustix::process::pidfd_send_signal(process, signal).context(doing)
+}
+
+/// All processes of a container that runs, stopped; they go on when it is dropped.
+pub struct Frozen {
+    stopped: Vec<OwnedFd>,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for process in &self.stopped {
+            // One that was killed meanwhile needs nothing.
+            let _gone = rustix::process::pidfd_send_signal(process, Signal::CONT);
+        }
+    }
+}
+
+/// Nothing is written by the container while this lives.
+pub fn freeze(engine: &Engine, row: &ContainerRow) -> Result<Frozen> {
+    let doing = || format!("pausing container {}", row.id.short());
+    let mut frozen = Frozen { stopped: Vec::new() };
+    // One that has ended meanwhile writes nothing, either.
+    let Some(first) = process_id(engine, row) else { return Ok(frozen) };
+    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let Ok(theirs) = namespace(first) else { return Ok(frozen) };
+    let mut known = HashSet::new();
+    loop {
+        let before = known.len();
+        for entry in std::fs::read_dir("/proc").context(doing)? {
+            let name = entry.context(doing)?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            if known.contains(&pid) || namespace(pid).ok().as_ref() != Some(&theirs) {
+                continue;
+            }
+            let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let Some(Ok(process)) = process.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+            else {
+                continue;
+            };
+            // The number may have become another's before it was opened.
+            if namespace(pid).ok().as_ref() == Some(&theirs)
+                && rustix::process::pidfd_send_signal(&process, Signal::STOP).is_ok()
+            {
+                known.insert(pid);
+                frozen.stopped.push(process);
+            }
+        }
+        // Those that were made while we looked.
+        if known.len() == before {
+            return Ok(frozen);
+        }
+    }
+}
+
+/// `None`: there is no such process, or it is dead and waits to be asked for.
+fn began(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; the state is field 3.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_number_and_its_beginning() {
+        let own = began(std::process::id()).unwrap();
+        assert!(own > 0);
+        assert_eq!(began(std::process::id()), Some(own));
+        assert_eq!(began(u32::MAX), None);
+    }
+}

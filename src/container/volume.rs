@@ -1,0 +1,127 @@
+//! Volumes of a container: made when it is created, filled with what the image has in their place.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::names::is_name;
+use super::{Config, Mount, MountKind};
+use crate::db::{ContainerId, ContainerRow, Writer};
+use crate::engine::Engine;
+use crate::error::{Context as _, Error, Result};
+use crate::image::ChainId;
+use crate::job::Job;
+use crate::sys;
+
+pub(super) fn data(engine: &Engine, name: &str) -> PathBuf {
+    engine.root.join("volumes").join(name).join("_data")
+}
+
+/// `Invalid` for what cannot be a volume's name.
+pub fn check_volume_name(name: &str) -> Result<()> {
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "\"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed"
+    ))
+    .hint("for a directory of the host give its absolute path"))
+}
+
+/// A volume that a container uses.
+pub(super) struct Used {
+    name: String,
+    target: String,
+    anonymous: bool,
+}
+
+impl Used {
+    pub(super) fn record(&self, index: &Writer<'_>, container: &ContainerId) -> Result<()> {
+        index.insert_volume(&self.name, &BTreeMap::new(), self.anonymous)?;
+        index.use_volume(container, &self.name, &self.target)
+    }
+}
+
+/// Gives every volume of the configuration a name and a directory; those that the image asks for, too.
+pub(super) fn make(
+    engine: &Engine,
+    config: &mut Config,
+    image: Option<&ChainId>,
+    job: &Job,
+) -> Result<Vec<Used>> {
+    for path in &config.volumes {
+        let same = |target: &str| target.trim_end_matches('/') == path.trim_end_matches('/');
+        let taken = config.mounts.iter().any(|mount| same(&mount.target))
+            || config.tmpfs.iter().any(|tmpfs| same(&tmpfs.target));
+        if !taken {
+            let kind = MountKind::Volume { name: None, no_copy: false };
+            config.mounts.push(Mount { kind, target: path.clone(), read_only: false });
+        }
+    }
+    let mut used = Vec::new();
+    for mount in &mut config.mounts {
+        let MountKind::Volume { name, no_copy } = &mut mount.kind else { continue };
+        let anonymous = name.is_none();
+        let name = name.get_or_insert_with(|| ContainerId::random().as_str().to_owned());
+        let dir = data(engine, name);
+        make_directory(&dir)?;
+        if !*no_copy {
+            fill(engine, &dir, &mount.target, image, job)
+                .context(|| format!("copying {} of the image into volume {name}", mount.target))?;
+        }
+        used.push(Used { name: name.clone(), target: mount.target.clone(), anonymous });
+    }
+    Ok(used)
+}
+
+fn make_directory(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let doing = || format!("making the volume directory {}", dir.display());
+    std::fs::create_dir_all(dir).context(doing)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).context(doing)
+}
+
+/// A volume that is empty gets what the image has in its place.
+fn fill(engine: &Engine, dir: &Path, target: &str, image: Option<&ChainId>, job: &Job) -> Result<()> {
+    let doing = || "opening it";
+    let to = std::fs::File::open(dir).context(doing)?;
+    if !sys::dir::names(to.as_fd()).context(doing)?.is_empty() {
+        return Ok(());
+    }
+    let view = engine.snapshots.open_view(image)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let Ok(from) = sys::dir::open_in_root(view.as_fd(), target.as_bytes(), flags) else {
+        return Ok(());
+    };
+    sys::tree::copy(from.as_fd(), to.as_fd(), job.budget.threads).context(|| "copying")
+}
+
+/// The nameless volumes of a container that is gone, where nobody else uses them.
+pub(super) fn remove_anonymous(engine: &Engine, of: &[String]) -> Result<()> {
+    for name in of {
+        let removed = engine.db.write(|index| {
+            let unused = index.volume_users(name)?.is_empty();
+            let goes = unused && index.volume(name)?.is_some_and(|volume| volume.anonymous);
+            if goes {
+                index.remove_volume(name)?;
+            }
+            Ok(goes)
+        })?;
+        if removed {
+            let dir = engine.root.join("volumes").join(name);
+            std::fs::remove_dir_all(&dir).context(|| format!("removing {}", dir.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The names of the volumes that a container uses.
+pub(super) fn names_of(engine: &Engine, row: &ContainerRow) -> Result<Vec<String>> {
+    let used = engine.db.read(|index| index.volumes_of(&row.id))?;
+    Ok(used.into_iter().map(|(name, _)| name).collect())
+}
