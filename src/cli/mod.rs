@@ -10,15 +10,39 @@ mod progress;
 
 mod build;
 mod import;
+mod commit;
+mod container;
+mod container_prune;
+mod create;
+mod diff;
+mod export;
+mod foreground;
+mod mounts;
+mod ps;
+mod rm;
+mod run;
+mod start;
 mod version;
 
 pub(crate) use frame::{Context, Verb, main};
 
-use frame::Entry;
+use frame::{Entry, complain};
 
 /// In the order `--help` lists them.
-const TABLE: &[Entry] =
-    &[Entry::of::<build::Args>(), Entry::of::<import::Args>(), Entry::of::<version::Args>()];
+const TABLE: &[Entry] = &[
+    Entry::of::<build::Args>(),
+    Entry::of::<run::Args>(),
+    Entry::of::<create::Args>(),
+    Entry::of::<start::Args>(),
+    Entry::of::<ps::Args>(),
+    Entry::of::<rm::Args>(),
+    Entry::of::<diff::Args>(),
+    Entry::of::<commit::Args>(),
+    Entry::of::<export::Args>(),
+    Entry::of::<container_prune::Args>(),
+    Entry::of::<import::Args>(),
+    Entry::of::<version::Args>(),
+];
 
 /// What stands before the verb in a management form, and what `--help` says of it.
 const GROUPS: &[(&str, &str)] = &[

@@ -197,7 +197,7 @@ impl Bases<'_> {
                 let options =
                     pull::Options { platform: platform.clone(), registry: self.options.registry.clone() };
                 let pulled = pull::pull(self.engine, &name, &options, self.job)
-                    .map_err(|cause| not_to_be_had(&name, cause))?;
+                    .map_err(|cause| pull::not_to_be_had("base image", &name, cause))?;
                 images::resolve(self.engine, &pulled.image.to_string())?
             }
         };
@@ -207,21 +207,6 @@ impl Bases<'_> {
         known.insert(key, base.clone());
         Ok(base)
     }
-}
-
-fn not_to_be_had(name: &Reference, cause: Error) -> Error {
-    let error = Error::new(
-        cause.kind(),
-        format!("the base image `{}` is not here and cannot be pulled", name.familiar()),
-    );
-    let hint = match name.path().strip_prefix("library/") {
-        Some(distribution @ ("debian" | "ubuntu")) => {
-            let suite = name.tag().filter(|tag| *tag != "latest").unwrap_or("bookworm");
-            format!("without a registry `outcrop bootstrap {distribution}:{suite}` makes it from the distribution's packages")
-        }
-        _ => "`outcrop images` lists what is here; `outcrop import` and `outcrop bootstrap` make base images without a registry".to_owned(),
-    };
-    error.hint(hint).because(cause)
 }
 
 impl Resolver for Bases<'_> {

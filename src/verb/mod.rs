@@ -2,7 +2,13 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod change;
+pub mod commit;
+mod container_inspect;
+pub mod create;
+pub mod diff;
 pub mod disk_usage;
+pub mod export;
 pub mod history;
 pub mod image_prune;
 pub mod images;
@@ -11,9 +17,14 @@ pub mod info;
 pub mod inspect;
 pub mod layers;
 pub mod log;
+pub mod ps;
 pub mod pull;
+pub mod rm;
 pub mod rmi;
 pub mod rollback;
+pub mod start;
 pub mod system_prune;
 pub mod tag;
 pub mod undo;
+
+pub use container_inspect::container_inspect;

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use crate::db::{BlobLayer, NewImage, Origin};
 use crate::engine::Engine;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::image::{Digest, ImageId, Platform, Reference};
 use crate::job::{Event, Job};
 use crate::layer::compress;
@@ -52,6 +52,24 @@ pub fn pull(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> 
     engine.sweep()?;
     job.report(Event::Pulled { name: name.familiar(), digest: found.digest.to_string(), fresh });
     Ok(Pulled { image: found.image, digest: found.digest, fresh })
+}
+
+/// Why an image that something else needs is missing, and where it may come from. `what`: `image`, `base image`.
+pub(super) fn not_to_be_had(what: &str, name: &Reference, cause: Error) -> Error {
+    let error = Error::new(
+        cause.kind(),
+        format!("the {what} `{}` is not here and cannot be pulled", name.familiar()),
+    );
+    let hint = match name.path().strip_prefix("library/") {
+        Some(distribution @ ("debian" | "ubuntu")) => {
+            let suite = name.tag().filter(|tag| *tag != "latest").unwrap_or("bookworm");
+            format!(
+                "without a registry `outcrop bootstrap {distribution}:{suite}` makes it from the distribution's packages"
+            )
+        }
+        _ => "`outcrop images` lists what is here; `outcrop import` and `outcrop bootstrap` make base images without a registry".to_owned(),
+    };
+    error.hint(hint).because(cause)
 }
 
 /// Layers into blobs and unpacked, side by side where they can be; then each its place; then the image.

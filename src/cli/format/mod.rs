@@ -19,6 +19,7 @@ pub(crate) use human::{
 };
 pub(crate) use list::{List, Row};
 pub(crate) use objects::{inspect, pretty};
+pub(crate) use printf::quoted;
 
 use outcrop::error::{Error, Result};
 use serde_json::Value;

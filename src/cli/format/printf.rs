@@ -232,7 +232,7 @@ pub(crate) fn significant(float: f64, digits: usize) -> String {
 }
 
 /// Go's %q.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for letter in text.chars() {
         match letter {

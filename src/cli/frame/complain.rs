@@ -6,7 +6,8 @@ use std::io::{self, IsTerminal, Write as _};
 
 use outcrop::error::Error;
 
-pub(super) fn print(error: &Error) {
+/// On standard error.
+pub(crate) fn print(error: &Error) {
     let text = render(error, colours(io::stderr().is_terminal()));
     // Where standard error is gone too, the exit code still says it.
     let _gone = io::stderr().write_all(text.as_bytes());

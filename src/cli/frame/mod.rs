@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use outcrop::error::{Kind, Result};
 
-pub(crate) use complain::colours;
+pub(crate) use complain::{colours, print as complain};
 pub(crate) use context::{Context, Globals};
 pub(crate) use out::Out;
 pub(crate) use verb::{Entry, Verb};
@@ -27,7 +27,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if out::reader_is_gone(&error) => ExitCode::from(128 + 13),
         Err(error) => {
-            complain::print(&error);
+            complain(&error);
             ExitCode::from(match error.kind() {
                 Kind::Cancelled => 128 + 2,
                 _ => failure,

@@ -1,0 +1,36 @@
+//! `export`: all that a container sees, as one tar.
+
+use std::io::Write;
+use std::os::fd::AsFd as _;
+
+use crate::container;
+use crate::db::{ContainerRow, ContainerState};
+use crate::engine::Engine;
+use crate::error::{Context as _, Result};
+use crate::job::Job;
+use crate::layer::{self, Changes, PackOptions};
+use crate::snapshot::Purpose;
+
+/// The same files make the same bytes. Of a container that runs, it is what it sees at one moment.
+pub fn export(engine: &Engine, row: &ContainerRow, out: &mut (dyn Write + Send), job: &Job) -> Result<()> {
+    let doing = || format!("exporting container {}", row.id.short());
+    container::recover_dead(engine, row)?;
+    if row.state != ContainerState::Running {
+        let view = engine.snapshots.open_container(row.snapshot).context(doing)?;
+        return pack(view.as_fd(), out, job).context(doing);
+    }
+    // An upper must not be mounted twice.
+    let frozen = container::freeze(engine, row)?;
+    let copied = engine.snapshots.copy(row.snapshot, Purpose::Layer);
+    drop(frozen);
+    let draft = copied.context(doing)?;
+    let mounted = draft.mounted().context(doing)?;
+    container::mount_points(engine, &row.id)?.undo(mounted.as_fd())?;
+    pack(mounted.as_fd(), out, job).context(doing)
+}
+
+fn pack(tree: std::os::fd::BorrowedFd<'_>, out: &mut (dyn Write + Send), job: &Job) -> Result<()> {
+    let options = PackOptions { clamp: None, tee: Some(out) };
+    let trees = Changes::Trees { tree, parent: None };
+    layer::pack(job, trees, options, &mut (), &mut std::io::sink()).map(drop)
+}
