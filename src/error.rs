@@ -86,6 +86,20 @@ impl Error {
         &self.message
     }
 
+    /// The error and its causes on one line, each said once.
+    pub fn one_line(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let said = error.to_string();
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+
     /// The hint nearest to the top of the chain.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref().or_else(|| {

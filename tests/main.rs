@@ -3,6 +3,7 @@
 
 mod archive;
 mod build;
+mod check;
 mod cli;
 mod dockerfile;
 mod drafts;

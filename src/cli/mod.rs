@@ -9,6 +9,7 @@ mod frame;
 mod progress;
 
 mod build;
+mod check;
 mod import;
 mod commit;
 mod container;
@@ -41,6 +42,7 @@ const TABLE: &[Entry] = &[
     Entry::of::<export::Args>(),
     Entry::of::<container_prune::Args>(),
     Entry::of::<import::Args>(),
+    Entry::of::<check::Args>(),
     Entry::of::<version::Args>(),
 ];
 

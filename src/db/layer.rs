@@ -111,6 +111,11 @@ impl Reader<'_> {
         )
     }
 
+    /// Whether any row has it, one that is going too: its recipe is needed.
+    pub fn layer_is_known(&self, diff_id: &DiffId) -> Result<bool> {
+        self.value("select exists (select 1 from layer where diff_id = ?1)", (diff_id,))
+    }
+
     /// All that are not going, the oldest first.
     pub fn layers(&self) -> Result<Vec<LayerRow>> {
         self.all(&format!("{LAYER} where condemned is null order by id"), (), layer)

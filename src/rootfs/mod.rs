@@ -2,14 +2,17 @@
 //! there to be stood on and read.
 
 mod ensure;
+mod merged;
 mod pack;
 mod stack;
 mod unpack;
+mod verify;
 
 pub use ensure::ensure;
 pub use pack::{Made, Outcome, pack};
 pub use stack::{Layer, Stack};
 pub use unpack::{Archive, Prepared, place, prepare};
+pub use verify::{Flaw, Holder, verify};
 
 use std::cell::Cell;
 
