@@ -115,13 +115,7 @@ impl Db {
     /// Everything the two databases can say about themselves, every row of every layer included. `Ok` means that it
     /// was possible to look.
     pub fn check(&self, job: &Job) -> Result<Vec<Fault>> {
-        let mut faults = self.write(|writer| {
-            let mut faults = writer.check_index()?;
-            if !writer.tags_log_agrees()? {
-                faults.push(Fault::new("tags.log", "does not tell the same moves as the index"));
-            }
-            Ok(faults)
-        })?;
+        let mut faults = self.check_index()?;
         match self.check_rows(job) {
             Err(error) if error.kind() != crate::error::Kind::Cancelled => {
                 faults.push(Fault::new("files.db", format!("cannot be read: {}", reason(&error))));
@@ -131,11 +125,25 @@ impl Db {
         Ok(faults)
     }
 
+    /// All that outcrop.db says of itself, and tags.log.
+    pub fn check_index(&self) -> Result<Vec<Fault>> {
+        self.write(|writer| {
+            let mut faults = writer.check_index()?;
+            if !writer.tags_log_agrees()? {
+                faults.push(Fault::new("tags.log", "does not tell the same moves as the index"));
+            }
+            Ok(faults)
+        })
+    }
+
+    /// What SQLite finds wrong with files.db.
+    pub fn check_files(&self) -> Result<Vec<Fault>> {
+        let slot = self.row_reader()?;
+        integrity(slot.connection(), "files.db", &["files"])
+    }
+
     fn check_rows(&self, job: &Job) -> Result<Vec<Fault>> {
-        let mut faults = {
-            let slot = self.row_reader()?;
-            integrity(slot.connection(), "files.db", &["files"])?
-        };
+        let mut faults = self.check_files()?;
         let (layers, expected) = self.read(|reader| {
             let layers = reader.layers()?;
             let expected: Vec<LayerNumber> = reader.all(

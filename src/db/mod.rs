@@ -69,7 +69,7 @@ pub use rows::{Found, LayerSlot, RowWriter, Rows};
 pub use snapshot::{Keyed, Sealed, SnapshotRow, SnapshotState};
 pub use sweep::Swept;
 pub use tag::TagRow;
-pub use tag_log::{LogState, TagMove};
+pub use tag_log::TagMove;
 pub use time::Time;
 pub use transaction::{Durable, Reader, Writer};
 pub use volume::VolumeRow;

@@ -146,40 +146,20 @@ fn push_line(lines: &mut Vec<u8>, entry: &TagMove) {
     lines.push(b'\n');
 }
 
-/// How tags.log stands to the index.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogState {
-    Agrees,
-    /// Its last lines did not happen: the process that wrote them was cut off. The next move takes them back.
-    Ahead,
-    /// The number of the first move that is not told alike.
-    Differs(u64),
-}
-
 impl Db {
-    pub fn tags_log_state(&self) -> Result<LogState> {
-        // In a transaction, so that no move is between the two.
-        self.write(|writer| {
-            let (told, known) = (read(self.root())?, writer.tag_log(None)?);
-            if told == known {
-                return Ok(LogState::Agrees);
-            }
-            let size: u64 = writer.value("select value from meta where key = 'tags_log_size'", ())?;
-            if let Ok(file) = File::open(self.root().join("tags.log"))
-                && file.metadata().context(|| "looking at tags.log")?.len() > size
-                && replay(BufReader::new(file.take(size)))? == known
-            {
-                return Ok(LogState::Ahead);
-            }
-            let same = told.iter().zip(&known).take_while(|(told, known)| told == known).count();
-            Ok(LogState::Differs(same as u64 + 1))
-        })
-    }
-
     /// Whether tags.log tells the same story as the index.
     pub fn tags_log_agrees(&self) -> Result<bool> {
         // In a transaction, so that no move is between the two.
         self.write(|writer| writer.tags_log_agrees())
+    }
+
+    /// Whether its last lines did not happen: the process that wrote them was cut off. The next move takes them back.
+    pub fn tags_log_is_ahead(&self) -> Result<bool> {
+        self.write(|writer| {
+            let known: u64 = writer.value("select value from meta where key = 'tags_log_size'", ())?;
+            let size = std::fs::metadata(self.root().join("tags.log")).map_or(0, |metadata| metadata.len());
+            Ok(size > known)
+        })
     }
 }
 

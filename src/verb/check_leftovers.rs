@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 
 use super::check::Index;
-use crate::db::{LayerNumber, LogState, SnapshotId, SnapshotState};
+use crate::db::{LayerNumber, SnapshotId, SnapshotState};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::image::{DiffId, Digest};
@@ -48,7 +48,7 @@ pub(super) fn find(
             }
         }
     }
-    if engine.db.tags_log_state()? == LogState::Ahead {
+    if engine.db.tags_log_is_ahead()? {
         leftovers.push("tags.log: its last lines were cut off before they happened".into());
     }
     Ok(())
