@@ -983,7 +983,7 @@ fn a_lease_handed_to_a_child_lives_as_long_as_the_child() {
     assert!(db.try_lease("container-x").unwrap().is_none());
     kill(holder);
     assert!(db.lease_is_free("container-x").unwrap());
-    assert_eq!(db.sweep_locks().unwrap(), 1);
+    assert_clean(&db);
     assert_eq!(locks(&db), [""; 0]);
 }
 
@@ -1102,7 +1102,6 @@ fn processes_killed_at_any_moment_leave_nothing() {
     for dir in ["blobs/sha256", "layers"] {
         assert_eq!(fs::read_dir(sandbox.root().join(dir)).unwrap().count(), 0, "{dir}");
     }
-    db.sweep_locks().unwrap();
     assert_eq!(locks(&db), [""; 0]);
 }
 
@@ -1130,6 +1129,7 @@ fn blobs_are_verified_when_written_and_when_read() {
     fs::write(blobs.path(&digest), "CONTENT").unwrap();
     let error = blobs.read_all(&digest, 100).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
+    assert_eq!(blobs.check(&Job::silent()).unwrap()[0].to_string(), format!("blob {digest} has other bytes"));
     fs::remove_file(blobs.path(&digest)).unwrap();
     assert_eq!(blobs.verify(&digest).unwrap_err().kind(), Kind::NotFound);
     assert_eq!(blobs.read(&Digest::of(b"")).err().unwrap().kind(), Kind::NotFound);
@@ -1150,7 +1150,7 @@ fn a_blob_that_is_staged_and_not_published_leaves_nothing() {
     assert!(!blobs.contains(&staged.digest()).unwrap());
     drop(staged);
     assert_clean(&db);
-    assert_eq!(blobs.strangers().unwrap(), [""; 0].map(std::path::PathBuf::from));
+    assert_eq!(blobs.check(&Job::silent()).unwrap(), []);
     assert_eq!(fs::read_dir(sandbox.root().join("blobs/sha256")).unwrap().count(), 0);
 }
 
@@ -1162,7 +1162,8 @@ fn a_blob_left_by_a_power_cut_is_not_trusted() {
     let digest = Digest::of(b"content");
     // The name is on disk, the bytes are not, and the row is lost.
     fs::write(blobs.path(&digest), "").unwrap();
-    assert_eq!(blobs.strangers().unwrap(), [blobs.path(&digest)]);
+    let faults: Vec<String> = blobs.check(&Job::silent()).unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(faults, [format!("{} is no blob of this store", blobs.path(&digest).display())]);
     assert!(!blobs.contains(&digest).unwrap());
     blobs.put(b"content", None).unwrap();
     assert_eq!(blobs.read_all(&digest, 100).unwrap(), b"content");

@@ -38,9 +38,11 @@ impl Db {
     /// Removes what can go. `remove_tree` removes the tree of a snapshot, being gone already is fine to it.
     ///
     /// Called when a verb has done its work: what this process saw before is not kept for it any longer, unless by a
-    /// guard from `Db::enter`. Costs one query, and a look into `trash/`, when there is nothing to do.
+    /// guard from `Db::enter`. Costs one query, and a look into `trash/` and `locks/`, when there is
+    /// nothing to do.
     pub fn sweep(&self, remove_tree: &dyn Fn(&SnapshotRow) -> Result<()>) -> Result<Swept> {
         let mut swept = Swept::default();
+        self.sweep_locks()?;
         loop {
             let before = swept.count();
             let trash = self.0.root.join("trash");
@@ -69,19 +71,24 @@ impl Db {
         }
     }
 
-    /// Takes away the lock files that killed processes left without holding anything by them; for `system prune`.
-    pub fn sweep_locks(&self) -> Result<usize> {
-        let mut removed = 0;
+    /// Takes away the lock files of killed processes that nothing hangs on.
+    fn sweep_locks(&self) -> Result<()> {
         let listing = || "listing the store's locks";
+        let mut names = Vec::new();
         for entry in fs::read_dir(&self.0.locks).context(listing)? {
             let name = entry.context(listing)?.file_name();
-            let Some(name) = name.to_str().and_then(|name| name.strip_prefix("lease-")) else { continue };
-            if let Some(lease) = Lease::take(&self.0.locks, name, self.boot())? {
-                drop(lease);
-                removed += 1;
+            names.extend(name.to_str().and_then(|name| name.strip_prefix("lease-")).map(str::to_owned));
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let hung_on = self.read(|reader| reader.leases())?;
+        for name in names.into_iter().filter(|name| !hung_on.contains(name)) {
+            if self.lease_is_free(&name)? {
+                drop(Lease::take(&self.0.locks, &name, self.boot())?);
             }
         }
-        Ok(removed)
+        Ok(())
     }
 
     /// A lease of this process: whatever hangs on it is cleared up when it comes free unfulfilled.
@@ -141,7 +148,14 @@ impl Db {
     }
 
     fn remove_containers(&self, swept: &mut Swept) -> Result<()> {
-        for (id, snapshot) in self.read(|reader| reader.removing_containers())? {
+        let removing = self.read(|reader| reader.removing_containers())?;
+        if removing.iter().any(|(.., auto_remove)| !auto_remove) {
+            // On disk before its files go; one that goes by itself would go again after a power cut.
+            self.durable(|writer| {
+                writer.exec("update container set lease = null where state = 'removing'", ()).map(drop)
+            })?;
+        }
+        for (id, snapshot, _) in removing {
             self.to_trash(&self.0.root.join("containers").join(id.as_str()))?;
             self.write(|writer| {
                 writer.exec("delete from container where id = ?1 and state = 'removing'", (&id,))?;
@@ -317,9 +331,9 @@ impl Reader<'_> {
         )
     }
 
-    fn removing_containers(&self) -> Result<Vec<(ContainerId, SnapshotId)>> {
-        let sql = "select id, snapshot from container where state = 'removing'";
-        self.all(sql, (), |row| Ok((row.get(0)?, row.get(1)?)))
+    fn removing_containers(&self) -> Result<Vec<(ContainerId, SnapshotId, bool)>> {
+        let sql = "select id, snapshot, auto_remove from container where state = 'removing'";
+        self.all(sql, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
     }
 }
 

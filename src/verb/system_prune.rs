@@ -49,7 +49,6 @@ pub fn system_prune(engine: &Engine, options: &Options) -> Result<Pruned> {
         index.trim_events(EVENTS_KEPT)
     })?;
     engine.sweep()?;
-    engine.db.sweep_locks()?;
     restore_reserve(engine);
     Ok(pruned)
 }
