@@ -131,7 +131,7 @@ impl Blobs {
     }
 
     /// Files among the blobs that no row knows.
-    fn strangers(&self) -> Result<Vec<PathBuf>> {
+    pub fn strangers(&self) -> Result<Vec<PathBuf>> {
         let listing = || "listing the blobs";
         let mut strangers = Vec::new();
         for entry in std::fs::read_dir(self.db.root().join("blobs/sha256")).context(listing)? {
