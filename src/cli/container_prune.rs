@@ -1,14 +1,14 @@
 //! `container prune`: all that do not run go.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use outcrop::container::Config;
 use outcrop::db::ContainerRow;
-use outcrop::error::{Context as _, Result};
+use outcrop::error::Result;
 use outcrop::job::Job;
 use outcrop::verb::rm;
 
+use super::confirm::confirm;
 use super::format::{Filters, size};
 use super::{Context, Verb};
 
@@ -29,7 +29,7 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Result<ExitCode> {
         let filters = Filters::parse(&self.filter, &["label"])?;
-        if !self.force && !confirmed()? {
+        if !self.force && !confirm("WARNING! This will remove all stopped containers.")? {
             return Ok(ExitCode::SUCCESS);
         }
         let which = |row: &ContainerRow| {
@@ -49,21 +49,4 @@ impl Verb for Args {
         out.done()?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Without a terminal nobody is there to say no: scripts say `-f`.
-fn confirmed() -> Result<bool> {
-    let doing = || "asking whether to go on";
-    write!(
-        io::stdout(),
-        "WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] "
-    )
-    .context(doing)?;
-    io::stdout().flush().context(doing)?;
-    if !io::stdin().is_terminal() {
-        writeln!(io::stdout()).context(doing)?;
-    }
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).context(doing)?;
-    Ok(answer.trim().eq_ignore_ascii_case("y") || answer.trim().eq_ignore_ascii_case("yes"))
 }

@@ -8,21 +8,37 @@ mod format;
 mod frame;
 mod progress;
 
+mod bootstrap;
 mod build;
 mod check;
-mod import;
 mod commit;
+mod confirm;
 mod container;
 mod container_prune;
 mod create;
 mod diff;
 mod export;
 mod foreground;
+mod history;
+mod image_prune;
+mod images;
+mod import;
+mod info;
+mod inspect;
+mod layers;
+mod log;
 mod mounts;
 mod ps;
+mod pull;
 mod rm;
+mod rmi;
+mod rollback;
 mod run;
 mod start;
+mod system_df;
+mod system_prune;
+mod tag;
+mod undo;
 mod version;
 
 pub(crate) use frame::{Context, Verb, main};
@@ -32,6 +48,7 @@ use frame::{Entry, complain};
 /// In the order `--help` lists them.
 const TABLE: &[Entry] = &[
     Entry::of::<build::Args>(),
+    Entry::of::<pull::Args>(),
     Entry::of::<run::Args>(),
     Entry::of::<create::Args>(),
     Entry::of::<start::Args>(),
@@ -40,9 +57,25 @@ const TABLE: &[Entry] = &[
     Entry::of::<diff::Args>(),
     Entry::of::<commit::Args>(),
     Entry::of::<export::Args>(),
-    Entry::of::<container_prune::Args>(),
+    Entry::of::<images::Args>(),
+    Entry::of::<history::Args>(),
+    Entry::of::<layers::Args>(),
+    Entry::of::<inspect::Args>(),
+    Entry::of::<tag::Args>(),
+    Entry::of::<rmi::Args>(),
+    Entry::of::<log::Args>(),
+    Entry::of::<rollback::Args>(),
+    Entry::of::<undo::Args>(),
     Entry::of::<import::Args>(),
+    Entry::of::<bootstrap::Args>(),
+    Entry::of::<info::Args>(),
+    Entry::of::<system_df::Args>(),
+    Entry::of::<system_prune::Args>(),
     Entry::of::<check::Args>(),
+    Entry::of::<image_prune::Args>(),
+    Entry::of::<inspect::ImageArgs>(),
+    Entry::of::<container_prune::Args>(),
+    Entry::of::<inspect::ContainerArgs>(),
     Entry::of::<version::Args>(),
 ];
 

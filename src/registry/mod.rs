@@ -5,6 +5,7 @@
 
 mod auth;
 mod blob;
+mod download;
 mod patience;
 mod problem;
 mod route;
@@ -30,6 +31,7 @@ use crate::job::Job;
 use crate::transfer::Source;
 
 pub use auth::Credentials;
+pub use download::download;
 pub use patience::Patience;
 pub use route::Proxies;
 pub use web::Timeouts;

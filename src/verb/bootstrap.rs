@@ -51,8 +51,7 @@ impl Distribution {
 pub fn bootstrap(engine: &Engine, options: &Options, job: &Job) -> Result<ImageId> {
     let tool = find_tool(&options.path)?;
     let dir = engine.root.join("ingest");
-    std::fs::create_dir_all(&dir).context(|| format!("making {}", dir.display()))?;
-    let mut archive = unnamed_file(&dir)?;
+    let mut archive = import::unnamed_file(engine)?;
     let mirror = options.mirror.as_deref().unwrap_or(options.distribution.mirror());
     job.report(Event::Note(format!("{} fetches {} from {mirror}", tool.name(), options.suite)));
     tool.run(options, mirror, &dir, &mut archive, job)?;
@@ -70,15 +69,6 @@ pub fn bootstrap(engine: &Engine, options: &Options, job: &Job) -> Result<ImageI
         created_by: Some(format!("outcrop bootstrap {}", options.name.familiar())),
     };
     import::import(engine, archive, &import, job)
-}
-
-/// A file that nobody else sees, and that is gone when it is closed.
-fn unnamed_file(dir: &Path) -> Result<File> {
-    use rustix::fs::{Mode, OFlags};
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(dir, flags, Mode::from_raw_mode(0o600))
-        .context(|| format!("making a file in {}", dir.display()))?;
-    Ok(File::from(fd))
 }
 
 enum Tool {

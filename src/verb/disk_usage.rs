@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use crate::container::{self, Config};
 use crate::db::{CacheRecord, ContainerRow, ContainerState, Reader, Usage, VolumeRow};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
+use crate::job::Job;
 use crate::verb::images::{self, Listed};
 
 /// All bytes are of files; what several share counts once.
@@ -31,6 +33,9 @@ pub struct ContainerUsage {
     pub row: ContainerRow,
     /// Of its writable layer.
     pub bytes: u64,
+    /// What it was created from, as the user named it, and what it runs.
+    pub image: String,
+    pub command: String,
     pub volumes: usize,
 }
 
@@ -51,7 +56,9 @@ pub struct CacheUsage {
     pub shared: bool,
 }
 
-pub fn disk_usage(engine: &Engine) -> Result<DiskUsage> {
+pub fn disk_usage(engine: &Engine, job: &Job) -> Result<DiskUsage> {
+    // Containers whose outcrop was killed do not run.
+    engine.sweep()?;
     let (index, containers, volumes, cache) =
         engine.db.read(|index| Ok((index.usage()?, index.containers()?, volumes(index)?, cache(index)?)))?;
     let mut images = Vec::new();
@@ -64,9 +71,11 @@ pub fn disk_usage(engine: &Engine) -> Result<DiskUsage> {
         if row.state == ContainerState::Removing {
             continue;
         }
-        let bytes = container_bytes(engine, &row)?;
+        let bytes = container::changed_bytes(engine, &row, job)?;
         let volumes = engine.db.read(|index| index.volumes_of(&row.id))?.len();
-        used.push(ContainerUsage { row, bytes, volumes });
+        let config = Config::of(&row)?;
+        let (image, command) = (config.image.clone(), config.command_line());
+        used.push(ContainerUsage { row, bytes, image, command, volumes });
     }
     let mut volumes_used = Vec::new();
     for (row, links) in volumes {
@@ -94,16 +103,6 @@ fn cache(index: &Reader<'_>) -> Result<Vec<CacheUsage>> {
         });
     }
     Ok(cache)
-}
-
-/// Of a container's writable layer.
-pub(super) fn container_bytes(engine: &Engine, row: &ContainerRow) -> Result<u64> {
-    let driver = engine.snapshots.driver();
-    match driver.delta(row.snapshot) {
-        Some(delta) => tree_bytes(&delta.dir),
-        // The whole tree is the container's own: it stands on nothing of others.
-        None => tree_bytes(&driver.tree(row.snapshot)?.0),
-    }
 }
 
 /// Of all files below, each inode once; what goes away meanwhile is not counted.

@@ -46,6 +46,8 @@ pub struct Host {
 }
 
 pub fn info(engine: &Engine) -> Result<Info> {
+    // Containers whose outcrop was killed do not run.
+    engine.sweep()?;
     let (id, layout, made_at, usage, containers, layers) = engine.db.read(|index| {
         Ok((
             index.uuid()?,

@@ -3,12 +3,14 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::container;
 use crate::db::{ImageRow, VolumeRow};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::image::{ImageConfig, Reference};
+use crate::job::Job;
 use crate::snapshot::driver::Shape;
-use crate::verb::images;
+use crate::verb::{container_inspect, images};
 
 /// What Docker says where there is no time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -106,6 +108,18 @@ fn graph_data(engine: &Engine, row: &ImageRow) -> Result<Value> {
         Shape::Layered => json!({ "LowerDir": lower.join(":"), "UpperDir": upper }),
         Shape::Stacked => json!({ "Dir": upper }),
     })
+}
+
+/// By name or id; with the sizes of its writable layer and of all it sees where `sizes` is set.
+pub fn container(engine: &Engine, name: &str, sizes: bool, job: &Job) -> Result<Option<Value>> {
+    let Some(row) = container::find(engine, name)? else { return Ok(None) };
+    let mut object = container_inspect(engine, &row)?;
+    if sizes {
+        let own = container::changed_bytes(engine, &row, job)?;
+        object["SizeRw"] = own.into();
+        object["SizeRootFs"] = (own + images::row(engine, &row.image)?.size).into();
+    }
+    Ok(Some(object))
 }
 
 pub fn volume(engine: &Engine, name: &str) -> Result<Option<Value>> {

@@ -33,7 +33,7 @@ pub struct Pulled {
 pub fn pull(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> Result<Pulled> {
     let source = Registry::of(name, &options.registry)?;
     let tag = name.tag().unwrap_or_default().to_owned();
-    job.report(Event::Pulling { name: name.name(), tag });
+    job.report(Event::Pulling { name: name.path().to_owned(), tag });
     let found = transfer::find(job, &source, name, &options.platform)?;
     let known = engine.db.read(|index| {
         Ok(match index.image(&found.image)? {

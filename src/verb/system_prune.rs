@@ -1,10 +1,12 @@
 //! `system prune`: stopped containers, images that nothing uses, build cache.
 
-use crate::db::{Condemned, ContainerId, ContainerRow, ContainerState, RecordId, Time};
+use crate::db::{Condemned, ContainerId, ContainerRow, RecordId, Time};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::verb::disk_usage::{container_bytes, tree_bytes};
+use crate::job::Job;
+use crate::verb::disk_usage::tree_bytes;
 use crate::verb::image_prune::{self, restore_reserve};
+use crate::verb::rm;
 use crate::verb::rmi::Removed;
 
 #[derive(Clone, Debug, Default)]
@@ -32,10 +34,13 @@ const BUILDS_KEPT: u32 = 100;
 const EVENTS_KEPT: u32 = 1000;
 
 /// For a disk so full that nothing can be written: the reserve of the store is given up first.
-pub fn system_prune(engine: &Engine, options: &Options) -> Result<Pruned> {
+pub fn system_prune(engine: &Engine, options: &Options, job: &Job) -> Result<Pruned> {
     engine.db.give_up_reserve()?;
     let mut pruned = Pruned::default();
-    containers(engine, options, &mut pruned)?;
+    let old_enough = |row: &ContainerRow| Ok(options.until.is_none_or(|until| row.created_at < until));
+    let containers = rm::prune(engine, &old_enough, job)?;
+    pruned.reclaimed += containers.bytes;
+    pruned.containers = containers.containers.into_iter().map(|row| row.id).collect();
     if options.volumes {
         volumes(engine, options, &mut pruned)?;
     }
@@ -51,22 +56,6 @@ pub fn system_prune(engine: &Engine, options: &Options) -> Result<Pruned> {
     engine.sweep()?;
     restore_reserve(engine);
     Ok(pruned)
-}
-
-fn containers(engine: &Engine, options: &Options, pruned: &mut Pruned) -> Result<()> {
-    let stopped = |row: &ContainerRow| {
-        matches!(row.state, ContainerState::Created | ContainerState::Exited)
-            && options.until.is_none_or(|until| row.created_at < until)
-    };
-    for row in engine.db.read(|index| index.containers())?.into_iter().filter(stopped) {
-        let bytes = container_bytes(engine, &row)?;
-        // Somebody may have started it just now.
-        if engine.db.write(|index| index.remove_container(&row.id)).is_ok() {
-            pruned.reclaimed += bytes;
-            pruned.containers.push(row.id);
-        }
-    }
-    Ok(())
 }
 
 fn volumes(engine: &Engine, options: &Options, pruned: &mut Pruned) -> Result<()> {

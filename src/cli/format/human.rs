@@ -7,6 +7,7 @@ use outcrop::image::Digest;
 
 use super::printf::significant;
 
+const BINARY_UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 const UNITS: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
 
 /// Bytes in units of 1000 with three significant digits: `77.9MB`.
@@ -17,6 +18,18 @@ pub(crate) fn size(bytes: u64) -> String {
 /// With four, as `system df` and the bars of a transfer show them: `7.796MB`.
 pub(crate) fn size_exact(bytes: u64) -> String {
     scaled(bytes, 4)
+}
+
+/// In units of 1024, as `info` shows memory: `15.52GiB`.
+#[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+pub(crate) fn size_binary(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    let mut unit = 0;
+    while size >= 1024.0 && unit < BINARY_UNITS.len() - 1 {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{}{}", significant(size, 4), BINARY_UNITS[unit])
 }
 
 #[expect(clippy::cast_precision_loss, reason = "three or four digits are shown")]
@@ -95,6 +108,13 @@ pub(crate) fn human_duration(duration: Duration) -> String {
 /// `2 hours ago`; a time that lies ahead, by a clock that is wrong, is now.
 pub(crate) fn ago(since: Duration) -> String {
     format!("{} ago", human_duration(since))
+}
+
+/// `2 hours ago`, of a time in seconds since 1970.
+pub(crate) fn ago_at(seconds: i64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let then = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    ago(now.saturating_sub(then))
 }
 
 /// `(52%)`-like shares, whole numbers.

@@ -4,6 +4,7 @@ mod columns;
 mod eval;
 mod filter;
 mod functions;
+mod glob;
 mod human;
 mod lex;
 mod list;
@@ -14,8 +15,9 @@ mod value;
 
 pub(crate) use columns::align;
 pub(crate) use filter::Filters;
+pub(crate) use glob::glob;
 pub(crate) use human::{
-    ago, ellipsis, human_duration, parse_size, percent, short_id, size, size_exact, time,
+    ago, ago_at, ellipsis, human_duration, parse_size, percent, short_id, size, size_binary, size_exact, time,
 };
 pub(crate) use list::{List, Row};
 pub(crate) use objects::{inspect, pretty};
