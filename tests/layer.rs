@@ -4,4 +4,5 @@ mod dialects;
 mod hostile;
 mod kit;
 mod overlay;
+mod recipes;
 mod trees;

@@ -25,7 +25,7 @@ pub struct Applied {
     /// lies below. Unless nothing does, the tree is to be thrown away and made again with `Form::Whole` over the
     /// mounted parent.
     pub leans: bool,
-    /// The first hard link whose target is nowhere; on top of nothing, such a layer is broken.
+    /// What the first hard link that leads nowhere names; on top of nothing, such a layer is broken.
     pub dangling: Option<Vec<u8>>,
     /// The layer is opaque at its root: it hides all that lies below.
     pub opaque_root: bool,

@@ -23,6 +23,7 @@ pub struct Scanned {
     pub rows: u64,
     /// See [`super::Applied::leans`].
     pub leans: bool,
+    /// See [`super::Applied::dangling`].
     pub dangling: Option<Vec<u8>>,
     pub opaque_root: bool,
 }

@@ -492,7 +492,7 @@ impl Unpack<'_> {
         }
         let Some(to) = to.filter(|to| self.seen.slot(*to).kind != Kind::Whiteout) else {
             self.target.dangling(&place.path, &target)?;
-            self.dangling.get_or_insert(place.path);
+            self.dangling.get_or_insert(target);
             return Ok(());
         };
         if self.seen.slot(to).kind == Kind::Dir {

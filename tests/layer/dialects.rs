@@ -439,7 +439,7 @@ fn a_hard_link_into_the_layer_below_leans_on_it() {
     let sandbox = Sandbox::new();
     let tar = Raw::default().link(b'1', b"new", b"old").end();
     let alone = applied(&tar, &new_dir(&sandbox, "alone"), Form::Overlay);
-    assert_eq!((alone.applied.leans, alone.applied.dangling), (true, Some(b"new".to_vec())));
+    assert_eq!((alone.applied.leans, alone.applied.dangling), (true, Some(b"old".to_vec())));
 
     let below = new_dir(&sandbox, "below");
     fs::write(below.join("old"), "from below").unwrap();

@@ -250,3 +250,72 @@ fn one_overlay(seed: u64) {
     applied(&from_upper.tar, &whole, Form::Whole);
     assert_same(&listing(&whole), &settled_view);
 }
+
+/// Everything a layer alone can say, in the archive's own order.
+fn marks() -> Vec<u8> {
+    super::kit::Raw::default()
+        .file(b".wh.gone", b"")
+        .dir(b"dir/")
+        .header(b"dir/.wh..wh..opq", b'0', 0, |block| {
+            block[100..148].copy_from_slice(b"0000000\x000000000\x000000000\x0000000000000\x0013000000000\0")
+        })
+        .file(b"dir/new", b"new")
+        .end()
+}
+
+#[test]
+fn whiteouts_and_opaque_marks_come_back_out_of_every_form() {
+    let sandbox = Sandbox::new();
+    let mut archives = Vec::new();
+    for (number, form) in [Form::Overlay, Form::OverlayUser, Form::Aufs].into_iter().enumerate() {
+        let dir = new_dir(&sandbox, &number.to_string());
+        applied(&marks(), &dir, form);
+        let fd = open(&dir);
+        let changes = Changes::Upper { upper: fd.as_fd(), form, parent: None, settle: false };
+        archives.push(packed(changes).tar);
+    }
+    // The time of a whiteout is nobody's; ours have none.
+    let names: Vec<&[u8]> = archives[0]
+        .chunks(512)
+        .filter(|block| &block[257..262] == b"ustar")
+        .map(|block| block.split(|byte| *byte == 0).next().unwrap())
+        .collect();
+    assert_eq!(names, [&b"dir/"[..], b"dir/.wh..wh..opq", b"dir/new", b".wh.gone"]);
+    assert!(archives[1] == archives[0] && archives[2] == archives[0]);
+}
+
+#[test]
+fn a_leaning_layer_is_applied_through_the_mounted_parent() {
+    let sandbox = Sandbox::new();
+    let [bottom, empty, upper, work] =
+        ["bottom", "empty", "upper", "work"].map(|name| new_dir(&sandbox, name));
+    fs::create_dir_all(bottom.join("usr/lib")).unwrap();
+    fs::set_permissions(bottom.join("usr/lib"), fs::Permissions::from_mode(0o750)).unwrap();
+    fs::write(bottom.join("usr/lib/old"), "old").unwrap();
+    fs::write(bottom.join("usr/lib/gone"), "gone").unwrap();
+    symlink("usr/lib", bottom.join("lib")).unwrap();
+    set_time(&bottom.join("usr/lib"), 1_400_000_000);
+    let tar = super::kit::Raw::default()
+        .file(b"lib/new", b"new")
+        .link(b'1', b"lib/old2", b"usr/lib/old")
+        .file(b"lib/.wh.gone", b"")
+        .end();
+    let mounted = Mounted::new(&[&bottom, &empty], Some((&upper, &work)));
+    let layer = applied(&tar, &mounted.path(), Form::Whole);
+    assert!(layer.applied.leans);
+    let rows = super::kit::brief(&layer.rows);
+    assert_eq!(
+        rows,
+        [
+            "usr Dir implied",
+            "usr/lib Dir implied",
+            "usr/lib/gone Whiteout",
+            "usr/lib/new File",
+            "usr/lib/old File implied =0",
+            "usr/lib/old2 File =0",
+        ]
+    );
+    let lines = listing(&mounted.path());
+    assert!(lines.contains("usr/lib 40750 0:0 @1400000000\n"), "{lines}");
+    assert!(!lines.contains("gone") && lines.contains("lib 120777"), "{lines}");
+}

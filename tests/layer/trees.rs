@@ -164,6 +164,22 @@ fn no_time_is_later_than_asked() {
 }
 
 #[test]
+fn a_settled_upper_has_no_time_later_than_asked_either() {
+    let sandbox = Sandbox::new();
+    let upper = new_dir(&sandbox, "upper");
+    fs::create_dir(upper.join("dir")).unwrap();
+    fs::write(upper.join("dir/new"), "").unwrap();
+    symlink("new", upper.join("dir/link")).unwrap();
+    let fd = open(&upper);
+    let changes = |settle| Changes::Upper { upper: fd.as_fd(), form: Form::Overlay, parent: None, settle };
+    let layer = packed_at(changes(true), Some(100));
+    let findings =
+        verify(&Job::silent(), fd.as_fd(), Form::Overlay, Extras::Report, layer.rows.into_iter().map(Ok));
+    assert_eq!(findings.unwrap().list, []);
+    assert!(packed(changes(false)).tar == layer.tar);
+}
+
+#[test]
 fn times_do_not_change_what_a_layer_contains() {
     let sandbox = Sandbox::new();
     let tree = new_dir(&sandbox, "tree");
