@@ -561,7 +561,7 @@ fn a_killed_outer_half_takes_the_container_along() {
     assert!(running.wait().unwrap_err().to_string().contains("waiting for the container"));
     wait_until("it is gone", || !Path::new("/proc").join(&pid).exists());
     // The next container would remove its cgroup, a minute from now.
-    for hierarchy in ["devices", ""] {
+    for hierarchy in ["unified", "devices", ""] {
         let group =
             Path::new("/sys/fs/cgroup").join(hierarchy).join("outcrop").join(lab.dir.file_name().unwrap());
         wait_until("its cgroup is empty", || fs::remove_dir(&group).is_ok() || !group.exists());

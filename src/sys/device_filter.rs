@@ -35,11 +35,12 @@ const CHARACTER: i32 = 2;
 /// Lets nodes of all devices be made, and these character devices be used: major, minor; `None` for any.
 pub fn attach(cgroup: BorrowedFd<'_>, allowed: &[(u32, Option<u32>)]) -> io::Result<()> {
     let program = load(&program(allowed)?)?;
-    let mut attr = Attach::default();
-    attr.target = cgroup.as_raw_fd().cast_unsigned();
-    attr.program = program.as_raw_fd().cast_unsigned();
-    attr.kind = BPF_CGROUP_DEVICE;
-    attr.flags = BPF_F_ALLOW_MULTI;
+    let mut attr = Attach {
+        target: cgroup.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        kind: BPF_CGROUP_DEVICE,
+        flags: BPF_F_ALLOW_MULTI,
+    };
     bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
 }
 
@@ -93,7 +94,6 @@ struct Load {
 
 /// For BPF_PROG_ATTACH.
 #[repr(C)]
-#[derive(Default)]
 struct Attach {
     target: u32,
     program: u32,

@@ -26,18 +26,18 @@ pub enum Ended {
     Killed(i32),
 }
 
-/// Namespaces of a container's first process (clone(2), CLONE_NEW*): mount, pid, ipc, uts always.
-pub fn fork_into_namespaces(network: bool) -> io::Result<Fork> {
+/// A child in new namespaces (clone(2), CLONE_NEW*; mount, pid, ipc and uts always), born in a cgroup of version 2.
+pub fn fork_into(network: bool, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if network {
         flags |= libc::CLONE_NEWNET;
     }
-    fork_with(flags)
+    fork_with(flags, cgroup)
 }
 
 /// Only for a process with one thread: the child goes on running Rust.
 #[allow(unsafe_code, reason = "clone3(2)")]
-fn fork_with(flags: libc::c_int) -> io::Result<Fork> {
+fn fork_with(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     if rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink > 3) {
         return Err(io::Error::other("forking needs a process with one thread"));
     }
@@ -48,6 +48,11 @@ fn fork_with(flags: libc::c_int) -> io::Result<Fork> {
     args.flags = bits(flags) | bits(libc::CLONE_PIDFD);
     args.pidfd = (&raw mut pidfd).addr() as u64;
     args.exit_signal = bits(libc::SIGCHLD);
+    if let Some(cgroup) = cgroup {
+        // linux/sched.h, CLONE_INTO_CGROUP: past 32 bits.
+        args.flags |= 0x2_0000_0000;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
     // SAFETY: no CLONE_VM, so the child has its own copy of this stack and all memory; there is no other thread whose
     // locks it could inherit held; args and its size belong together.
     let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };

@@ -3,10 +3,14 @@
 //!
 //! A container is in a group of its own only where something is limited: devices always, because a container's root may
 //! make device nodes. Groups are `outcrop/<id>`; those whose outer half was killed are removed by the next one.
+//!
+//! To move a process into a group, the kernel waits until no process forks (10 ms and more on a busy machine); a process
+//! that is born in a group costs nothing. That is possible in version 2 only (clone3(2), CLONE_INTO_CGROUP), so devices
+//! are limited there even if all other controllers are version 1.
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,22 +34,33 @@ const MOUNTED: &str = "/sys/fs/cgroup";
 const PARENT: &str = "outcrop";
 
 /// How the host has mounted them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Layout {
-    /// One hierarchy for everything.
-    Unified(PathBuf),
-    /// One for each controller, below this directory.
-    Separate(PathBuf),
-    None,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Layout {
+    /// Version 2: for everything, or beside version 1.
+    unified: Option<PathBuf>,
+    /// Version 1: a hierarchy for each controller, below this directory.
+    separate: Option<PathBuf>,
 }
 
 impl Layout {
     fn of_host() -> Self {
-        match kind_of(Path::new(MOUNTED)) {
-            Some(CGROUP2_SUPER_MAGIC) => Layout::Unified(MOUNTED.into()),
-            Some(_) => Layout::Separate(MOUNTED.into()),
-            None => Layout::None,
+        let mounted = Path::new(MOUNTED);
+        if kind_of(mounted) == Some(CGROUP2_SUPER_MAGIC) {
+            return Layout { unified: Some(mounted.into()), separate: None };
         }
+        let beside = Some(mounted.join("unified")).filter(|path| kind_of(path) == Some(CGROUP2_SUPER_MAGIC));
+        Layout { unified: beside, separate: Some(mounted.into()) }
+    }
+
+    /// The top of the hierarchy with this controller.
+    fn of_controller(&self, controller: &str) -> io::Result<PathBuf> {
+        let found = match (&self.separate, &self.unified) {
+            (Some(below), _) => {
+                Some(below.join(controller)).filter(|top| kind_of(top) == Some(CGROUP_SUPER_MAGIC))
+            }
+            (None, unified) => unified.clone(),
+        };
+        found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such controller here"))
     }
 }
 
@@ -110,10 +125,15 @@ fn settings(limits: &Limits, unified: bool) -> Vec<Setting> {
 }
 
 /// A container's groups. Dropped, they are gone.
+#[derive(Default)]
 pub(super) struct Cgroups {
     dirs: Vec<PathBuf>,
-    controllers: Vec<&'static str>,
-    unified: bool,
+    /// Those of version 1, by controller.
+    separate: Vec<(&'static str, PathBuf)>,
+    /// The one of version 2.
+    unified: Option<OwnedFd>,
+    /// It is for all controllers.
+    only_unified: bool,
     /// What could not be limited.
     pub(super) warnings: Vec<String>,
     /// Device nodes that the container makes open nothing of the host's.
@@ -123,23 +143,22 @@ pub(super) struct Cgroups {
 impl Cgroups {
     pub(super) fn create(spec: &Spec) -> Result<Self> {
         let layout = Layout::of_host();
-        let unified = matches!(layout, Layout::Unified(_));
-        let mut groups = Cgroups {
-            dirs: Vec::new(),
-            controllers: Vec::new(),
-            unified,
-            warnings: Vec::new(),
-            devices_limited: false,
-        };
+        let mut groups = Cgroups::default();
+        groups.only_unified = layout.separate.is_none();
         sweep(&layout);
-        groups.devices_limited = match groups.limit_devices(&layout, &spec.id) {
+        let by_program = groups.limit_devices_by_program(&layout, &spec.id);
+        let limited = by_program.or_else(|error| {
+            tracing::debug!(%error, "no program for devices");
+            groups.limit_devices_by_rules(&layout, &spec.id)
+        });
+        groups.devices_limited = match limited {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(%error, "devices cannot be limited by a cgroup");
                 false
             }
         };
-        for setting in settings(&spec.limits, unified) {
+        for setting in settings(&spec.limits, groups.only_unified) {
             let Setting { controller, what, file, value } = setting;
             let done =
                 groups.group(&layout, controller, &spec.id).and_then(|dir| fs::write(dir.join(file), &value));
@@ -159,53 +178,54 @@ impl Cgroups {
 
     /// The container's group in the hierarchy that has this controller; made at first need.
     fn group(&mut self, layout: &Layout, controller: &'static str, id: &str) -> io::Result<PathBuf> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, "there is no such controller here");
-        let (top, parent) = match layout {
-            Layout::Unified(top) => (top.clone(), top.join(PARENT)),
-            Layout::Separate(below) => {
-                let top = below.join(controller);
-                if kind_of(&top) != Some(CGROUP_SUPER_MAGIC) {
-                    return Err(missing());
-                }
-                (top.clone(), top.join(PARENT))
+        let top = layout.of_controller(controller)?;
+        let parent = top.join(PARENT);
+        if self.only_unified {
+            let dir = self.unified_group(&top, id)?;
+            for above in [&top, &parent] {
+                fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"))?;
             }
-            Layout::None => return Err(missing()),
-        };
+            return Ok(dir);
+        }
         let dir = parent.join(id);
-        if !self.controllers.contains(&controller) {
+        if !self.separate.iter().any(|(known, _)| *known == controller) {
             make(&dir)?;
-            if !self.dirs.contains(&dir) {
-                self.dirs.push(dir.clone());
-            }
-            match layout {
-                // Devices are no controller of version 2.
-                Layout::Unified(_) if controller != "devices" => {
-                    for above in [&top, &parent] {
-                        fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"))?;
-                    }
-                }
+            self.dirs.push(dir.clone());
+            if controller == "cpuset" {
                 // A group without processors and memory nodes takes no process.
-                Layout::Separate(_) if controller == "cpuset" => {
-                    for (from, to) in [(&top, &parent), (&parent, &dir)] {
-                        for file in ["cpuset.cpus", "cpuset.mems"] {
-                            fs::write(to.join(file), fs::read(from.join(file))?)?;
-                        }
+                for (from, to) in [(&top, &parent), (&parent, &dir)] {
+                    for file in ["cpuset.cpus", "cpuset.mems"] {
+                        fs::write(to.join(file), fs::read(from.join(file))?)?;
                     }
                 }
-                _ => {}
             }
-            self.controllers.push(controller);
+            self.separate.push((controller, dir.clone()));
         }
         Ok(dir)
     }
 
-    fn limit_devices(&mut self, layout: &Layout, id: &str) -> io::Result<()> {
-        let dir = self.group(layout, "devices", id)?;
-        if self.unified {
+    fn unified_group(&mut self, top: &Path, id: &str) -> io::Result<PathBuf> {
+        let dir = top.join(PARENT).join(id);
+        if self.unified.is_none() {
+            make(&dir)?;
+            self.dirs.push(dir.clone());
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = rustix::fs::open(&dir, flags, Mode::empty())?;
-            return device_filter::attach(fd.as_fd(), &devices::ALLOWED);
+            self.unified = Some(rustix::fs::open(&dir, flags, Mode::empty())?);
         }
+        Ok(dir)
+    }
+
+    fn limit_devices_by_program(&mut self, layout: &Layout, id: &str) -> io::Result<()> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "there is no cgroup v2 here");
+        self.unified_group(layout.unified.as_deref().ok_or_else(missing)?, id)?;
+        device_filter::attach(self.unified.as_ref().ok_or_else(missing)?.as_fd(), &devices::ALLOWED)
+    }
+
+    fn limit_devices_by_rules(&mut self, layout: &Layout, id: &str) -> io::Result<()> {
+        if self.only_unified {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "version 2 knows no rules for devices"));
+        }
+        let dir = self.group(layout, "devices", id)?;
         fs::write(dir.join("devices.deny"), "a")?;
         let mut allow = fs::File::options().write(true).open(dir.join("devices.allow"))?;
         let mut rules = vec!["c *:* m".to_owned(), "b *:* m".to_owned()];
@@ -217,29 +237,35 @@ impl Cgroups {
         rules.iter().try_for_each(|rule| allow.write_all(rule.as_bytes()))
     }
 
-    /// What a process writes `0` to, to be in it.
+    /// The group of version 2 that the container is to be born in.
+    pub(super) fn cradle(&self) -> Option<BorrowedFd<'_>> {
+        self.unified.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What a process writes `0` to, to be in a group of version 1.
     pub(super) fn doors(&self) -> Result<Vec<OwnedFd>> {
-        let open = |dir: &PathBuf| {
+        let open = |(_, dir): &(&str, PathBuf)| {
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
             rustix::fs::open(dir.join("cgroup.procs"), flags, Mode::empty())
                 .context(|| format!("opening the cgroup {}", dir.display()))
         };
-        self.dirs.iter().map(open).collect()
+        self.separate.iter().map(open).collect()
     }
 
     /// What is seen of them inside: a mount for each name below /sys/fs/cgroup, or one for all of it. To be called in the
     /// container's cgroup namespace.
     pub(super) fn view(&self) -> Result<View> {
         let attributes = Attributes { read_only: true, ..Attributes::INERT };
-        if self.dirs.is_empty() {
-            return Ok(View::Nothing);
-        }
-        if self.unified {
+        if self.only_unified && self.unified.is_some() {
             return Ok(View::Whole(mount::filesystem("cgroup2", &[], attributes)?));
         }
-        let each =
-            |name: &&'static str| Ok((*name, mount::filesystem("cgroup", &[(name, None)], attributes)?));
-        Ok(View::Each(self.controllers.iter().map(each).collect::<Result<_>>()?))
+        if self.separate.is_empty() {
+            return Ok(View::Nothing);
+        }
+        let each = |(name, _): &(&'static str, PathBuf)| {
+            Ok((*name, mount::filesystem("cgroup", &[(name, None)], attributes)?))
+        };
+        Ok(View::Each(self.separate.iter().map(each).collect::<Result<_>>()?))
     }
 }
 
@@ -288,15 +314,12 @@ fn remove(dir: &Path) -> io::Result<()> {
 /// Groups whose outer half was killed. One with processes in it refuses to go, and a young one may be about to get some.
 fn sweep(layout: &Layout) {
     const YOUNG: Duration = Duration::from_secs(60);
-    let (listed, all): (PathBuf, Vec<PathBuf>) = match layout {
-        Layout::Unified(top) => (top.join(PARENT), vec![top.join(PARENT)]),
-        Layout::Separate(below) => {
-            let all = ["devices", "memory", "cpu", "cpuset", "pids"];
-            (below.join("devices").join(PARENT), all.map(|name| below.join(name).join(PARENT)).to_vec())
-        }
-        Layout::None => return,
-    };
-    let Ok(entries) = fs::read_dir(listed) else { return };
+    let separate = ["devices", "memory", "cpu", "cpuset", "pids"];
+    let separate = layout.separate.iter().flat_map(|below| separate.map(|name| below.join(name)));
+    let all: Vec<PathBuf> =
+        layout.unified.iter().cloned().chain(separate).map(|top| top.join(PARENT)).collect();
+    // Every container has a group in the first one of them, or in the next where that is not there.
+    let Some(entries) = all.iter().find_map(|parent| fs::read_dir(parent).ok()) else { return };
     for entry in entries.flatten() {
         let Ok(meta) = entry.metadata() else { continue };
         let old = meta.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > YOUNG);

@@ -37,7 +37,7 @@ pub(super) fn carry_out(engine: &UnixStream, spec: &Spec, stdio: Stdio) -> Resul
 
     let doing = || "starting the container's first process";
     let (status, theirs) = UnixStream::pair().context(doing)?;
-    let first = match process::fork_into_namespaces(spec.network == Network::None).context(doing)? {
+    let first = match process::fork_into(spec.network == Network::None, cgroups.cradle()).context(doing)? {
         Fork::Child => inside::run(plan, theirs),
         Fork::Parent(first) => first,
     };
