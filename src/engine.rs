@@ -105,7 +105,7 @@ impl Engine {
 }
 
 /// Writes out everything of the filesystem that holds `path` (syncfs(2)).
-fn sync_filesystem(path: &Path) -> Result<()> {
+pub fn sync_filesystem(path: &Path) -> Result<()> {
     let dir = std::fs::File::open(path).context(|| format!("opening {}", path.display()))?;
     rustix::fs::syncfs(&dir).context(|| format!("writing out the filesystem of {}", path.display()))
 }

@@ -137,6 +137,8 @@ fn kind_of(error: &io::Error) -> Kind {
     }
 }
 
+const DATABASE_IS_DAMAGED: &str = "`outcrop system check` says what is wrong, `outcrop system check --rebuild-index` makes \
+                                   the store's databases again";
 const FREE_SOME_SPACE: &str = "free some space: `outcrop system prune` removes what nothing uses";
 
 /// Adds what we were doing to a cause. The closure runs only on failure.
@@ -178,7 +180,12 @@ impl<T> Context<T> for serde_json::Result<T> {
 impl<T> Context<T> for rusqlite::Result<T> {
     fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
         self.map_err(|cause| {
-            let kind = match cause.sqlite_error_code() {
+            let code = match &cause {
+                // What SQLite says when it prepares a statement.
+                rusqlite::Error::SqlInputError { error, .. } => Some(error.code),
+                other => other.sqlite_error_code(),
+            };
+            let kind = match code {
                 Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
                     Kind::Corrupt
                 }
@@ -187,8 +194,9 @@ impl<T> Context<T> for rusqlite::Result<T> {
                 _ => Kind::Internal,
             };
             let error = Error::new(kind, message());
-            let error = match cause.sqlite_error_code() {
+            let error = match code {
                 Some(rusqlite::ErrorCode::DiskFull) => error.hint(FREE_SOME_SPACE),
+                _ if kind == Kind::Corrupt => error.hint(DATABASE_IS_DAMAGED),
                 _ => error,
             };
             error.because(cause)

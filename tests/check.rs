@@ -188,6 +188,9 @@ fn a_damaged_recipe_is_found() {
         for recipe in recipes {
             let recipe = recipe.unwrap().path();
             let name = recipe.file_name().unwrap().to_str().unwrap();
+            if name.ends_with(".at") {
+                continue;
+            }
             flip(&recipe);
             finds(&sandbox, &[&format!("layers/{name}: it does not make the layer's archive again: ")]);
             flip(&recipe);
@@ -199,7 +202,8 @@ fn a_damaged_recipe_is_found() {
 #[test]
 fn a_missing_recipe_is_found() {
     let sandbox = store("overlay2");
-    let recipe = fs::read_dir(sandbox.root().join("layers")).unwrap().next().unwrap().unwrap().path();
+    let recipes = fs::read_dir(sandbox.root().join("layers")).unwrap().map(|entry| entry.unwrap().path());
+    let recipe = recipes.into_iter().find(|path| path.extension().is_none()).unwrap();
     let name = recipe.file_name().unwrap().to_str().unwrap();
     fs::remove_file(&recipe).unwrap();
     finds(&sandbox, &[&format!("layers/{name}: the layer's recipe is missing")]);
@@ -255,4 +259,157 @@ fn findings_are_json_too() {
     let damaged = sandbox.outcrop(&["system", "check", "--format", "json"]).fails(1).json();
     assert_eq!(damaged["Findings"][0]["File"], "overlay2/1/diff/etc/passwd");
     assert_eq!(damaged["Findings"][0]["What"], "content differs");
+}
+
+/// Everything the databases say that comes back when they are made again: images, layers, stacks, tags, rows.
+fn content(sandbox: &Sandbox) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut ask = |file: &str, sql: &str| {
+        let connection = Connection::open(sandbox.root().join(file)).unwrap();
+        let mut statement = connection.prepare(sql).unwrap();
+        let columns = statement.column_count();
+        let mut rows = statement.query(()).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let values =
+                (0..columns).map(|n| format!("{:?}", row.get::<_, rusqlite::types::Value>(n).unwrap()));
+            lines.push(values.collect::<Vec<_>>().join(" "));
+        }
+    };
+    ask(
+        "outcrop.db",
+        "select id, parent, tags, platform, created, instruction, layers, chain_id, size, origin, durable
+         from imagedb order by id",
+    );
+    ask(
+        "outcrop.db",
+        "select chain_id, parent, diff_id, content_id, depth, size, total_size, tar_size, files, driver, snapshot,
+             instruction, durable from layerdb order by chain_id",
+    );
+    ask("outcrop.db", "select * from tag order by name");
+    ask("outcrop.db", "select * from tag_log order by seq");
+    ask("outcrop.db", "select id, name, image, snapshot, auto_remove, config from container order by id");
+    ask("outcrop.db", "select digest, size from blob order by digest");
+    lines
+}
+
+/// Rows of files by what their layer is, not by the number it has.
+fn rows(sandbox: &Sandbox) -> Vec<String> {
+    let connection = Connection::open(sandbox.root().join("files.db")).unwrap();
+    let index = sandbox.root().join("outcrop.db");
+    connection.execute("attach ?1 as idx", (index.to_str().unwrap(),)).unwrap();
+    let mut statement = connection
+        .prepare(
+            "select hex(diff_id), file.* from file join idx.layer on layer.id = file.layer order by 1, path",
+        )
+        .unwrap();
+    let columns = statement.column_count();
+    let mut rows = statement.query(()).unwrap();
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        // Column 1 is the number, `link` a name for a group.
+        let values = (0..columns).filter(|n| *n != 1);
+        let values = values.map(|n| format!("{:?}", row.get::<_, rusqlite::types::Value>(n).unwrap()));
+        lines.push(values.collect::<Vec<_>>().join(" "));
+    }
+    lines
+}
+
+fn remove_databases(sandbox: &Sandbox) {
+    for name in ["outcrop.db", "outcrop.db-wal", "outcrop.db-shm", "files.db", "files.db-wal", "files.db-shm"]
+    {
+        // Whoever closed them last has taken some away.
+        let _gone = fs::remove_file(sandbox.root().join(name));
+    }
+}
+
+/// What was known before is known again, and the store goes on.
+#[track_caller]
+fn comes_back(sandbox: &Sandbox, damage: impl FnOnce()) {
+    let (before, rows_before) = (content(sandbox), rows(sandbox));
+    damage();
+    sandbox.outcrop(&["system", "check", "--rebuild-index"]).ok().says("made again: 4 images");
+    similar_asserts(&before, &content(sandbox));
+    similar_asserts(&rows_before, &rows(sandbox));
+    check(sandbox).ok().says("nothing is wrong: 4 images, 3 layers, 3 trees, 4 blobs");
+}
+
+#[track_caller]
+fn similar_asserts(before: &[String], after: &[String]) {
+    let missing: Vec<&String> = before.iter().filter(|line| !after.contains(line)).collect();
+    let new: Vec<&String> = after.iter().filter(|line| !before.contains(line)).collect();
+    assert!(missing.is_empty() && new.is_empty(), "before: {missing:#?}\nafter: {new:#?}");
+}
+
+#[test]
+fn a_store_without_databases_comes_back() {
+    for driver in DRIVERS {
+        let sandbox = store(driver);
+        comes_back(&sandbox, || remove_databases(&sandbox));
+        sandbox.outcrop(&["build", "-t", "next", "."]).ok();
+        check(&sandbox).ok();
+    }
+}
+
+#[test]
+fn databases_of_garbage_are_named_and_come_back() {
+    for driver in DRIVERS {
+        let sandbox = store(driver);
+        let garbage = || fs::write(sandbox.root().join("outcrop.db"), vec![7; 100_000]).unwrap();
+        comes_back(&sandbox, || {
+            garbage();
+            let hint =
+                "hint: `outcrop system check` says what is wrong, `outcrop system check --rebuild-index`";
+            sandbox.outcrop(&["build", "."]).fails(1).complains("outcrop.db").complains(hint);
+            sandbox.outcrop(&["system", "check"]).fails(1).complains("outcrop.db").complains(hint);
+        });
+        let second = sandbox.root().join("files.db");
+        comes_back(&sandbox, || {
+            fs::write(second, vec![7; 100_000]).unwrap();
+            finds(&sandbox, &["index: files.db: "]);
+        });
+    }
+}
+
+#[test]
+fn trees_are_found_without_being_told_where_they_are() {
+    for driver in DRIVERS {
+        let sandbox = store(driver);
+        comes_back(&sandbox, || {
+            remove_databases(&sandbox);
+            for entry in fs::read_dir(sandbox.root().join("layers")).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|ext| ext == "at") {
+                    fs::remove_file(path).unwrap();
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn numbers_of_trees_do_not_come_back() {
+    let sandbox = store("overlay2");
+    fs::create_dir_all(sandbox.root().join("overlay2/41/diff")).unwrap();
+    remove_databases(&sandbox);
+    let said = sandbox.outcrop(&["system", "check", "--rebuild-index"]).fails(1);
+    said.says("lost: overlay2/41: no image and no container has this tree; it stays where it is");
+    sandbox.file("a", "other\n");
+    sandbox.outcrop(&["build", "-t", "app", "."]).ok();
+    assert!(sandbox.root().join("overlay2/42/diff/srv/a").exists());
+}
+
+#[test]
+fn an_image_whose_layer_is_lost_is_named_and_its_tag_goes_on_record() {
+    for driver in DRIVERS {
+        let sandbox = store(driver);
+        remove_databases(&sandbox);
+        fs::remove_dir_all(tree(&sandbox, driver, 3)).unwrap();
+        let said = sandbox.outcrop(&["system", "check", "--rebuild-index"]).fails(1);
+        said.says("lost: image ")
+            .says("lost: the tag app:latest: its image is not there")
+            .says("made again: 3 images, 1 tag");
+        check(&sandbox).ok();
+        sandbox.outcrop(&["build", "-t", "app", "."]).ok();
+        check(&sandbox).ok();
+    }
 }

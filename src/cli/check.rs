@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use outcrop::error::Result;
 use outcrop::verb::check::{self, Report};
+use outcrop::verb::rebuild::{self, Rebuilt};
 use serde_json::{Value, json};
 
 use super::format::{Template, size};
@@ -18,12 +19,16 @@ pub(super) struct Args {
     /// Say only what is wrong
     #[arg(short, long)]
     quiet: bool,
+    /// Make the databases again from layers, blobs and the log of tags; the old ones are kept beside them
+    #[arg(long, conflicts_with = "format")]
+    rebuild_index: bool,
 }
 
 impl Verb for Args {
     const NAMES: &'static [&'static str] = &["system check"];
     const ABOUT: &'static str = "Verify every byte and row of the store";
-    const EXAMPLE: &'static str = "outcrop system check\noutcrop system check --format json";
+    const EXAMPLE: &'static str =
+        "outcrop system check\noutcrop system check --format json\noutcrop system check --rebuild-index";
 
     fn run(self, context: &Context) -> Result<ExitCode> {
         let template = match self.format.as_deref() {
@@ -33,6 +38,15 @@ impl Verb for Args {
         let mut out = context.out();
         let progress = Progress::aside(if self.quiet { Mode::Quiet } else { Mode::Auto });
         let job = context.job(progress.report());
+        if self.rebuild_index {
+            let rebuilt = rebuild::rebuild(&context.globals.root(), &job)?;
+            drop(progress);
+            for line in rebuilt_lines(&rebuilt, self.quiet) {
+                out.line(line)?;
+            }
+            out.done()?;
+            return Ok(ExitCode::from(u8::from(!rebuilt.lost.is_empty())));
+        }
         let report = check::check(context.engine()?, &job)?;
         drop(progress);
         match (&template, self.format.as_deref()) {
@@ -77,6 +91,28 @@ fn lines(report: &Report, quiet: bool) -> Vec<String> {
         count(checked.blobs, "blob"),
         count(checked.containers, "container"),
         size(checked.bytes),
+    ));
+    lines
+}
+
+fn rebuilt_lines(rebuilt: &Rebuilt, quiet: bool) -> Vec<String> {
+    let mut lines: Vec<String> = rebuilt.lost.iter().map(|lost| format!("lost: {lost}")).collect();
+    if quiet {
+        return lines;
+    }
+    lines.push(
+        "gone with the old index: cache records and the history of builds; the next build runs its steps"
+            .into(),
+    );
+    lines.push("the old databases are kept as outcrop.db.old and files.db.old".into());
+    lines.push(format!(
+        "made again: {}, {}, {}, {}, {}, {}",
+        count(rebuilt.images, "image"),
+        count(rebuilt.tags, "tag"),
+        count(rebuilt.layers, "layer"),
+        count(rebuilt.blobs, "blob"),
+        count(rebuilt.containers, "container"),
+        count(rebuilt.volumes, "volume"),
     ));
     lines
 }

@@ -1,7 +1,7 @@
 //! A new container: a writable layer on an image, and a row that keeps both.
 
 use super::names::made_up;
-use super::{Config, check_name, directory, volume};
+use super::{Config, Record, check_name, directory, volume};
 use crate::db::{ContainerId, ContainerRow, ImageRow, NewContainer, Reader};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
@@ -44,7 +44,7 @@ pub fn create(
     std::fs::create_dir_all(&dir).context(|| format!("making {}", dir.display()))?;
     let inserted = insert(engine, image, &id, new.name, &config, new.auto_remove, &volumes);
     if inserted.is_err() {
-        drop(std::fs::remove_dir(&dir));
+        drop(std::fs::remove_dir_all(&dir));
     }
     inserted
 }
@@ -71,7 +71,9 @@ fn insert(
             volume.record(index, id)?;
         }
         let row = index.container(id)?;
-        row.ok_or_else(|| Error::internal("a container that was inserted is not there"))
+        let row = row.ok_or_else(|| Error::internal("a container that was inserted is not there"))?;
+        Record::of(&row, index.volumes_of(id)?).write(&engine.root, id)?;
+        Ok(row)
     })
 }
 

@@ -39,7 +39,8 @@ fn found(connection: &Connection, schema: &Schema) -> Result<usize> {
             .context(|| format!("reading the store's {}", schema.file))
     };
     if read("application_id")? != schema.application {
-        return Err(Error::corrupt(format!("{} is not a database of outcrop", schema.file)));
+        return Err(Error::corrupt(format!("{} is not a database of outcrop", schema.file))
+            .hint("`outcrop system check --rebuild-index` makes the store's databases again"));
     }
     usize::try_from(read("user_version")?)
         .map_err(|cause| Error::corrupt(format!("{} has no version", schema.file)).because(cause))

@@ -248,7 +248,12 @@ impl Db {
                      or exists (select 1 from intent where what = 'layer' and detail = ?2)",
                 (diff_id, diff_id.to_string()),
             )?;
-            if needed { Ok(()) } else { self.to_trash(&self.0.root.join("layers").join(diff_id.hex())) }
+            if needed {
+                return Ok(());
+            }
+            let recipe = self.0.root.join("layers").join(diff_id.hex());
+            self.to_trash(&recipe)?;
+            self.to_trash(&recipe.with_extension("at"))
         })
     }
 

@@ -67,7 +67,7 @@ pub fn pack(
         made_by: made.instruction.map(str::to_owned),
         build: made.build,
     };
-    super::publish(draft, slot, &new, parent).map(Outcome::Layer)
+    super::publish(engine, draft, slot, &new, parent).map(Outcome::Layer)
 }
 
 /// Hands rows on, and looks whether the copied files are the ones that were hashed.

@@ -88,7 +88,7 @@ pub fn place(
         made_by: made.instruction.map(str::to_owned),
         build: made.build,
     };
-    super::publish(draft, slot, &new, parent)
+    super::publish(engine, draft, slot, &new, parent)
 }
 
 fn draft<'e>(engine: &'e Engine, parent: &Stack) -> Result<Draft<'e>> {

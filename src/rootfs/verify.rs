@@ -6,11 +6,11 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use super::merged::Merged;
-use crate::db::{LayerRow, SnapshotId};
+use crate::db::{Db, LayerNumber, LayerRow, SnapshotId};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::job::Job;
-use crate::layer::{self, Difference, Extras, Findings, Row};
+use crate::layer::{self, Difference, Extras, Findings, Form, Row};
 
 /// What is wrong, and in which file below the store's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,24 +103,33 @@ fn tree(
     job: &Job,
 ) -> Result<Vec<Flaw>> {
     let (path, form) = engine.snapshots.driver().tree(holder.snapshot)?;
-    let rows = holder.stack.iter().map(|layer| engine.db.rows(layer.number));
-    let seen = |row: Result<Row>| row.inspect(|row| passed(row.size));
-    let found = match holder.stack.len() {
-        1 => layer::verify(job, tree.as_fd(), form, Extras::Report, rows.flatten().map(seen)),
-        _ => layer::verify(job, tree.as_fd(), form, Extras::Report, Merged::new(rows).map(seen)),
-    };
-    match found {
-        Ok(mut found) => {
-            // Layers that only add to `/` do not tell its time.
-            let before = found.list.len();
-            found.list.retain(|finding| {
-                holder.stack.len() == 1 || !finding.path.is_empty() || finding.what != Difference::Time
-            });
-            found.total -= (before - found.list.len()) as u64;
-            Ok(flaws_of(&below(engine, &path), &found))
-        }
+    let stack: Vec<LayerNumber> = holder.stack.iter().map(|layer| layer.number).collect();
+    match compare(&engine.db, &stack, tree, form, passed, job) {
+        Ok(found) => Ok(flaws_of(&below(engine, &path), &found)),
         Err(error) => Ok(vec![Flaw { file: below(engine, &path), what: damage(error)? }]),
     }
+}
+
+/// A tree with what these layers show, bottom first.
+pub(super) fn compare(
+    db: &Db,
+    stack: &[LayerNumber],
+    tree: &File,
+    form: Form,
+    passed: &(dyn Fn(u64) + Sync),
+    job: &Job,
+) -> Result<Findings> {
+    let rows = stack.iter().map(|layer| db.rows(*layer));
+    let seen = |row: Result<Row>| row.inspect(|row| passed(row.size));
+    if let [_] = stack {
+        return layer::verify(job, tree.as_fd(), form, Extras::Report, rows.flatten().map(seen));
+    }
+    let mut found = layer::verify(job, tree.as_fd(), form, Extras::Report, Merged::new(rows).map(seen))?;
+    // Layers that only add to `/` do not tell its time.
+    let before = found.list.len();
+    found.list.retain(|finding| !finding.path.is_empty() || finding.what != Difference::Time);
+    found.total -= (before - found.list.len()) as u64;
+    Ok(found)
 }
 
 fn flaws_of(tree: &str, found: &Findings) -> Vec<Flaw> {

@@ -22,6 +22,7 @@ pub mod layers;
 pub mod log;
 pub mod ps;
 pub mod pull;
+pub mod rebuild;
 pub mod rm;
 pub mod rmi;
 pub mod rollback;
