@@ -70,7 +70,8 @@ impl<I: Iterator<Item = Result<Row>>> Merged<I> {
             }
             // The file below that a hard link names is as the lower layer says.
             if ends && !(row.implied && row.kind != Kind::Dir) {
-                if lowest < layer {
+                // The root needs no row for what stands in it.
+                if lowest < layer || path.is_empty() {
                     self.hidden.push((path, layer));
                 }
                 break;
