@@ -101,18 +101,24 @@ impl Image {
     /// One layer for each size, in bytes before compression (which noise does not suffer).
     pub(crate) fn of(platform: &str, sizes: &[usize]) -> Self {
         let platform: Platform = platform.parse().unwrap();
-        let mut config = ImageConfig {
+        let config = ImageConfig {
             architecture: platform.architecture.clone(),
             os: platform.os.clone(),
             variant: platform.variant.clone(),
             ..ImageConfig::default()
         };
+        let tars = sizes.iter().enumerate();
+        let tars = tars.map(|(number, size)| noise(&format!("{platform}/{number}"), *size));
+        Self::made(&tars.collect::<Vec<_>>(), config)
+    }
+
+    /// Of these tars; the config gets their digests.
+    pub(crate) fn made(tars: &[Vec<u8>], mut config: ImageConfig) -> Self {
         let mut layers = Vec::new();
-        for (number, size) in sizes.iter().enumerate() {
-            let tar = noise(&format!("{platform}/{number}"), *size);
-            config.rootfs.diff_ids.push(DiffId(Digest::of(&tar)));
+        for tar in tars {
+            config.rootfs.diff_ids.push(DiffId(Digest::of(tar)));
             let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-            gzip.write_all(&tar).unwrap();
+            gzip.write_all(tar).unwrap();
             layers.push(gzip.finish().unwrap());
         }
         let config = config.to_bytes();

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use outcrop::error::{Context as _, Error, Result};
-use outcrop::image::{Platform, Reference};
+use outcrop::image::Platform;
 use outcrop::verb::bootstrap::{self, Distribution, Options};
 
 use super::progress::{Mode, Progress};
@@ -16,7 +16,7 @@ pub(super) struct Args {
     mirror: Option<String>,
     /// What the image is called; DISTRIBUTION:SUITE unless given
     #[arg(long, value_name = "NAME[:TAG]")]
-    name: Option<Reference>,
+    name: Option<String>,
     /// What the image is to run on
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
@@ -41,7 +41,7 @@ impl Verb for Args {
         };
         let (distribution, suite) = self.what.split_once(':').ok_or_else(unknown)?;
         let name = match self.name {
-            Some(name) => name,
+            Some(name) => name.parse()?,
             None => self.what.parse().map_err(|cause: Error| unknown().because(cause))?,
         };
         let options = Options {

@@ -30,7 +30,7 @@ pub(super) struct Args {
     #[arg(value_name = "FILE|URL|-")]
     source: String,
     #[arg(value_name = "NAME[:TAG]")]
-    name: Option<Reference>,
+    name: Option<String>,
 }
 
 impl Verb for Args {
@@ -47,7 +47,7 @@ impl Verb for Args {
             origin: Origin::Imported,
             verb: "import",
             created_by: Some(format!("outcrop import {}", self.source)),
-            name: self.name.clone(),
+            name: self.name.as_deref().map(str::parse::<Reference>).transpose()?,
         };
         let progress = Progress::aside(Mode::Auto);
         let job = context.job(progress.report());

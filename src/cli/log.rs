@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use outcrop::db::TagMove;
 use outcrop::error::Result;
-use outcrop::image::{ImageId, Reference};
+use outcrop::image::ImageId;
 use outcrop::verb::log;
 
 use super::format::{List, Row, ago_at, short_id};
@@ -19,7 +19,7 @@ pub(super) struct Args {
     #[arg(long)]
     no_trunc: bool,
     #[arg(value_name = "NAME[:TAG]")]
-    name: Reference,
+    name: String,
 }
 
 const HEADINGS: &[(&str, &str)] = &[
@@ -40,7 +40,7 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Result<ExitCode> {
         let list = List::new(self.format.as_deref(), HEADINGS, TABLE)?;
-        let moves = log::log(context.engine()?, &self.name)?;
+        let moves = log::log(context.engine()?, &self.name.parse()?)?;
         let mut out = context.out();
         list.write(&mut out, moves.iter().enumerate().map(|(ago, entry)| Ok(self.row(ago, entry))))?;
         out.done()?;

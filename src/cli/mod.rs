@@ -2,8 +2,6 @@
 //!
 //! To add a verb: a file with an `Args` that is a [`Verb`], `mod` and a line in [`TABLE`].
 
-#![allow(dead_code, unused_imports, reason = "shared parts stand before the verbs that use them")]
-
 mod format;
 mod frame;
 mod progress;

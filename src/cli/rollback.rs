@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use outcrop::error::Result;
-use outcrop::image::Reference;
 use outcrop::verb::rollback::{self, Moved, To};
 
 use super::history::one_line;
@@ -15,7 +14,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "IMAGE|LAYER|N|@{N}")]
     to: Option<String>,
     #[arg(value_name = "NAME[:TAG]")]
-    name: Reference,
+    name: String,
 }
 
 impl Verb for Args {
@@ -25,7 +24,7 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Result<ExitCode> {
         let to = self.to.as_deref().map_or(Ok(To::Before), To::parse)?;
-        say(context, &rollback::rollback(context.engine()?, &self.name, &to)?)
+        say(context, &rollback::rollback(context.engine()?, &self.name.parse()?, &to)?)
     }
 }
 

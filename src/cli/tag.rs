@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use outcrop::error::Result;
-use outcrop::image::Reference;
 use outcrop::verb::tag;
 
 use super::{Context, Verb};
@@ -13,7 +12,7 @@ pub(super) struct Args {
     #[arg(value_name = "SOURCE_IMAGE[:TAG]")]
     source: String,
     #[arg(value_name = "TARGET_IMAGE[:TAG]")]
-    target: Reference,
+    target: String,
 }
 
 impl Verb for Args {
@@ -22,7 +21,7 @@ impl Verb for Args {
     const EXAMPLE: &'static str = "outcrop tag site site:1.0";
 
     fn run(self, context: &Context) -> Result<ExitCode> {
-        tag::tag(context.engine()?, &self.source, &self.target)?;
+        tag::tag(context.engine()?, &self.source, &self.target.parse()?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

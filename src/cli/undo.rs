@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use outcrop::error::Result;
-use outcrop::image::Reference;
 use outcrop::verb::undo;
 
 use super::rollback::say;
@@ -12,7 +11,7 @@ use super::{Context, Verb};
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[arg(value_name = "NAME[:TAG]")]
-    name: Reference,
+    name: String,
 }
 
 impl Verb for Args {
@@ -21,6 +20,6 @@ impl Verb for Args {
     const EXAMPLE: &'static str = "outcrop undo site";
 
     fn run(self, context: &Context) -> Result<ExitCode> {
-        say(context, &undo::undo(context.engine()?, &self.name)?)
+        say(context, &undo::undo(context.engine()?, &self.name.parse()?)?)
     }
 }

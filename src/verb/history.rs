@@ -97,7 +97,7 @@ struct Line {
 
 enum At {
     Here(ImageId),
-    Made(ImageConfig),
+    Made(Box<ImageConfig>),
 }
 
 impl At {
@@ -135,7 +135,7 @@ impl Line {
         let (id, config) = reaching.unwrap_or(&self.known[0]);
         match config.steps().len() == n {
             true => At::Here(*id),
-            false => At::Made(cut(config, n)),
+            false => At::Made(Box::new(cut(config, n))),
         }
     }
 }

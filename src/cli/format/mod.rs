@@ -20,7 +20,7 @@ pub(crate) use human::{
     ago, ago_at, ellipsis, human_duration, parse_size, percent, short_id, size, size_binary, size_exact, time,
 };
 pub(crate) use list::{List, Row};
-pub(crate) use objects::{inspect, pretty};
+pub(crate) use objects::inspect;
 pub(crate) use printf::quoted;
 
 use outcrop::error::{Error, Result};

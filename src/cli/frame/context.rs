@@ -86,22 +86,14 @@ fn absolute(path: PathBuf) -> PathBuf {
 
 pub(crate) struct Context {
     pub(crate) globals: Globals,
-    /// The form the user chose: `images` or `image ls`.
-    pub(crate) invoked: String,
     cancel: Cancel,
     signals: Signals,
     engine: OnceCell<Engine>,
 }
 
 impl Context {
-    pub(super) fn new(globals: Globals, invoked: String) -> Self {
-        Context {
-            globals,
-            invoked,
-            cancel: Cancel::default(),
-            signals: Signals::default(),
-            engine: OnceCell::new(),
-        }
+    pub(super) fn new(globals: Globals) -> Self {
+        Context { globals, cancel: Cancel::default(), signals: Signals::default(), engine: OnceCell::new() }
     }
 
     /// The store, opened when first asked for.

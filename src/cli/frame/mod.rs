@@ -38,6 +38,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn start(parsed: parse::Parsed) -> Result<ExitCode> {
     parsed.globals.start_log();
-    let context = Context::new(parsed.globals, parsed.invoked);
+    tracing::debug!(verb = parsed.invoked, "begins");
+    let context = Context::new(parsed.globals);
     (parsed.entry.run)(&parsed.matches, &context)
 }
