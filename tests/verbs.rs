@@ -64,7 +64,8 @@ mod images {
     fn the_table_is_docker_s() {
         let sandbox = site();
         let table = lines(&sandbox, &["images"]);
-        assert_eq!(table[0], "REPOSITORY   TAG       IMAGE ID       CREATED                  SIZE");
+        assert!(table[0].starts_with("REPOSITORY   TAG       IMAGE ID       CREATED "), "{}", table[0]);
+        assert!(table[0].ends_with(" SIZE"));
         let site = id(&sandbox, "site");
         let row = table.iter().find(|line| line.starts_with("site ")).unwrap();
         assert_eq!(words(row)[..3], ["site", "latest", short(&site)]);
