@@ -250,7 +250,9 @@ fn an_interrupt_stops_the_step_and_leaves_nothing() {
 fn a_known_layer_is_put_on_another_stack_where_the_driver_keeps_whole_stacks() {
     let sandbox = Sandbox::new().driver("vfs");
     sandbox.base_image("base");
-    sandbox.dockerfile("FROM base AS one\nRUN echo one > /one; date > /dev/null\nFROM one\nRUN cat /one > /two\n");
+    sandbox.dockerfile(
+        "FROM base AS one\nRUN echo one > /one; date > /dev/null\nFROM one\nRUN cat /one > /two\n",
+    );
     build(&sandbox, &[]).ok();
     // The first step again: other times, so another layer and another stack, but equal content.
     std::thread::sleep(Duration::from_millis(1100));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::Command;
 
 use outcrop::image::{ImageConfig, Reference};
@@ -742,6 +743,54 @@ mod pruning {
             assert_eq!(left, 0, "{place}");
         }
         assert!(sandbox.root().join("reserve").exists());
+    }
+
+    /// A file system of its own, so small that it can be filled.
+    struct Small(PathBuf);
+
+    impl Small {
+        fn mount(at: PathBuf) -> Self {
+            fs::create_dir(&at).unwrap();
+            let size = c"size=24m";
+            rustix::mount::mount("none", &at, "tmpfs", rustix::mount::MountFlags::empty(), Some(size))
+                .unwrap();
+            Small(at)
+        }
+        fn fill(&self) {
+            let mut file = fs::File::create(self.0.join("fill")).unwrap();
+            let full = std::iter::repeat_with(|| file.write_all(&[0; 4096])).find_map(Result::err).unwrap();
+            assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        }
+    }
+
+    impl Drop for Small {
+        fn drop(&mut self) {
+            rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_full_disk_can_be_cleared() {
+        let sandbox = Sandbox::new();
+        let small = Small::mount(sandbox.root());
+        sandbox.base_image("base");
+        sandbox.dockerfile(DOCKERFILE);
+        build(&sandbox, "one");
+        let before = sandbox.outcrop(&["images", "-aq"]).ok().lines().len();
+        small.fill();
+        let denied = sandbox.outcrop(&["build", "--no-cache", "-t", "site", "."]).fails(1);
+        assert!(denied.stderr().contains("No space left on device"), "{}", denied.stderr());
+        assert!(
+            denied.stderr().contains("hint: free some space: `outcrop system prune`"),
+            "{}",
+            denied.stderr()
+        );
+        assert!(sandbox.outcrop(&["images", "-aq"]).ok().lines().len() >= before);
+        sandbox.outcrop(&["system", "prune", "-af"]).ok().says("deleted: sha256:");
+        assert_eq!(lines(&sandbox, &["images", "-aq"]), [""; 0]);
+        fs::remove_file(sandbox.root().join("fill")).unwrap();
+        sandbox.base_image("base");
+        drop(small);
     }
 
     #[test]
