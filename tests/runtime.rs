@@ -675,12 +675,13 @@ fn resize(terminal: &fs::File, rows: u16, columns: u16) {
 
 #[test]
 fn in_the_foreground_what_is_typed_is_read_and_the_window_may_change() {
-    use runtime::terminal::{Local, attend, size};
+    use runtime::terminal::{Local, Signals, attend, size};
     let lab = Lab::new("outcrop");
     let (mut person, ours) = terminal();
     resize(&person, 10, 20);
     let mut spec = lab.shell("stty size; read line; echo got $line; until [ \"$(stty size)\" = '30 40' ]; do sleep 0.02; done; trap 'exit 5' USR1; echo waits; while :; do sleep 0.02; done");
     spec.terminal = Some(size(&ours));
+    let signals = Signals::catch().unwrap();
     let mut running = lab.runtime.start(&spec, Stdio::default()).unwrap();
     let before = rustix::termios::tcgetattr(&ours).unwrap().local_modes;
     let mut seen = String::new();
@@ -691,10 +692,11 @@ fn in_the_foreground_what_is_typed_is_read_and_the_window_may_change() {
             seen.push(char::from(byte[0]));
         }
     };
+    let (running, signals) = (&mut running, &signals);
     std::thread::scope(|scope| {
         let local =
             Local { input: Some(std::os::fd::AsFd::as_fd(&ours)), output: std::os::fd::AsFd::as_fd(&ours) };
-        let attending = scope.spawn(move || attend(&mut running, Some(local)).unwrap());
+        let attending = scope.spawn(move || attend(running, Some(local), signals).unwrap());
         until(&mut person, "10 20\r\n");
         person.write_all(b"words\r").unwrap();
         until(&mut person, "got words\r\n");

@@ -922,7 +922,7 @@ fn containers_whose_supervisor_died_have_ended() {
     assert_eq!(left.len(), 1);
     assert_eq!(
         (left[0].id.clone(), left[0].state, left[0].exit_code),
-        (stays.clone(), ContainerState::Exited, Some(255))
+        (stays.clone(), ContainerState::Exited, Some(137))
     );
     assert!(!sandbox.root().join("containers").join(goes.as_str()).exists());
     assert!(sandbox.root().join("containers").join(stays.as_str()).exists());
@@ -957,7 +957,8 @@ fn names_of_containers_are_taken_once() {
         })
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
-    assert_eq!(error.message(), format!("the name `web` is in use by container {}", id.short()));
+    let taken = format!("Conflict. The container name \"/web\" is already in use by container \"{id}\".");
+    assert!(error.message().starts_with(&taken), "{}", error.message());
     let prefixed = db.read(|reader| reader.containers_by_prefix(&id.as_str()[..10])).unwrap();
     assert_eq!(prefixed[0].id, id);
     assert_eq!(db.read(|reader| reader.containers_by_prefix("nonsense")).unwrap(), []);

@@ -9,6 +9,7 @@ use outcrop::container;
 use outcrop::error::{Context as _, Error, Result};
 use outcrop::verb::export;
 
+use super::frame::WRITING;
 use super::progress::{Mode, Progress};
 use super::{Context, Verb};
 
@@ -39,8 +40,9 @@ impl Verb for Args {
         match &self.output {
             None => {
                 let mut out = BufWriter::new(io::stdout());
-                export::export(engine, &row, &mut out, &job)?;
-                out.flush().context(|| "writing to standard output")?;
+                let written = export::export(engine, &row, &mut out, &job);
+                let flush = |()| out.flush().context(|| "writing out what is left");
+                written.and_then(flush).context(|| WRITING)?;
             }
             Some(path) => {
                 let doing = || format!("writing `{}`", path.display());

@@ -5,12 +5,13 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use outcrop::container::{Attach, Console, Foreground};
+use outcrop::container::{Attach, Config, Console, Foreground};
 use outcrop::db::ContainerRow;
 use outcrop::error::{Error, Result};
 use outcrop::job::Job;
 use outcrop::network::Host;
 use outcrop::runtime::Exit;
+use outcrop::runtime::terminal::Signals;
 use outcrop::verb::start;
 
 use super::Context;
@@ -33,13 +34,17 @@ pub(super) fn run(
     job: &Job,
 ) -> Result<ExitCode> {
     let host = Host::read(Path::new("/etc"))?;
-    context.hand_over_signals();
+    // A terminal's size is a signal too. Without it the second signal ends outcrop, and with it the container.
+    let signals = if proxy || Config::of(row)?.tty { Some(Signals::catch()?) } else { None };
+    if signals.is_some() {
+        context.hand_over_signals();
+    }
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let console = Console {
         stdin: attach.stdin.then(|| stdin.as_fd()),
         stdout: attach.stdout.then(|| stdout.as_fd()),
         stderr: attach.stderr.then(|| stderr.as_fd()),
-        signals: proxy,
+        signals: signals.as_ref(),
     };
     let exit = start::start(context.engine()?, row, Foreground { console, host: &host }, job)?;
     if let Some(problem) = &exit.problem {

@@ -7,6 +7,9 @@ use outcrop::error::{Context as _, Error, Result};
 
 use super::format::parse_size;
 
+/// Options of `-v` that say how it is done anyway, or mean something on other hosts alone.
+const DONE_ANYWAY: [&str; 7] = ["rprivate", "private", "z", "Z", "consistent", "cached", "delegated"];
+
 /// `[SOURCE:]TARGET[:OPTIONS]`.
 pub(super) fn volume(text: &str) -> Result<Mount> {
     let parts: Vec<&str> = text.split(':').collect();
@@ -14,7 +17,9 @@ pub(super) fn volume(text: &str) -> Result<Mount> {
         [target] => (None, target, ""),
         [source, target] if target.starts_with('/') => (Some(source), target, ""),
         // `/data:ro`: a nameless volume.
-        [target, options] if target.starts_with('/') && !options.is_empty() => (None, target, options),
+        [target, options] if target.starts_with('/') && options.split(',').all(is_option) => {
+            (None, target, options)
+        }
         [source, target] => (Some(source), target, ""),
         [source, target, options] => (Some(source), target, options),
         _ => return Err(wrong(text, "there are more than three parts")),
@@ -30,8 +35,7 @@ pub(super) fn volume(text: &str) -> Result<Mount> {
             "ro" => read_only = true,
             "rw" => read_only = false,
             "nocopy" => no_copy = true,
-            // What is done anyway, and what means something on other hosts alone.
-            "rprivate" | "private" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
+            _ if is_option(option) => {}
             _ => return Err(wrong(text, &format!("invalid mode: {option}"))),
         }
     }
@@ -46,6 +50,10 @@ pub(super) fn volume(text: &str) -> Result<Mount> {
         None => MountKind::Volume { name: None, no_copy },
     };
     Ok(Mount { kind, target, read_only })
+}
+
+fn is_option(word: &str) -> bool {
+    DONE_ANYWAY.contains(&word) || ["ro", "rw", "nocopy"].contains(&word)
 }
 
 fn wrong(text: &str, why: &str) -> Error {
@@ -176,6 +184,7 @@ mod tests {
         assert_eq!(volume("/a:/b/../c/:ro,Z").unwrap(), on(bind("/a", true), "/c", true));
         assert_eq!(volume("data:/b").unwrap(), on(named(Some("data")), "/b", false));
         assert_eq!(volume("/b").unwrap(), on(named(None), "/b", false));
+        assert_eq!(volume("/b:ro").unwrap(), on(named(None), "/b", true));
         let here = std::env::current_dir().unwrap();
         assert_eq!(volume("./x:/b").unwrap().kind, bind(here.join("x").to_str().unwrap(), true));
     }

@@ -13,7 +13,7 @@ use rustix::pipe::PipeFlags;
 
 use super::Config;
 use crate::error::{Context as _, Result};
-use crate::runtime::terminal::{self, Local};
+use crate::runtime::terminal::{self, Local, Signals};
 use crate::runtime::{Exit, Running, Size, Stdio};
 
 /// The caller's side; what is absent is not attached.
@@ -22,8 +22,8 @@ pub struct Console<'c> {
     pub stdin: Option<BorrowedFd<'c>>,
     pub stdout: Option<BorrowedFd<'c>>,
     pub stderr: Option<BorrowedFd<'c>>,
-    /// Signals that come to this process are for the container's first one; always so where it has a terminal.
-    pub signals: bool,
+    /// For the container's first process. A terminal that is to follow the size of the caller's needs them.
+    pub signals: Option<&'c Signals>,
 }
 
 impl Console<'_> {
@@ -88,7 +88,9 @@ pub(super) fn attach(
     if config.tty {
         let nowhere = std::fs::File::options().write(true).open("/dev/null").context(doing)?;
         let output = console.stdout.unwrap_or(nowhere.as_fd());
-        return terminal::attend(running, Some(Local { input: console.stdin, output }));
+        let local = Local { input: console.stdin, output };
+        let none = Signals::none();
+        return terminal::attend(running, Some(local), console.signals.unwrap_or(&none));
     }
     let Pipes { stdin, stdout, stderr, .. } = pipes;
     let (ended, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context(doing)?;
@@ -98,7 +100,10 @@ pub(super) fn attach(
         if let (Some(from), Some(to)) = (console.stdin, stdin) {
             scope.spawn(move || copy_in(from, to, ended));
         }
-        let exit = if console.signals { terminal::attend(running, None) } else { running.wait() };
+        let exit = match console.signals {
+            Some(signals) => terminal::attend(running, None, signals),
+            None => running.wait(),
+        };
         // The caller may have nothing to say for long.
         drop(end);
         exit

@@ -43,18 +43,17 @@ const HANDED_ON: [i32; 8] = [
 /// So many times asked to stop, it is killed: a first process without handlers ignores SIGINT and SIGTERM.
 const PATIENCE: usize = 3;
 
-/// Waits for the container's end. Takes over this process's signals for that time, and puts a terminal that is typed on into
-/// raw mode.
-pub fn attend(running: &mut Running, local: Option<Local<'_>>) -> Result<Exit> {
+/// Waits for the container's end. Hands on the signals that were caught, before it started too, and puts a terminal that
+/// is typed on into raw mode.
+pub fn attend(running: &mut Running, local: Option<Local<'_>>, signals: &Signals) -> Result<Exit> {
     let doing = || "attending to a container";
-    let signals = Signals::catch().context(doing)?;
     let mut session = match (running.terminal(), local) {
         (Some(master), Some(local)) => Some(Session::new(master, local).context(doing)?),
         _ => None,
     };
     let mut requests = 0;
     loop {
-        let ready = wait(running.as_fd(), &signals, session.as_ref()).context(doing)?;
+        let ready = wait(running.as_fd(), signals, session.as_ref()).context(doing)?;
         for signal in signals.arrived(&ready.signals) {
             if signal == libc::SIGWINCH {
                 if let Some(session) = &session {
@@ -225,8 +224,9 @@ impl Drop for Raw {
     }
 }
 
-/// Signals of this process as readable descriptors, until dropped.
-struct Signals(Vec<Caught>);
+/// Signals of this process as readable descriptors, until dropped. Caught before a container is started, none is lost
+/// that comes while it starts.
+pub struct Signals(Vec<Caught>);
 
 struct Caught {
     signal: i32,
@@ -235,7 +235,16 @@ struct Caught {
 }
 
 impl Signals {
-    fn catch() -> io::Result<Self> {
+    pub fn catch() -> Result<Self> {
+        Self::register().context(|| "catching signals")
+    }
+
+    /// For who wants none of them.
+    pub fn none() -> Self {
+        Signals(Vec::new())
+    }
+
+    fn register() -> io::Result<Self> {
         let mut caught = Signals(Vec::new());
         for signal in HANDED_ON.into_iter().chain([libc::SIGWINCH]) {
             let (read, write) = UnixStream::pair()?;

@@ -14,6 +14,8 @@ pub fn apply(config: RunConfig, changes: &[String]) -> Result<RunConfig> {
     if changes.is_empty() {
         return Ok(config);
     }
+    let is_path = |variable: &String| variable.starts_with("PATH=");
+    let has_path = config.env.iter().flatten().any(is_path);
     let mut text = String::from("FROM image\n");
     for change in changes {
         let word = change.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
@@ -33,7 +35,13 @@ pub fn apply(config: RunConfig, changes: &[String]) -> Result<RunConfig> {
     if stage.steps.iter().any(|step| matches!(step.action, Action::Run(_) | Action::Copy(_))) {
         return Err(Error::invalid("--change runs and copies nothing"));
     }
-    Ok(stage.steps.last().map_or(&stage.config, |step| &step.config).as_ref().clone())
+    let mut changed = stage.steps.last().map_or(&stage.config, |step| &step.config).as_ref().clone();
+    // A stage has a PATH whatever its image says; a change of something else brings none.
+    if !has_path && !text.contains("PATH") {
+        changed.env = changed.env.map(|env| env.into_iter().filter(|one| !is_path(one)).collect());
+        changed.env = changed.env.filter(|env: &Vec<String>| !env.is_empty());
+    }
+    Ok(changed)
 }
 
 /// What stands below is known.
@@ -62,6 +70,10 @@ mod tests {
         assert_eq!(config.env.unwrap(), ["PATH=/bin", "A=2", "B=1"]);
         assert_eq!((config.working_dir.as_str(), config.user.as_str()), ("/srv", "web"));
         assert_eq!(changed(&[]).unwrap().env.unwrap().len(), 2);
+        let bare = |line: &str| apply(RunConfig::default(), &[line.to_owned()]).unwrap().env;
+        assert_eq!(bare("ENV A=1").unwrap(), ["A=1"]);
+        assert_eq!(bare("ENV PATH=/x").unwrap(), ["PATH=/x"]);
+        assert_eq!(bare("CMD x"), None);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What a verb is given besides its flags.
 
 use std::cell::OnceCell;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -60,11 +59,10 @@ impl Globals {
     }
 
     pub(super) fn start_log(&self) {
-        let colours = super::complain::colours(std::io::stderr().is_terminal());
         let started = tracing_subscriber::fmt()
             .with_max_level(self.log_level)
             .with_writer(std::io::stderr)
-            .with_ansi(colours)
+            .with_ansi(false)
             .try_init();
         started.expect("nothing before this sets a subscriber");
     }

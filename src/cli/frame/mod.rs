@@ -13,7 +13,7 @@ use outcrop::error::{Kind, Result};
 
 pub(crate) use complain::{colours, print as complain};
 pub(crate) use context::{Context, Globals};
-pub(crate) use out::Out;
+pub(crate) use out::{Out, WRITING};
 pub(crate) use verb::{Entry, Verb};
 
 /// The whole program behind `main`: parse, run, say what went wrong, exit code.

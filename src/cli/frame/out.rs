@@ -10,7 +10,8 @@ use outcrop::error::{Context as _, Error, Result};
 /// written from other threads meanwhile.
 pub(crate) struct Out(BufWriter<Stdout>);
 
-const WRITING: &str = "writing to standard output";
+/// What an error says whose cause may be that nobody reads standard output any more.
+pub(crate) const WRITING: &str = "writing to standard output";
 
 impl Out {
     pub(super) fn new() -> Self {
