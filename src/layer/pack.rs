@@ -42,6 +42,9 @@ pub enum Changes<'a> {
 pub struct PackOptions<'a> {
     /// No time in the archive is later than this: seconds since the epoch (`SOURCE_DATE_EPOCH`).
     pub clamp: Option<i64>,
+    /// What a whole tree has of the archive gets the archive's times too: for the layer's own tree. (An upper that is
+    /// settled has them anyway.)
+    pub stamp: bool,
     /// Gets the archive's bytes too.
     pub tee: Option<&'a mut (dyn Write + Send)>,
 }
@@ -67,7 +70,7 @@ pub fn pack(
     rows: &mut dyn RowSink,
     recipe: &mut dyn Write,
 ) -> Result<Packed> {
-    let PackOptions { clamp, tee } = options;
+    let PackOptions { clamp, stamp, tee } = options;
     let (new, form, parent, settle) = match changes {
         Changes::Upper { upper, form, parent, settle } => (upper, form, parent, settle),
         Changes::Trees { tree, parent } => (tree, Form::Whole, parent, false),
@@ -90,6 +93,7 @@ pub fn pack(
             form,
             parent: parent.as_ref().map(AsFd::as_fd),
             settle,
+            stamp: stamp || settle,
             clamp,
             path: Vec::new(),
             pending: Vec::new(),
@@ -108,6 +112,8 @@ struct Walk<'a> {
     form: Form,
     parent: Option<BorrowedFd<'a>>,
     settle: bool,
+    /// Times on disk become those of the archive.
+    stamp: bool,
     clamp: Option<i64>,
     path: Vec<u8>,
     /// Directories on the way that did not change themselves: in the archive once something in them did.
@@ -246,6 +252,11 @@ impl Walk<'_> {
             if touched || mtime.div_euclid(SECOND) < here.mtime_on_disk.div_euclid(SECOND) {
                 fs::futimens(dir, &tree::modified(mtime)).context(self.doing())?;
             }
+        } else if self.stamp
+            && if is_root { now } else { kept }
+            && mtime.div_euclid(SECOND) < here.mtime_on_disk.div_euclid(SECOND)
+        {
+            fs::futimens(dir, &tree::modified(mtime)).context(self.doing())?;
         }
         Ok(kept)
     }
@@ -339,7 +350,7 @@ impl Walk<'_> {
             return self.drop_name(dir, name, AtFlags::empty());
         }
         self.write_pending()?;
-        if self.settle && row.mtime.div_euclid(SECOND) < stat.st_mtime {
+        if self.stamp && row.mtime.div_euclid(SECOND) < stat.st_mtime {
             fs::utimensat(dir, name, &tree::modified(row.mtime), AtFlags::SYMLINK_NOFOLLOW)
                 .context(self.doing())?;
         }

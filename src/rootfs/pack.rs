@@ -44,7 +44,7 @@ pub fn pack(
     let mut recipe = RecipeFile::create(engine, &slot)?;
     let mut rows = slot.rows()?;
     let mut checked = Checked { rows: &mut rows, expected, differs: None };
-    let options = PackOptions { clamp: made.epoch, tee: None };
+    let options = PackOptions { clamp: made.epoch, stamp: true, tee: None };
     let packed = {
         let compared = draft.compare()?;
         layer::pack(job, compared.changes(true), options, &mut checked, recipe.out()).context(say)?
