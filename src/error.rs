@@ -125,7 +125,7 @@ impl StdError for Error {
 fn kind_of(error: &io::Error) -> Kind {
     match error.kind() {
         io::ErrorKind::NotFound => Kind::NotFound,
-        io::ErrorKind::PermissionDenied => Kind::Denied,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         io::ErrorKind::AlreadyExists => Kind::Conflict,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Unavailable,
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Kind::Invalid,
@@ -150,10 +150,8 @@ impl<T> Context<T> for io::Result<T> {
     fn context<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
         self.map_err(|cause| {
             let error = Error::new(kind_of(&cause), message());
-            let error = match kind_of(&cause) {
-                Kind::Unavailable => error.hint(FREE_SOME_SPACE),
-                _ => error,
-            };
+            let full = matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let error = if full { error.hint(FREE_SOME_SPACE) } else { error };
             error.because(cause)
         })
     }
@@ -196,10 +194,12 @@ impl<T> Context<T> for rusqlite::Result<T> {
             let error = Error::new(kind, message());
             let error = match code {
                 Some(rusqlite::ErrorCode::DiskFull) => error.hint(FREE_SOME_SPACE),
+                Some(rusqlite::ErrorCode::DatabaseBusy) => error.hint("try again when less is at work"),
                 _ if kind == Kind::Corrupt => error.hint(DATABASE_IS_DAMAGED),
                 _ => error,
             };
-            error.because(cause)
+            // Its own source says the same again, with a number.
+            error.because(cause.to_string())
         })
     }
 }

@@ -38,7 +38,7 @@ impl Verb for Args {
             return Ok(ExitCode::SUCCESS);
         }
         let options = Options { all: self.all, volumes: self.volumes, until };
-        let pruned = system_prune::system_prune(context.engine()?, &options, &Job::silent())?;
+        let pruned = system_prune::system_prune(context.engine_to_prune()?, &options, &Job::silent())?;
         let mut out = context.out();
         for (title, gone) in [
             ("Deleted Containers:", pruned.containers.iter().map(ToString::to_string).collect::<Vec<_>>()),

@@ -176,7 +176,8 @@ impl Tree<'_> {
         let top = match dir::open_in_root(self.root(), &path, OFlags::PATH) {
             Ok(top) => top,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Err(Error::not_found(format!("`{written}` is not in {}", self.what)));
+                let hint = format!("sources are looked for from the root of {}", self.what);
+                return Err(Error::not_found(format!("`{written}` is not in {}", self.what)).hint(hint));
             }
             Err(error) => return Err(error).context(say),
         };

@@ -35,6 +35,31 @@ impl Db {
     /// The value stands for one process: it must not be used across a fork (std's `Command` is fine: its child
     /// only execs). It is in the current epoch from now on.
     pub fn open(root: &Path) -> Result<Db> {
+        Db::open_or_make(root).map_err(|error| match error.kind() {
+            Kind::Denied if error.hint_text().is_none() => {
+                error.hint("use the store as its owner, with `sudo`, or name one of your own with --root")
+            }
+            // SQLite says no more than that it could not read or write.
+            Kind::Internal if is_full(root) => {
+                Error::unavailable(format!("opening the store {}, whose filesystem is full", root.display()))
+                    .hint("free some space: `outcrop system prune` removes what nothing uses")
+                    .because(error)
+            }
+            _ => error,
+        })
+    }
+
+    /// As `give_up_reserve`, where there is not even room to open the store.
+    pub fn give_up_reserve_of(root: &Path) -> Result<()> {
+        match fs::remove_file(root.join("reserve")) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(cause).context(|| "removing the reserve")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn open_or_make(root: &Path) -> Result<Db> {
         let index = root.join(INDEX.file);
         if !index.try_exists().context(|| format!("looking for a store in {}", root.display()))? {
             create(root)?;
@@ -91,18 +116,18 @@ impl Db {
 
     /// Gives back the few MB kept for this: for a disk so full that nothing can be removed.
     pub fn give_up_reserve(&self) -> Result<()> {
-        match fs::remove_file(self.0.root.join("reserve")) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                Err(cause).context(|| "removing the reserve")
-            }
-            _ => Ok(()),
-        }
+        Db::give_up_reserve_of(&self.0.root)
     }
 
     /// Makes the reserve again where it is missing and there is room.
     pub fn restore_reserve(&self) -> Result<()> {
         reserve(&self.0.root)
     }
+}
+
+/// No room for what a process needs to open it.
+fn is_full(root: &Path) -> bool {
+    rustix::fs::statvfs(root).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < 1 << 20)
 }
 
 /// One process makes the store; the others wait for it. outcrop.db comes last, complete: where it stands, all stands.

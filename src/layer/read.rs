@@ -147,6 +147,7 @@ impl<'a> Reader<'a> {
             "the archive is not a tar that we can read: {what} before byte {}",
             self.offset()
         ))
+        .hint("a tar is needed, plain or compressed with gzip or zstd; this is something else, or damaged")
     }
 
     /// One header block; `None` at the end of the archive.

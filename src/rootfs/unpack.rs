@@ -72,9 +72,10 @@ pub fn place(
     }
     if let (Some(path), None) = (&applied.dangling, parent.chain()) {
         return Err(Error::invalid(format!(
-            "the layer links to `{}`, which is in no layer",
+            "a hard link to `{}`, which is in no layer",
             String::from_utf8_lossy(path)
-        )));
+        ))
+        .hint("this layer belongs on top of another one, or is damaged"));
     }
     let new = NewLayer {
         number: slot.number(),

@@ -178,15 +178,18 @@ pub fn run(
             Err(error) => return Err(error).context(doing),
         }
         let ready: Vec<bool> = polled.iter().map(|one| !one.revents().is_empty()).collect();
-        for index in (0..open.len()).rev().filter(|index| ready[*index]) {
+        let mut closed = vec![false; open.len()];
+        for index in (0..open.len()).filter(|index| ready[*index]) {
             let (fd, stream) = &open[index];
             match rustix::io::read(fd, &mut buffer[..]) {
-                Ok(0) => drop(open.remove(index)),
+                Ok(0) => closed[index] = true,
                 Ok(got) => output(*stream, &buffer[..got])?,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error).context(doing),
             }
         }
+        let mut closed = closed.into_iter();
+        open.retain(|_| !closed.next().unwrap_or_default());
     }
     // Both closed, but it may still run.
     loop {

@@ -4,8 +4,9 @@ use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use outcrop::db::Db;
 use outcrop::engine::{self, Engine};
-use outcrop::error::{Context as _, Result};
+use outcrop::error::{Context as _, Kind, Result};
 use outcrop::job::{Cancel, Job, Report};
 
 use super::Out;
@@ -109,6 +110,17 @@ impl Context {
             let _none_was_there = self.engine.set(opened);
         }
         Ok(self.engine.get().expect("set above"))
+    }
+
+    /// The same, to make room in it: opening it needs some, which its reserve gives where there is none.
+    pub(crate) fn engine_to_prune(&self) -> Result<&Engine> {
+        match self.engine() {
+            Err(error) if error.kind() == Kind::Unavailable => {
+                Db::give_up_reserve_of(&self.globals.root())?;
+                self.engine()
+            }
+            opened => opened,
+        }
     }
 
     /// Standard output; the way for a verb to say its result.

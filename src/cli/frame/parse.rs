@@ -209,9 +209,14 @@ fn wrong(table: Table, error: &clap::Error, words: &[OsString]) -> End {
     let see = format!("`{command} --help` shows what there is");
     let invalid = context(ContextKind::InvalidArg).unwrap_or_default();
     let value = context(ContextKind::InvalidValue).unwrap_or_default();
-    let suggested = context(ContextKind::SuggestedArg)
-        .or_else(|| context(ContextKind::SuggestedSubcommand))
-        .or_else(|| context(ContextKind::SuggestedValue));
+    // Of several, clap names the nearest last.
+    let nearest = |kind| match error.get(kind) {
+        Some(ContextValue::Strings(all)) => all.last().cloned(),
+        _ => context(kind),
+    };
+    let suggested = nearest(ContextKind::SuggestedArg)
+        .or_else(|| nearest(ContextKind::SuggestedSubcommand))
+        .or_else(|| nearest(ContextKind::SuggestedValue));
     let is_flag = invalid.starts_with('-');
     // `--rm[=<RM>]` and `--env <ENV>`: the name is enough.
     let invalid =

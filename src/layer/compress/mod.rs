@@ -62,7 +62,33 @@ pub fn decoder<'a>(
         Error::new(crate::error::Kind::Unavailable, "reading the first bytes of an archive").because(cause)
     })?;
     let compression = detect(&head)?;
-    Ok((compression, compression.decoder(Box::new(io::Cursor::new(head).chain(input)))?))
+    let decoded = compression.decoder(Box::new(io::Cursor::new(head).chain(input)))?;
+    Ok((compression, Box::new(Decoded { decoded, name: compression.name() })))
+}
+
+/// Says what is wrong with a stream that cannot be decompressed.
+struct Decoded<'a> {
+    decoded: Box<dyn Read + Send + 'a>,
+    name: &'static str,
+}
+
+impl Read for Decoded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+        self.decoded.read(buffer).map_err(|cause| match cause.kind() {
+            InvalidData | InvalidInput | Other | UnexpectedEof if !carries_ours(&cause) => {
+                Error::invalid(format!("its {} stream cannot be decompressed", self.name))
+                    .hint("it is damaged or was cut short: get it again")
+                    .because(cause)
+                    .into()
+            }
+            _ => cause,
+        })
+    }
+}
+
+fn carries_ours(cause: &io::Error) -> bool {
+    cause.get_ref().is_some_and(|inner| inner.is::<Error>())
 }
 
 /// Cuts what is written into blocks of one size: encoders' output depends on it.
