@@ -92,6 +92,19 @@ impl Engine {
         Ok(())
     }
 
+    /// The end of a verb that writes, however it ended: a failure does not leave what it made to somebody else.
+    pub fn sweep_after<T>(&self, outcome: Result<T>) -> Result<T> {
+        match (outcome, self.sweep()) {
+            (Ok(value), swept) => swept.map(|()| value),
+            (Err(error), swept) => {
+                if let Err(problem) = swept {
+                    tracing::warn!("left for later: {problem}");
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// All that was published becomes durable, and then the names may point at it.
     pub fn barrier<T>(&self, then: impl FnOnce(&crate::db::Durable<'_>) -> Result<T>) -> Result<T> {
         self.db.barrier(

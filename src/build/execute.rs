@@ -105,7 +105,7 @@ fn run_step(stage: &Stage<'_>, base: &Base, step: &Step, run: &plan::Run, at: &S
         Ok(())
     };
     let runtime = stage.engine.runtime()?;
-    let ran = runtime::run(runtime, &spec, Vec::new(), stage.job.cancel(), &mut output);
+    let ran = runtime::run(runtime, &spec, vec![draft.shadow()?], stage.job.cancel(), &mut output);
     let (exit, warnings) = ran.context(|| format!("running `{}`", shown(&run.args)))?;
     for warning in warnings {
         stage.job.warn(warning);

@@ -26,7 +26,7 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let options = self.flags.options()?;
         let progress = Progress::aside(if self.flags.quiet { Mode::Quiet } else { Mode::Auto });
-        let row = create::create(context.engine()?, &options, &context.job(progress.report()))?;
+        let row = create::create(context.engine()?, &options, None, &context.job(progress.report()))?;
         drop(progress);
         note(self.flags.cidfile.as_deref(), &row)?;
         let mut out = context.out();

@@ -34,7 +34,9 @@ impl Verb for Args {
         foreground::check_terminal(options.new.config.tty, options.new.config.attach.stdin)?;
         let progress = Progress::aside(if self.flags.quiet { Mode::Quiet } else { Mode::Auto });
         let job = context.job(progress.report());
-        let row = create::create(context.engine()?, &options, &job)?;
+        let engine = context.engine()?;
+        let starter = engine.db.lease()?;
+        let row = create::create(engine, &options, Some(&starter), &job)?;
         note(self.flags.cidfile.as_deref(), &row)?;
         let attach = Config::of(&row)?.attach;
         foreground::run(context, &row, attach, self.sig_proxy, &job)

@@ -2,7 +2,7 @@
 
 use super::names::made_up;
 use super::{Config, Record, check_name, directory, volume};
-use crate::db::{ContainerId, ContainerRow, ImageRow, NewContainer, Reader};
+use crate::db::{ContainerId, ContainerRow, ImageRow, Lease, NewContainer, Reader};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::RunConfig;
@@ -21,12 +21,13 @@ pub struct New {
     pub auto_remove: bool,
 }
 
-/// Errors: no command, a name that is taken (`Conflict`), flags that contradict each other. Nothing is left then.
+/// `starter` is held by whoever is going to start it at once: nobody takes it for idle meanwhile. Errors: no command, a name that is taken (`Conflict`), flags that contradict each other. Nothing is left then.
 pub fn create(
     engine: &Engine,
     image: &ImageRow,
     image_config: &RunConfig,
     new: New,
+    starter: Option<&Lease>,
     job: &Job,
 ) -> Result<ContainerRow> {
     let mut config = new.config.on(image_config);
@@ -40,15 +41,23 @@ pub fn create(
     }
     let volumes = volume::make(engine, &mut config, image.chain.as_ref(), job)?;
     let id = ContainerId::random();
-    let dir = directory(engine, &id);
-    std::fs::create_dir_all(&dir).context(|| format!("making {}", dir.display()))?;
-    let inserted = insert(engine, image, &id, new.name, &config, new.auto_remove, &volumes);
-    if inserted.is_err() {
-        drop(std::fs::remove_dir_all(&dir));
+    let row = insert(engine, image, &id, new.name, &config, new.auto_remove, &volumes, starter)?;
+    if let Err(error) = record(engine, &row) {
+        engine.db.write(|index| index.remove_container(&id))?;
+        return Err(error);
     }
-    inserted
+    Ok(row)
 }
 
+/// Its directory comes after the row, so that none stands without one.
+fn record(engine: &Engine, row: &ContainerRow) -> Result<()> {
+    let dir = directory(engine, &row.id);
+    std::fs::create_dir_all(&dir).context(|| format!("making {}", dir.display()))?;
+    let volumes = engine.db.read(|index| index.volumes_of(&row.id))?;
+    Record::of(row, volumes).write(&engine.root, &row.id)
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a row and its neighbours hold")]
 fn insert(
     engine: &Engine,
     image: &ImageRow,
@@ -57,6 +66,7 @@ fn insert(
     config: &Config,
     auto_remove: bool,
     volumes: &[volume::Used],
+    starter: Option<&Lease>,
 ) -> Result<ContainerRow> {
     let config = config.to_json()?;
     let draft = engine.snapshots.draft(image.chain.as_ref(), Purpose::Container)?;
@@ -70,10 +80,11 @@ fn insert(
         for volume in volumes {
             volume.record(index, id)?;
         }
+        if let Some(starter) = starter {
+            index.container_is_starting(id, starter)?;
+        }
         let row = index.container(id)?;
-        let row = row.ok_or_else(|| Error::internal("a container that was inserted is not there"))?;
-        Record::of(&row, index.volumes_of(id)?).write(&engine.root, id)?;
-        Ok(row)
+        row.ok_or_else(|| Error::internal("a container that was inserted is not there"))
     })
 }
 

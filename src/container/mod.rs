@@ -63,6 +63,15 @@ pub fn mount_points(engine: &Engine, id: &ContainerId) -> Result<Made> {
     }
 }
 
+/// It does not run, and nobody is about to start it.
+pub fn is_idle(engine: &Engine, row: &ContainerRow) -> Result<bool> {
+    Ok(match (row.state, &row.lease) {
+        (ContainerState::Created, Some(starter)) => engine.db.lease_is_free(starter)?,
+        (ContainerState::Created | ContainerState::Exited, _) => true,
+        _ => false,
+    })
+}
+
 /// Takes away the mount points of a runtime that was killed before it could, unless the container runs.
 pub fn recover_dead(engine: &Engine, row: &ContainerRow) -> Result<()> {
     if row.state == ContainerState::Running { Ok(()) } else { recover(engine, row) }

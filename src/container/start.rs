@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 
 use super::attach::{self, Console, Pipes};
-use super::{Config, process, recover, spec, volume};
+use super::{Config, directory, process, recover, spec, volume};
 use crate::db::{ContainerRow, Lease};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
@@ -25,7 +25,9 @@ pub fn start(engine: &Engine, row: &ContainerRow, foreground: Foreground<'_>, jo
     let config = Config::of(row)?;
     let mut lease = engine.db.lease()?;
     engine.db.write(|index| index.container_started(&row.id, &lease))?;
-    let ended = recover(engine, row).and_then(|()| run(engine, row, &config, &mut lease, foreground, job));
+    let ended = make_directory(engine, row)
+        .and_then(|()| recover(engine, row))
+        .and_then(|()| run(engine, row, &config, &mut lease, foreground, job));
     let volumes = if row.auto_remove { volume::names_of(engine, row)? } else { Vec::new() };
     process::forget(engine, &row.id);
     engine.db.write(|index| {
@@ -68,6 +70,11 @@ fn run(
         process::note(engine, &row.id, running.pid())?;
     }
     attach::attach(&mut running, config, pipes, &foreground.console)
+}
+
+fn make_directory(engine: &Engine, row: &ContainerRow) -> Result<()> {
+    let dir = directory(engine, &row.id);
+    std::fs::create_dir_all(&dir).context(|| format!("making {}", dir.display()))
 }
 
 /// The outer half is gone: ours is the last descriptor, and the lock file goes with it.

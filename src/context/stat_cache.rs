@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -50,6 +51,8 @@ struct Entry {
 
 pub struct StatCache {
     file: Option<PathBuf>,
+    /// Where a new one is written; what lies there may go at any moment.
+    scratch: PathBuf,
     state: Mutex<State>,
 }
 
@@ -85,15 +88,20 @@ fn now() -> i128 {
 impl StatCache {
     /// Remembers for this run alone.
     pub fn in_memory() -> Self {
-        StatCache { file: None, state: Mutex::default() }
+        StatCache { file: None, scratch: PathBuf::new(), state: Mutex::default() }
     }
 
-    /// The cache of the context at `context` (an absolute path), kept in `dir`.
-    pub fn open(dir: &Path, context: &Path) -> Self {
+    /// The cache of the context at `context` (an absolute path), kept in `dir`; `scratch` is a directory on the same
+    /// filesystem for what is rubbish when its process dies.
+    pub fn open(dir: &Path, scratch: &Path, context: &Path) -> Self {
         use std::os::unix::ffi::OsStrExt as _;
         let file = dir.join(Digest::of(context.as_os_str().as_bytes()).hex());
         let entries = fs::read(&file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
-        StatCache { file: Some(file), state: Mutex::new(State { entries, changed: false }) }
+        StatCache {
+            file: Some(file),
+            scratch: scratch.to_owned(),
+            state: Mutex::new(State { entries, changed: false }),
+        }
     }
 
     /// What is known of the file at `path` if `stat` says that it is the same.
@@ -130,9 +138,13 @@ impl StatCache {
         let say = || format!("writing the stat cache `{}`", file.display());
         let dir = file.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir).context(say)?;
-        let draft = file.with_extension(format!("{}.new", std::process::id()));
+        let draft = self.scratch.join(format!("stat-cache-{}", crate::db::random_name()));
         let written = fs::File::create(&draft).and_then(|mut to| to.write_all(&bytes));
-        let placed = written.and_then(|()| fs::rename(&draft, file));
+        let placed = match written.and_then(|()| fs::rename(&draft, file)) {
+            // Taken for rubbish before it had its name: the next build tries again.
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            placed => placed,
+        };
         if placed.is_err() {
             drop(fs::remove_file(&draft));
         }

@@ -119,6 +119,16 @@ impl Writer<'_> {
         self.keep_image(&new.image)
     }
 
+    /// About to be started by whoever holds the lease: if that one dies before, it stays as it is, or goes where it was to go
+    /// with its end.
+    pub fn container_is_starting(&self, id: &ContainerId, lease: &Lease) -> Result<()> {
+        let changed = self.exec(
+            "update container set lease = ?2 where id = ?1 and state = 'created'",
+            (id, lease.name()),
+        )?;
+        self.one_container(changed, id, "started")
+    }
+
     /// Running as long as the lease is held. `Conflict` where it runs or goes already.
     pub fn container_started(&self, id: &ContainerId, lease: &Lease) -> Result<()> {
         let changed = self.exec(

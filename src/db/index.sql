@@ -249,6 +249,7 @@ create table container (
 ) strict, without rowid;
 create index container_image on container (image);
 create index container_running on container (lease) where state = 'running';
+create index container_starting on container (lease) where state = 'created' and lease is not null;
 create index container_removing on container (state) where state = 'removing';
 
 create table volume (

@@ -72,6 +72,12 @@ impl Lease {
         self.file.as_fd()
     }
 
+    /// A copy of the descriptor, close-on-exec, for a helper that may outlive a killed holder by a moment: until it ends,
+    /// the lease is not free. Dropping this value still frees it at once.
+    pub fn shadow(&self) -> Result<OwnedFd> {
+        self.file.try_clone().map(OwnedFd::from).context(|| "copying the descriptor of a lock")
+    }
+
     /// The lease that came as a descriptor from the process that took it.
     pub fn adopt(root: &Path, name: &str, fd: OwnedFd) -> Result<Lease> {
         let path = file_of(&root.join("locks"), name)?;
@@ -159,6 +165,11 @@ pub(super) fn random_hex<const N: usize>() -> String {
             .unwrap_or_default();
     }
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A name that nobody else has, for what is in the making.
+pub fn random_name() -> String {
+    random_hex::<8>()
 }
 
 /// This boot of this machine (proc_sys_kernel(5), "random/boot_id"); the same in every container.

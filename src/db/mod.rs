@@ -62,7 +62,7 @@ pub use ids::{BuildId, ContainerId, Epoch, LayerNumber, RecordId, SnapshotId};
 pub use image::{ImageRow, NewImage, Origin, RepoDigest};
 pub use intent::Intent;
 pub use layer::{ChainRow, LayerRow, NewLayer, Published};
-pub use lease::{Lease, LeaseName};
+pub use lease::{Lease, LeaseName, random_name};
 pub use liveness::{Condemned, Usage};
 pub use rebuild::Rebuild;
 pub use rows::{Found, LayerSlot, RowWriter, Rows};

@@ -1,7 +1,7 @@
 //! Clearing up: what was condemned and nobody can see any more, and what the dead left under way. All of it is found in
 //! the index; nothing is looked for on disk but in `trash/` and `locks/`, which are small.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -59,10 +59,9 @@ impl Db {
             self.remove_trees(&mut swept, remove_tree)?;
             self.remove_blobs(&mut swept)?;
             let undone = self.undo_intents(&mut swept)?;
-            let emptied = !is_empty(&trash)?;
-            empty(&trash, &mut swept.failed);
+            let emptied = empty(&trash, &mut swept.failed);
             drop(turn);
-            if swept.count() == before && buried == 0 && !let_go && undone == 0 && !emptied {
+            if swept.count() == before && buried == 0 && !let_go && undone == 0 && emptied == 0 {
                 return Ok(swept);
             }
             if !swept.failed.is_empty() {
@@ -272,10 +271,24 @@ fn is_empty(dir: &Path) -> Result<bool> {
     Ok(fs::read_dir(dir).context(|| "listing the trash")?.next().is_none())
 }
 
-fn empty(trash: &Path, failed: &mut Vec<Error>) {
-    let remove = || -> Result<()> {
+/// `None`: somebody holds it.
+fn lock_rubbish(path: &Path) -> Result<Option<Option<File>>> {
+    match File::open(path) {
+        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_dir()) => {
+            Ok(lease::try_lock(&file)?.then_some(Some(file)))
+        }
+        _ => Ok(Some(None)),
+    }
+}
+
+/// How many things were removed.
+fn empty(trash: &Path, failed: &mut Vec<Error>) -> usize {
+    let mut emptied = 0;
+    let mut remove = || -> Result<()> {
         for entry in fs::read_dir(trash).context(|| "listing the trash")? {
             let path = entry.context(|| "listing the trash")?.path();
+            // What is locked is being worked in.
+            let Some(_lock) = lock_rubbish(&path)? else { continue };
             let removed = match fs::symlink_metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
                 Ok(_) => fs::remove_file(&path),
@@ -285,12 +298,13 @@ fn empty(trash: &Path, failed: &mut Vec<Error>) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                     return Err(cause).context(|| format!("removing {}", path.display()));
                 }
-                _ => {}
+                _ => emptied += 1,
             }
         }
         Ok(())
     };
     failed.extend(remove().err());
+    emptied
 }
 
 impl Reader<'_> {
@@ -303,6 +317,7 @@ impl Reader<'_> {
                  or exists (select 1 from intent)
                  or exists (select 1 from build where status = 'running')
                  or exists (select 1 from container where state = 'running')
+                 or exists (select 1 from container where state = 'created' and lease is not null)
                  or exists (select 1 from container where state = 'removing')
                  or exists (select 1 from snapshot where state <> 'sealed'
                      and id not in (select snapshot from container where state <> 'removing'))",
@@ -330,7 +345,8 @@ impl Reader<'_> {
             "select lease from snapshot where lease is not null
              union select lease from intent where lease is not null
              union select lease from build where status = 'running' and lease is not null
-             union select lease from container where state = 'running' and lease is not null",
+             union select lease from container where state = 'running' and lease is not null
+             union select lease from container where state = 'created' and lease is not null",
             (),
             |row| row.get(0),
         )
@@ -356,6 +372,12 @@ impl Writer<'_> {
             "update build set status = 'killed', lease = null, finished_at = ?2
              where status = 'running' and lease = ?1",
             (lease, Time::now()),
+        )?;
+        self.exec(
+            "update container set state = iif(auto_remove, 'removing', 'created'), lease = null,
+                 name = iif(auto_remove, 'removing-' || id, name)
+             where state = 'created' and lease = ?1",
+            (lease,),
         )?;
         // What held the lease killed the container before it went.
         self.exec(

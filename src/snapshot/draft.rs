@@ -31,7 +31,7 @@ pub struct Draft<'s> {
     /// It has become something, which keeps it from now on.
     kept: bool,
     /// Its row hangs on this.
-    _lease: Lease,
+    lease: Lease,
 }
 
 /// A draft's mount that nobody else sees; it ends here. While it lives the draft cannot be committed: it does
@@ -93,7 +93,7 @@ impl<'s> Draft<'s> {
             let id = writer.new_snapshot(snapshots.driver.name(), &parents, &lease)?;
             Ok((id, parents))
         })?;
-        Ok(Draft { snapshots, id, parents, purpose, kept: false, _lease: lease })
+        Ok(Draft { snapshots, id, parents, purpose, kept: false, lease })
     }
 
     /// The tree stands.
@@ -118,6 +118,11 @@ impl<'s> Draft<'s> {
             *volatile = true;
         }
         Ok(mount)
+    }
+
+    /// Who holds this keeps the draft from being swept away when this process is killed: for whoever works in its mount.
+    pub fn shadow(&self) -> Result<OwnedFd> {
+        self.lease.shadow()
     }
 
     /// Mounted for this process alone: COPY works under it.
@@ -185,10 +190,13 @@ impl<'s> Draft<'s> {
 
     fn discard(&self) -> Result<()> {
         let (db, driver) = (&self.snapshots.db, &self.snapshots.driver);
-        db.write(|writer| writer.remove_snapshot(self.id))?;
+        // The tree first: on a full disk the index may have no room before it is gone.
         driver.release(self.id)?;
         driver.remove(self.id)?;
-        db.write(|writer| writer.forget_snapshot(self.id))
+        db.write(|writer| {
+            writer.remove_snapshot(self.id)?;
+            writer.forget_snapshot(self.id)
+        })
     }
 }
 

@@ -63,7 +63,9 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
     let lease = engine.db.lease()?;
     let record = engine.db.write(|index| index.start_build(&describe(options), &lease))?;
     let stats = match &options.context {
-        Some(context) => StatCache::open(&engine.root.join("cache/context"), context),
+        Some(context) => {
+            StatCache::open(&engine.root.join("cache/context"), &engine.root.join("trash"), context)
+        }
         None => StatCache::in_memory(),
     };
     let context = options.context.as_deref().map(|dir| build::Context { dir, ignore, stats: &stats });

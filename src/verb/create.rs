@@ -2,7 +2,7 @@
 
 use super::{images, pull};
 use crate::container::{self, New};
-use crate::db::{ContainerRow, ImageRow};
+use crate::db::{ContainerRow, ImageRow, Lease};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::image::{Platform, Reference};
@@ -29,13 +29,18 @@ pub enum Pull {
     Never,
 }
 
-/// The container stands and does not run.
-pub fn create(engine: &Engine, options: &Options, job: &Job) -> Result<ContainerRow> {
+/// The container stands and does not run. `starter`: see [`container::create`].
+pub fn create(
+    engine: &Engine,
+    options: &Options,
+    starter: Option<&Lease>,
+    job: &Job,
+) -> Result<ContainerRow> {
     let image = image(engine, options, job)?;
     let (config, _) = images::config(engine, &image.id)?;
     let mut new = options.new.clone();
     new.config.image.clone_from(&options.image);
-    let row = container::create(engine, &image, &config.config, new, job)?;
+    let row = container::create(engine, &image, &config.config, new, starter, job)?;
     engine.sweep()?;
     Ok(row)
 }

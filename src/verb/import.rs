@@ -26,6 +26,10 @@ pub struct Options {
 
 /// Reads the tar, compressed in whatever way, from `file`'s beginning; `file` must be seekable.
 pub fn import(engine: &Engine, file: File, options: &Options, job: &Job) -> Result<ImageId> {
+    engine.sweep_after(make(engine, file, options, job))
+}
+
+fn make(engine: &Engine, file: File, options: &Options, job: &Job) -> Result<ImageId> {
     let lease = engine.db.lease()?;
     let archive = Whole { file: Mutex::new(file) };
     let made = Made { instruction: options.created_by.as_deref(), ..Made::default() };
@@ -67,7 +71,6 @@ pub fn import(engine: &Engine, file: File, options: &Options, job: &Job) -> Resu
         None => Ok(()),
     })?;
     drop(lease);
-    engine.sweep()?;
     Ok(id)
 }
 

@@ -42,7 +42,9 @@ pub fn pull(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> 
         })
     })?;
     if known.is_none() {
-        bring(engine, &source, &found, job)?;
+        if let Err(error) = bring(engine, &source, &found, job) {
+            return engine.sweep_after(Err(error));
+        }
     } else {
         for layer in found.layers() {
             job.report(Event::LayerDone { layer: layer.id(), how: crate::job::LayerOutcome::AlreadyExists });

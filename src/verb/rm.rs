@@ -1,7 +1,7 @@
 //! `rm` and `container prune`: containers go, with their writable layers.
 
 use crate::container::{self, RemoveOptions};
-use crate::db::{ContainerRow, ContainerState};
+use crate::db::ContainerRow;
 use crate::engine::Engine;
 use crate::error::{Kind, Result};
 use crate::job::Job;
@@ -32,8 +32,7 @@ pub fn prune(engine: &Engine, which: &dyn Fn(&ContainerRow) -> Result<bool>, job
     let mut pruned = Pruned::default();
     for row in engine.db.read(|index| index.containers())? {
         job.check()?;
-        let idle = matches!(row.state, ContainerState::Created | ContainerState::Exited);
-        if !idle || !which(&row)? {
+        if !container::is_idle(engine, &row)? || !which(&row)? {
             continue;
         }
         let bytes = container::changed_bytes(engine, &row, job)?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::SnapshotId;
@@ -70,15 +70,26 @@ impl Folder {
     }
 }
 
-/// An own directory below `root` that is removed after `work`, for a probe.
+/// An own directory on `root`'s filesystem that is removed after `work`, for a probe. It is locked as long: who empties
+/// the trash spares it, and takes away what a killed process has left.
 pub(super) fn in_scratch<T>(root: &Path, driver: &str, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-    let name = format!("probe-{driver}-{}-{:?}", std::process::id(), std::thread::current().id());
-    let path = root.join(&name);
-    make_dir(&path, 0o700)?;
+    let trash = root.join("trash");
+    fs::create_dir_all(&trash).context(|| format!("creating {}", trash.display()))?;
+    let (name, path, _lock) = loop {
+        let name = format!("probe-{driver}-{}", crate::db::random_name());
+        let path = trash.join(&name);
+        make_dir(&path, 0o700)?;
+        // It may have been taken for rubbish before it was locked.
+        let Ok(dir) = open_dir(&path) else { continue };
+        let locked = rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive);
+        if locked.is_ok() && path.exists() {
+            break (name, path, dir);
+        }
+    };
     let result = work(&path);
     let name = CString::new(name).expect("there is no NUL in it");
-    let removed =
-        sys::tree::remove(open_dir(root)?.as_fd(), &name).context(|| format!("removing {}", path.display()));
+    let removed = sys::tree::remove(open_dir(&trash)?.as_fd(), &name)
+        .context(|| format!("removing {}", path.display()));
     result.and_then(|value| removed.map(|()| value))
 }
 
