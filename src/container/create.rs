@@ -2,7 +2,7 @@
 
 use super::names::made_up;
 use super::{Config, Record, check_name, directory, volume};
-use crate::db::{ContainerId, ContainerRow, ImageRow, Lease, NewContainer, Reader};
+use crate::db::{ContainerId, ContainerRow, ContainerState, ImageRow, Lease, NewContainer, Reader};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::RunConfig;
@@ -49,12 +49,17 @@ pub fn create(
     Ok(row)
 }
 
-/// Its directory comes after the row, so that none stands without one.
+/// Its directory comes after the row, so that none stands without one; in a transaction, so that none comes after its
+/// removal.
 fn record(engine: &Engine, row: &ContainerRow) -> Result<()> {
     let dir = directory(engine, &row.id);
-    std::fs::create_dir_all(&dir).context(|| format!("making {}", dir.display()))?;
-    let volumes = engine.db.read(|index| index.volumes_of(&row.id))?;
-    Record::of(row, volumes).write(&engine.root, &row.id)
+    engine.db.write(|index| match index.container(&row.id)? {
+        Some(now) if now.state == ContainerState::Created => {
+            std::fs::create_dir_all(&dir).context(|| format!("making {}", dir.display()))?;
+            Record::of(row, index.volumes_of(&row.id)?).write(&engine.root, &row.id)
+        }
+        _ => Ok(()),
+    })
 }
 
 #[expect(clippy::too_many_arguments, reason = "what a row and its neighbours hold")]

@@ -90,7 +90,7 @@ fn an_index_that_is_no_database_is_corrupt() {
         complaint(&sandbox, &refused),
         "error: opening the database DIR/root/outcrop.db
   because: file is not a database
-hint: `outcrop system check --rebuild-index` makes it again
+hint: `outcrop system check` says what is wrong, `outcrop system check --rebuild-index` makes the store's databases again
 "
     );
 }
