@@ -5,6 +5,8 @@ use std::io::Write;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, FileType};
+
 use super::merged::Merged;
 use crate::db::{Db, LayerNumber, LayerRow, SnapshotId};
 use crate::engine::Engine;
@@ -121,15 +123,25 @@ pub(super) fn compare(
 ) -> Result<Findings> {
     let rows = stack.iter().map(|layer| db.rows(*layer));
     let seen = |row: Result<Row>| row.inspect(|row| passed(row.size));
-    if let [_] = stack {
-        return layer::verify(job, tree.as_fd(), form, Extras::Report, rows.flatten().map(seen));
-    }
-    let mut found = layer::verify(job, tree.as_fd(), form, Extras::Report, Merged::new(rows).map(seen))?;
-    // Layers that only add to `/` do not tell its time.
+    let mut found = match stack {
+        [_] => layer::verify(job, tree.as_fd(), form, Extras::Report, rows.flatten().map(seen))?,
+        _ => layer::verify(job, tree.as_fd(), form, Extras::Report, Merged::new(rows).map(seen))?,
+    };
     let before = found.list.len();
-    found.list.retain(|finding| !finding.path.is_empty() || finding.what != Difference::Time);
+    found.list.retain(|finding| match finding.what {
+        // Layers that only add to `/` do not tell its time.
+        Difference::Time => !finding.path.is_empty() || stack.len() == 1,
+        // No archive has sockets.
+        Difference::Extra => !is_socket(tree, &finding.path),
+        _ => true,
+    });
     found.total -= (before - found.list.len()) as u64;
     Ok(found)
+}
+
+fn is_socket(tree: &File, path: &[u8]) -> bool {
+    rustix::fs::statat(tree, path, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
 }
 
 fn flaws_of(tree: &str, found: &Findings) -> Vec<Flaw> {
