@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use outcrop::image::ImageConfig;
 use rusqlite::Connection;
 
+use crate::registry_kit::{Image, Layout, RealRegistry};
 use crate::sandbox::{Outcome, Sandbox};
 
 /// A store with a base of two files and an image of three steps on it, `app`.
@@ -412,4 +414,149 @@ fn an_image_whose_layer_is_lost_is_named_and_its_tag_goes_on_record() {
         sandbox.outcrop(&["build", "-t", "app", "."]).ok();
         check(&sandbox).ok();
     }
+}
+
+/// Commands ran in it, a container stands and one was run and committed, with a volume.
+fn used(driver: &str) -> Sandbox {
+    let sandbox = Sandbox::new().driver(driver);
+    sandbox.base_image("base");
+    sandbox.file("a", "first\n");
+    let steps = "FROM base\nCOPY a /srv/a\nRUN rm /etc/group && ln /etc/passwd /etc/second && mkfifo /tmp/f && chmod 711 /\n\
+                 RUN rm -r /usr && mkdir /usr && echo x > /usr/x && ln -s /usr /link\nENV A=b\n";
+    sandbox.dockerfile(steps);
+    sandbox.outcrop(&["build", "-t", "app", "."]).ok();
+    sandbox.outcrop(&["create", "--name", "idle", "app", "true"]).ok();
+    let said = ["run", "--name", "ran", "-v", "data:/data", "--network", "none", "app"];
+    let done = ["sh", "-c", "echo 1 > /data/x; echo 2 > /srv/b; rm -f /srv/a; mkdir -p /v"];
+    sandbox.outcrop(&[&said[..], &done].concat()).ok();
+    sandbox.outcrop(&["commit", "ran", "saved"]).ok();
+    sandbox
+}
+
+#[test]
+fn a_store_in_use_is_clean_at_every_step() {
+    for driver in DRIVERS {
+        let sandbox = used(driver);
+        let clean = || check(&sandbox).ok().says("nothing is wrong").says_not("left over");
+        clean().says("2 containers");
+        sandbox.outcrop(&["run", "--rm", "--network", "none", "saved", "cat", "/srv/b"]).ok().says("2");
+        clean();
+        sandbox.outcrop(&["rm", "ran", "idle"]).ok();
+        sandbox.outcrop(&["rmi", "saved", "app"]).ok();
+        clean();
+        // What the cache kept is used again, or made again where it kept no tree.
+        sandbox.outcrop(&["build", "-t", "app", "."]).ok();
+        clean();
+        sandbox
+            .outcrop(&["run", "--rm", "--network", "none", "app", "cat", "/srv/a", "/usr/x"])
+            .ok()
+            .says("first\nx");
+        sandbox.outcrop(&["rmi", "app", "base"]).ok();
+        sandbox.outcrop(&["system", "prune", "-a", "-f"]).ok();
+        clean().says("0 images, 0 layers, 0 trees, 0 blobs, 0 containers");
+    }
+}
+
+#[test]
+fn containers_and_volumes_come_back() {
+    for driver in DRIVERS {
+        let sandbox = used(driver);
+        let before = content(&sandbox);
+        let names = |sandbox: &Sandbox| {
+            let mut names = sandbox
+                .outcrop(&["ps", "-a", "--format", "{{.ID}} {{.Names}} {{.Image}} {{.Command}}"])
+                .ok()
+                .lines();
+            names.sort();
+            names
+        };
+        let (named, changed) = (names(&sandbox), sandbox.outcrop(&["diff", "ran"]).ok().stdout());
+        remove_databases(&sandbox);
+        sandbox.outcrop(&["system", "check", "--rebuild-index"]).ok().says("2 containers, 1 volume");
+        check(&sandbox).ok().says("nothing is wrong").says_not("left over");
+        similar_asserts(&before, &content(&sandbox));
+        assert_eq!(names(&sandbox), named);
+        assert_eq!(sandbox.outcrop(&["diff", "ran"]).ok().stdout(), changed);
+        sandbox.outcrop(&["start", "-a", "ran"]).ok();
+        sandbox
+            .outcrop(&["run", "--rm", "-v", "data:/d", "--network", "none", "saved", "cat", "/d/x", "/srv/b"])
+            .ok()
+            .says("1\n2");
+        sandbox.outcrop(&["rm", "idle", "ran"]).ok();
+        check(&sandbox).ok().says("0 containers").says_not("left over");
+    }
+}
+
+/// A pulled image: a layer of whole directories, and one that leaves them out and links into the one below.
+fn pulled(driver: &str) -> (Sandbox, RealRegistry, String) {
+    let sandbox = Sandbox::new().driver(driver);
+    let tree = sandbox.dir().join("tree");
+    fs::create_dir_all(tree.join("etc/deep")).unwrap();
+    fs::write(tree.join("etc/a"), "a\n").unwrap();
+    fs::set_permissions(tree.join("etc/deep"), fs::Permissions::from_mode(0o700)).unwrap();
+    let tar = |name: &str, words: &[&str]| {
+        let out = sandbox.dir().join(name);
+        let mut tar = std::process::Command::new("tar");
+        tar.arg("-f").arg(&out).arg("-C").arg(&tree).args(["--numeric-owner"]).args(words);
+        assert!(tar.status().unwrap().success());
+        fs::read(out).unwrap()
+    };
+    let lower = tar("lower.tar", &["-c", "."]);
+    fs::hard_link(tree.join("etc/a"), tree.join("etc/b")).unwrap();
+    fs::write(tree.join("etc/deep/c"), "c\n").unwrap();
+    tar("upper.tar", &["-c", "etc/a", "etc/b", "etc/deep/c"]);
+    let upper = tar("upper.tar", &["--delete", "etc/a"]);
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "created": "2024-01-02T03:04:05Z", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [] },
+        "history": [{ "created_by": "lower" }, { "created_by": "upper" }],
+    });
+    let config = ImageConfig::parse(config.to_string().as_bytes()).unwrap();
+    let registry = RealRegistry::start(&sandbox);
+    let layout = Layout::single(&sandbox.dir().join("layout"), &Image::made(&[lower, upper], config));
+    registry.push(&layout, "team/app:1");
+    let name = format!("{}/team/app:1", registry.address);
+    sandbox.outcrop(&["pull", "-q", &name]).ok();
+    (sandbox, registry, name)
+}
+
+#[test]
+fn a_pulled_image_comes_back_with_what_it_was_pulled_as() {
+    for driver in DRIVERS {
+        let (sandbox, registry, name) = pulled(driver);
+        check(&sandbox)
+            .ok()
+            .says("nothing is wrong: 1 image, 2 layers, 2 trees, 4 blobs")
+            .says_not("left over");
+        let (before, rows_before) = (content(&sandbox), rows(&sandbox));
+        let shown = sandbox.outcrop(&["images", "--digests", "--no-trunc"]).ok().stdout();
+        remove_databases(&sandbox);
+        sandbox.outcrop(&["system", "check", "--rebuild-index"]).ok();
+        // Pulled layers now know their instructions, too.
+        let after: Vec<String> = content(&sandbox)
+            .iter()
+            .map(|line| match line.contains("Text(\"linux/amd64\")") {
+                true => line.clone(),
+                false => line.replace("Text(\"upper\")", "Null").replace("Text(\"lower\")", "Null"),
+            })
+            .collect();
+        similar_asserts(&before, &after);
+        similar_asserts(&rows_before, &rows(&sandbox));
+        assert_eq!(sandbox.outcrop(&["images", "--digests", "--no-trunc"]).ok().stdout(), shown);
+        check(&sandbox)
+            .ok()
+            .says("nothing is wrong: 1 image, 2 layers, 2 trees, 4 blobs")
+            .says_not("left over");
+        drop(registry);
+        sandbox.dockerfile(&format!("FROM {name}\nCOPY Dockerfile /etc/\n"));
+        sandbox.outcrop(&["build", "."]).ok();
+        check(&sandbox).ok();
+    }
+}
+
+#[test]
+fn a_compressed_layer_that_is_another_is_found() {
+    let (sandbox, _registry, _) = pulled("overlay2");
+    sql(&sandbox, "outcrop.db", "update blob_layer set diff_id = (select max(diff_id) from layer)");
+    finds(&sandbox, &[": outcrop.db: it unpacks to sha256:"]);
 }

@@ -125,10 +125,8 @@ impl<'b> Stage<'b> {
             let (key, text) = key.digest();
             if !self.inputs.no_cache
                 && let Some(hit) = record::look_up(self.engine, &key, self.inputs.notes)?
+                && self.stands(&base.stack, hit.layer.as_ref())?
             {
-                if let Some(layer) = &hit.layer {
-                    rootfs::ensure(self.engine, &base.stack, layer, self.inputs.lease, self.job)?;
-                }
                 self.job.report(Event::StepCached { step: at.clone() });
                 return Ok(StepResult { layer: hit.layer, created: hit.created, key, hit: true });
             }
@@ -147,6 +145,14 @@ impl<'b> Stage<'b> {
         }
         Err(Error::unavailable("the files to copy keep changing while they are copied")
             .hint("build again when nothing writes to the build context"))
+    }
+
+    /// Whether what a step came to is there, on this stack.
+    fn stands(&self, below: &Stack, layer: Option<&Layer>) -> Result<bool> {
+        match layer {
+            Some(layer) => rootfs::ensure(self.engine, below, layer, self.inputs.lease, self.job),
+            None => Ok(true),
+        }
     }
 
     fn key_step<'k>(&self, step: &'k Step, input: Option<&'k Input<'_>>) -> key::Step<'k> {

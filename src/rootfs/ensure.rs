@@ -8,37 +8,38 @@ use super::unpack::{Archive, place};
 use super::{Layer, Made, Stack};
 use crate::db::{Lease, SnapshotId};
 use crate::engine::Engine;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 use crate::job::Job;
 use crate::layer;
 use crate::snapshot::driver::Shape;
 
-/// Sees to it that there is a snapshot of `layer` on `parent`. Costs one query where there is.
-pub fn ensure(engine: &Engine, parent: &Stack, layer: &Layer, lease: &Lease, job: &Job) -> Result<()> {
+/// Sees to it that there is a snapshot of `layer` on `parent`. Costs one query where there is. False: the layer's files are in
+/// no tree any more, as its last stack was removed; it has to be made anew.
+pub fn ensure(engine: &Engine, parent: &Stack, layer: &Layer, lease: &Lease, job: &Job) -> Result<bool> {
     // One tree serves every stack.
     if engine.snapshots.driver().shape() == Shape::Layered {
-        return Ok(());
+        return Ok(true);
     }
     let chain = engine.db.write(|index| index.add_chain(parent.chain(), layer.number))?;
     if engine.snapshots.find(&chain)?.is_some() {
-        return Ok(());
+        return Ok(true);
     }
-    let archive = Recipe { engine, layer, from: holder(engine, layer)?, job };
+    let Some(from) = holder(engine, layer)? else { return Ok(false) };
+    let archive = Recipe { engine, layer, from, job };
     place(engine, &archive, None, Some(&layer.diff_id), parent, &Made::default(), lease, job)
         .context(|| format!("putting layer {} on another stack", layer.diff_id.short()))?;
-    Ok(())
+    Ok(true)
 }
 
 /// A snapshot that has the layer on top.
-fn holder(engine: &Engine, layer: &Layer) -> Result<SnapshotId> {
+fn holder(engine: &Engine, layer: &Layer) -> Result<Option<SnapshotId>> {
     let chains = engine.db.read(|index| index.chains())?;
     for chain in chains.iter().filter(|chain| chain.layer == layer.number) {
         if let Some(id) = engine.snapshots.find(&chain.id)? {
-            return Ok(id);
+            return Ok(Some(id));
         }
     }
-    Err(Error::corrupt(format!("layer {} is in no snapshot", layer.diff_id.short()))
-        .hint("build with --no-cache, or pull the image again"))
+    Ok(None)
 }
 
 /// The layer's archive, made again from its recipe and a tree that has its files.
