@@ -64,13 +64,21 @@ fn remove_dir(
 
 /// One pass over a directory; how many entries it saw.
 fn empty_once(own: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize) -> io::Result<usize> {
-    let list =
-        rustix::fs::openat(own, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let list = match rustix::fs::openat(own, c".", flags, Mode::empty()) {
+        Ok(list) => list,
+        // Somebody else has removed it since it was opened.
+        Err(Errno::NOENT) => return Ok(0),
+        Err(errno) => return Err(errno.into()),
+    };
     let mut buffer = Vec::with_capacity(16 * 1024);
     let mut entries = RawDir::new(list, buffer.spare_capacity_mut());
     let mut seen = 0;
     while let Some(entry) = entries.next() {
-        let entry = entry?;
+        let entry = match entry {
+            Err(Errno::NOENT) => return Ok(seen),
+            entry => entry?,
+        };
         let name = entry.file_name();
         if name == c"." || name == c".." {
             continue;
@@ -457,5 +465,31 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(cut) => (&path[..cut], &path[cut + 1..]),
         None => (b"", path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_may_remove_one_tree_at_once() {
+        let dir = std::env::temp_dir().join(format!("outcrop-tree-{}", std::process::id()));
+        for _ in 0..10 {
+            for n in 0..20 {
+                std::fs::create_dir_all(dir.join(format!("tree/{n}/a/b"))).unwrap();
+                std::fs::write(dir.join(format!("tree/{n}/a/file")), "x").unwrap();
+            }
+            let parent = std::fs::File::open(&dir).unwrap();
+            std::thread::scope(|scope| {
+                let removers: Vec<_> =
+                    (0..3).map(|_| scope.spawn(|| remove(parent.as_fd(), c"tree"))).collect();
+                for remover in removers {
+                    remover.join().unwrap().unwrap();
+                }
+            });
+            assert!(!dir.join("tree").exists());
+        }
+        std::fs::remove_dir(&dir).unwrap();
     }
 }
