@@ -41,7 +41,8 @@ pub fn create(
     }
     let volumes = volume::make(engine, &mut config, image.chain.as_ref(), job)?;
     let id = ContainerId::random();
-    let row = insert(engine, image, &id, new.name, &config, new.auto_remove, &volumes, starter)?;
+    let row = insert(engine, image, &id, new.name, &config, new.auto_remove, &volumes, starter)
+        .inspect_err(|_| volumes.iter().for_each(|volume| volume.give_up(engine)))?;
     if let Err(error) = record(engine, &row) {
         engine.db.write(|index| index.remove_container(&id))?;
         return Err(error);

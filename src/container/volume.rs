@@ -38,6 +38,13 @@ pub(super) struct Used {
 }
 
 impl Used {
+    /// There is no container that uses it. One with a name may be another's by now, and stays.
+    pub(super) fn give_up(&self, engine: &Engine) {
+        if self.anonymous {
+            drop(std::fs::remove_dir_all(engine.root.join("volumes").join(&self.name)));
+        }
+    }
+
     pub(super) fn record(&self, index: &Writer<'_>, container: &ContainerId) -> Result<()> {
         index.insert_volume(&self.name, &BTreeMap::new(), self.anonymous)?;
         index.use_volume(container, &self.name, &self.target)
