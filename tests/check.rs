@@ -3,12 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
 use outcrop::image::ImageConfig;
 use rusqlite::Connection;
+use rustix::process::Pid;
 
 use crate::registry_kit::{Image, Layout, RealRegistry};
-use crate::sandbox::{Outcome, Sandbox};
+use crate::sandbox::{Outcome, Sandbox, wait_until};
 
 /// A store with a base of two files and an image of three steps on it, `app`.
 fn store(driver: &str) -> Sandbox {
@@ -289,7 +292,10 @@ fn content(sandbox: &Sandbox) -> Vec<String> {
     );
     ask("outcrop.db", "select * from tag order by name");
     ask("outcrop.db", "select * from tag_log order by seq");
-    ask("outcrop.db", "select id, name, image, snapshot, auto_remove, config from container order by id");
+    ask(
+        "outcrop.db",
+        "select id, name, image, snapshot, auto_remove, created_at, config from container order by id",
+    );
     ask("outcrop.db", "select digest, size from blob order by digest");
     lines
 }
@@ -559,4 +565,23 @@ fn a_compressed_layer_that_is_another_is_found() {
     let (sandbox, _registry, _) = pulled("overlay2");
     sql(&sandbox, "outcrop.db", "update blob_layer set diff_id = (select max(diff_id) from layer)");
     finds(&sandbox, &[": outcrop.db: it unpacks to sha256:"]);
+}
+
+#[test]
+fn a_check_can_be_stopped() {
+    let sandbox = store("overlay2");
+    let mut command = sandbox.command(&["system", "check"]);
+    // Stopped before it reads: what it waits for is held by us.
+    let lock = Connection::open(sandbox.root().join("outcrop.db")).unwrap();
+    lock.execute_batch("begin immediate").unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let caught = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap().to_owned();
+        u64::from_str_radix(&line, 16).unwrap() & 2 != 0
+    };
+    assert!(wait_until(Duration::from_secs(20), caught));
+    rustix::process::kill_process(Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    lock.execute_batch("rollback").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::Db;
-use super::ids::{LayerNumber, SnapshotId};
+use super::ids::{ContainerId, LayerNumber, SnapshotId};
 use super::migrate::{FILES, INDEX};
 use super::open::{alone, connect, create_pair};
 use super::snapshot::{Keyed, SnapshotState};
@@ -137,6 +137,11 @@ impl Writer<'_> {
             )?;
         }
         Ok(())
+    }
+
+    /// A container that was made earlier than its row.
+    pub fn container_created_at(&self, id: &ContainerId, at: Time) -> Result<()> {
+        self.exec("update container set created_at = ?2 where id = ?1", (id, at)).map(drop)
     }
 
     /// A tree that stands on disk under this number, verified by the caller: sealed with what it holds, or a container's

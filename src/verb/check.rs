@@ -190,7 +190,7 @@ pub fn check(engine: &Engine, job: &Job) -> Result<Report> {
         }
         Err(error) => return Err(error),
     };
-    check_rows::check(engine, &index, &trees, &mut report.findings, job)?;
+    check_rows::check(engine, &index, &mut report.findings, job)?;
     check_leftovers::find(engine, &index, &trees, &mut report.leftovers)?;
     let tasks = tasks(engine, &index, &mut report)?;
     bytes(engine, &index, tasks, &mut report, job)?;

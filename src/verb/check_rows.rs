@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::check::{Cure, Finding, Index, database, familiar};
-use crate::db::{ContainerState, Fault, SnapshotId};
+use crate::db::{ContainerState, Fault};
 use crate::engine::Engine;
 use crate::error::{Context as _, Kind, Result};
 use crate::image::{Digest, ImageConfig, ImageId, MAX_CONFIG};
@@ -36,19 +36,13 @@ fn of_database(file: &str, fault: Fault) -> Finding {
     }
 }
 
-pub(super) fn check(
-    engine: &Engine,
-    index: &Index,
-    trees: &[SnapshotId],
-    findings: &mut Vec<Finding>,
-    job: &Job,
-) -> Result<()> {
+pub(super) fn check(engine: &Engine, index: &Index, findings: &mut Vec<Finding>, job: &Job) -> Result<()> {
     names(index, findings);
     for image in &index.images {
         job.check()?;
         self::image(engine, index, &image.id, findings)?;
     }
-    containers(engine, index, trees, findings)?;
+    containers(engine, index, findings)?;
     for record in &index.cache {
         if Digest::of(record.key_text.as_bytes()) != *record.key.digest() {
             findings.push(Finding {
@@ -132,34 +126,31 @@ fn image(engine: &Engine, index: &Index, id: &ImageId, findings: &mut Vec<Findin
 }
 
 /// Containers stand on images that are there and have their own trees; volumes have their directories.
-fn containers(
-    engine: &Engine,
-    index: &Index,
-    trees: &[SnapshotId],
-    findings: &mut Vec<Finding>,
-) -> Result<()> {
-    let driver = engine.snapshots.driver().name();
+fn containers(engine: &Engine, index: &Index, findings: &mut Vec<Finding>) -> Result<()> {
+    let driver = engine.snapshots.driver();
     let images: HashSet<ImageId> = index.images.iter().map(|image| image.id).collect();
     for container in &index.containers {
+        let mut wrong = Vec::new();
+        if !images.contains(&container.image) {
+            wrong.push(("outcrop.db".to_owned(), format!("its image {} is not there", container.image)));
+        }
+        let snapshot = index.snapshots.iter().find(|row| row.id == container.snapshot);
+        let tree = driver.tree(container.snapshot)?.0;
+        if snapshot.is_none_or(|row| row.driver == driver.name() && !tree.exists()) {
+            let file = format!("{}/{}", driver.name(), container.snapshot);
+            wrong.push((file, "its writable layer is missing".into()));
+        }
+        // It may be going meanwhile.
         let now = engine.db.read(|reader| reader.container(&container.id))?;
         if now.is_none_or(|now| now.state == ContainerState::Removing) {
             continue;
         }
-        let mut finding = |file: String, what: String| {
-            findings.push(Finding {
-                object: format!("container {} ({})", container.id.short(), container.name),
-                file,
-                what,
-                cure: Cure::RemoveContainer,
-            });
-        };
-        if !images.contains(&container.image) {
-            finding("outcrop.db".into(), format!("its image {} is not there", container.image));
-        }
-        let snapshot = index.snapshots.iter().find(|row| row.id == container.snapshot);
-        if !snapshot.is_some_and(|row| row.driver != driver || trees.contains(&row.id)) {
-            finding(format!("{driver}/{}", container.snapshot), "its writable layer is missing".into());
-        }
+        findings.extend(wrong.into_iter().map(|(file, what)| Finding {
+            object: format!("container {} ({})", container.id.short(), container.name),
+            file,
+            what,
+            cure: Cure::RemoveContainer,
+        }));
     }
     for volume in &index.volumes {
         let file = format!("volumes/{}", volume.name);

@@ -564,6 +564,7 @@ fn add_containers(
                 auto_remove: record.auto_remove,
                 config: record.config.clone(),
             })?;
+            writer.container_created_at(&id, record.created_at())?;
             for (volume, destination) in &record.volumes {
                 writer.insert_volume(volume, &BTreeMap::new(), Digest::from_hex(volume).is_some())?;
                 writer.use_volume(&id, volume, destination)?;
