@@ -530,6 +530,22 @@ fn what_the_host_refuses_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
+fn many_threads_start_containers_at_once() {
+    let labs: Vec<Lab> = (0..6).map(|_| Lab::new("outcrop")).collect();
+    std::thread::scope(|scope| {
+        for lab in &labs {
+            scope.spawn(|| {
+                for code in 0..6 {
+                    let ran = lab.run(&lab.shell(&format!("echo {code}; exit {code}")));
+                    assert_eq!((ran.exit, ran.out), (ended(code), format!("{code}\n")));
+                }
+                assert_eq!(lab.written(), Vec::<PathBuf>::new());
+            });
+        }
+    });
+}
+
+#[test]
 fn limits_of_the_process_are_set() {
     let lab = Lab::new("outcrop");
     let mut spec = lab.shell("ulimit -n; ulimit -H -n");

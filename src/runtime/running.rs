@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::wire::{self, Down, How, Order, Up};
 use super::{Exit, Spec, Stdio};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::job::{Cancel, Stream};
 
 /// Dropped, it kills the container and waits until nothing of it is left.
@@ -28,6 +28,11 @@ pub struct Running {
 /// Starts the outer half and hands it its order. `exe` must be a file that the container cannot write to.
 pub(super) fn launch(exe: &Path, how: How, spec: &Spec, stdio: Stdio) -> Result<Running> {
     let doing = || format!("starting a container for `{}`", spec.args.join(" "));
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::new(Kind::Denied, doing())
+            .because(Error::new(Kind::Denied, "only root can make mounts and namespaces"))
+            .hint("run it as root: containers of other users are not supported by this version"));
+    }
     let (ours, theirs) = UnixStream::pair().context(doing)?;
     // Standard input is the one descriptor that a child gets without a moment in which other children get it too.
     let init = Command::new(exe)

@@ -76,7 +76,8 @@ pub(super) const WITH: &[(Capability, &str)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Test {
     Is(u32),
-    IsNot(u32),
+    Below(u32),
+    Above(u32),
     /// None of these bits.
     Without(u32),
 }
@@ -85,8 +86,9 @@ pub(super) enum Test {
 /// test looks at no more.
 pub(super) const CONDITIONAL: &[(&str, &[Test])] = &[
     ("personality", &[Test::Is(0), Test::Is(8), Test::Is(0x2_0000), Test::Is(0x2_0008), Test::Is(u32::MAX)]),
-    // vsock(7) is not confined by a network namespace.
-    ("socket", &[Test::IsNot(40)]),
+    // Neither AF_ALG, by which an unprivileged process could write to other containers' page cache (CVE-2026-31431), nor
+    // AF_VSOCK, which no network namespace confines.
+    ("socket", &[Test::Below(38), Test::Is(39), Test::Above(40)]),
 ];
 
 /// No new namespace: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. Without SYS_ADMIN only. clone3(2) is
