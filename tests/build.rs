@@ -261,3 +261,18 @@ fn a_known_layer_is_put_on_another_stack_where_the_driver_keeps_whole_stacks() {
     assert_eq!(cat(&sandbox, "/two"), "one\n");
     sandbox.outcrop(&["system", "check"]).ok();
 }
+
+#[test]
+fn a_build_after_its_image_was_removed_gives_it_again_on_every_driver() {
+    for driver in ["overlay2", "vfs"] {
+        let sandbox = Sandbox::new().driver(driver);
+        sandbox.base_image("base");
+        sandbox.dockerfile("FROM base\nRUN echo one > /one\nRUN echo two > /two\n");
+        build(&sandbox, &[]).ok();
+        sandbox.outcrop(&["rmi", "it"]).ok();
+        sandbox.outcrop(&["system", "check"]).ok();
+        build(&sandbox, &[]).ok();
+        assert_eq!(cat(&sandbox, "/two"), "two\n", "{driver}");
+        sandbox.outcrop(&["system", "check"]).ok();
+    }
+}
