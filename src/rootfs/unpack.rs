@@ -46,6 +46,7 @@ pub fn prepare<'e>(
 }
 
 /// Gives a layer its place on `parent`. `expected` is what the image's config promises.
+#[expect(clippy::too_many_arguments, reason = "each is a different thing, and none goes with another")]
 pub fn place(
     engine: &Engine,
     archive: &dyn Archive,

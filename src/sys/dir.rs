@@ -116,7 +116,7 @@ pub fn xattrs(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(Vec<u8>, Vec<
 }
 
 pub fn set_xattr(dir: BorrowedFd<'_>, name: &CStr, key: &[u8], value: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::lsetxattr(&proc_path(dir, name), key, value, rustix::fs::XattrFlags::empty())?)
+    Ok(rustix::fs::lsetxattr(proc_path(dir, name), key, value, rustix::fs::XattrFlags::empty())?)
 }
 
 /// A directory by its path on the host.
