@@ -1,17 +1,11 @@
 //! The barrier: one point at the end of a build or a pull where all that was published becomes durable, and gets
 //! its name. Bytes before names: names and sizes prove nothing after a crash.
 
-use std::sync::PoisonError;
-
 use super::Db;
 use super::ids::{LayerNumber, SnapshotId};
-use super::open::be_patient;
 use super::transaction::{Durable, Reader, Writer};
 use crate::error::{Context as _, Result};
 use crate::image::{Digest, ImageId};
-
-/// Bytes of files.db's log from which on a barrier folds it in.
-const FOLD: u64 = 1 << 20;
 
 /// What was published since the boot, by any process, and is not known to be on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,34 +43,6 @@ impl Db {
             durable.is_durable(&pending)?;
             then(durable)
         })
-    }
-
-    /// Bytes of files.db's write-ahead log.
-    fn log_of_rows(&self) -> u64 {
-        let mut path = self.0.rows_path.clone().into_os_string();
-        path.push("-wal");
-        std::fs::metadata(path).map_or(0, |log| log.len())
-    }
-
-    /// All rows written so far are on disk when it returns.
-    fn sync_rows(&self) -> Result<()> {
-        let mut slot = self.row_writer()?;
-        let connection = slot.connection_mut();
-        let commit = |connection: &mut rusqlite::Connection| -> rusqlite::Result<()> {
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            let written = connection.execute("update mark set value = value + 1", ());
-            connection.pragma_update(None, "synchronous", "NORMAL")?;
-            written?;
-            // Who opens the file first reads the whole log. Folding it in waits for no reader: another barrier will do.
-            let log = self.log_of_rows();
-            if log > FOLD {
-                connection.busy_timeout(std::time::Duration::ZERO)?;
-                drop(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())));
-                be_patient(connection)?;
-            }
-            Ok(())
-        };
-        commit(connection).context(|| "writing files.db")
     }
 }
 
@@ -160,33 +126,4 @@ impl Writer<'_> {
         }
         self.condemn_unreferenced().map(drop)
     }
-}
-
-/// The connection that writes rows, held.
-pub(super) struct RowConnection<'d>(std::sync::MutexGuard<'d, Option<rusqlite::Connection>>);
-
-impl RowConnection<'_> {
-    pub(super) fn connection(&self) -> &rusqlite::Connection {
-        self.0.as_ref().expect("opened before it is handed out")
-    }
-    fn connection_mut(&mut self) -> &mut rusqlite::Connection {
-        self.0.as_mut().expect("opened before it is handed out")
-    }
-}
-
-impl Db {
-    pub(super) fn row_writer(&self) -> Result<RowConnection<'_>> {
-        slot(self, &self.0.rows)
-    }
-    pub(super) fn row_reader(&self) -> Result<RowConnection<'_>> {
-        slot(self, &self.0.row_reader)
-    }
-}
-
-fn slot<'d>(db: &Db, place: &'d std::sync::Mutex<Option<rusqlite::Connection>>) -> Result<RowConnection<'d>> {
-    let mut slot = place.lock().unwrap_or_else(PoisonError::into_inner);
-    if slot.is_none() {
-        *slot = Some(db.connect_rows()?);
-    }
-    Ok(RowConnection(slot))
 }

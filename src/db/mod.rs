@@ -21,6 +21,7 @@ mod check;
 mod container;
 mod epoch;
 mod event;
+mod files;
 mod ids;
 mod image;
 mod intent;

@@ -23,7 +23,7 @@ const DIRECTORIES: [&str; 8] =
     ["blobs", "blobs/sha256", "layers", "ingest", "containers", "volumes", "trash", "locks"];
 
 /// Bytes of `reserve`.
-const RESERVE: u64 = 4 << 20;
+const RESERVE: u64 = 8 << 20;
 
 /// How long a process waits for another one's transaction.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -251,7 +251,7 @@ fn reserve(root: &Path) -> Result<()> {
         Ok(()) => Ok(()),
         // Not every filesystem can set blocks aside.
         Err(rustix::io::Errno::OPNOTSUPP) => {
-            let zeros = vec![0; usize::try_from(RESERVE).expect("4 MB fit")];
+            let zeros = vec![0; usize::try_from(RESERVE).expect("8 MB fit")];
             (&file).write_all(&zeros).context(making)
         }
         Err(cause) => {
@@ -347,31 +347,4 @@ fn upgrade(root: &Path, index: &Connection) -> Result<File> {
     migrate::upgrade(index, &INDEX)?;
     lock(&file, FlockOperation::LockShared)?;
     Ok(file)
-}
-
-impl Db {
-    pub(super) fn connect_rows(&self) -> Result<Connection> {
-        let path = &self.0.rows_path;
-        let again = |error: Error| error.hint("`outcrop system check --rebuild-index` makes it again");
-        let connection = connect(path).map_err(|error| match error.kind() {
-            Kind::Denied if !path.exists() => {
-                again(Error::corrupt(format!("the store has no {}", path.display())))
-            }
-            _ => error,
-        })?;
-        if migrate::version(&connection, &FILES)? == migrate::Version::Older {
-            return Err(again(Error::corrupt(format!("{} is older than the store", path.display()))));
-        }
-        let pair: String = connection
-            .query_row("select pair from mark", (), |row| row.get(0))
-            .context(|| format!("reading the database {}", path.display()))?;
-        if self.0.pair != pair {
-            return Err(again(Error::corrupt(format!("{} belongs to another index", path.display()))));
-        }
-        // A layer has up to millions of rows: fold the log in every 16 MB, and keep the tree's inner pages at hand.
-        connection
-            .execute_batch("PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -16000;")
-            .context(|| format!("opening the database {}", path.display()))?;
-        Ok(connection)
-    }
 }

@@ -18,7 +18,7 @@ use crate::layer::{Kind, Row, RowSink};
 /// Rows in one transaction.
 const CHUNK: usize = 10_000;
 /// Bytes of paths, targets and attributes in one transaction: they have no bound of their own.
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 /// Rows read at once.
 const PAGE: u32 = 1_000;
 
@@ -342,27 +342,32 @@ impl Db {
         Ok(implied)
     }
 
-    /// Removes the rows under a number, a chunk at a time.
+    /// Removes the rows under a number, a chunk at a time; on a full disk in small ones, that take little room themselves.
     pub(super) fn remove_rows(&self, number: LayerNumber) -> Result<()> {
+        let scarce = self.disk_is_scarce()?;
+        let chunk = if scarce { CHUNK / 10 } else { CHUNK };
         loop {
-            let slot = self.row_writer()?;
-            let connection = slot.connection();
-            let removed = connection
+            let mut slot = self.row_writer()?;
+            let any: bool = slot
+                .connection()
                 .prepare_cached("select exists (select 1 from file where layer = ?1)")
-                .and_then(|mut any| any.query_row((number,), |row| row.get::<_, bool>(0)))
+                .and_then(|mut any| any.query_row((number,), |row| row.get(0)))
                 .context(|| "reading files.db")?;
-            if !removed {
+            if !any {
                 return Ok(());
             }
-            run(connection, "BEGIN IMMEDIATE", |connection| {
+            run(slot.connection(), "BEGIN IMMEDIATE", |connection| {
                 connection
                     .prepare_cached(
                         "delete from file where layer = ?1 and path in
                              (select path from file where layer = ?1 order by path limit ?2)",
                     )
-                    .and_then(|mut delete| delete.execute((number, CHUNK)))
+                    .and_then(|mut delete| delete.execute((number, chunk)))
                     .context(|| "removing the rows of a layer")
             })?;
+            if scarce {
+                slot.fold_log()?;
+            }
         }
     }
 

@@ -11,10 +11,9 @@ mod write;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::db::{Db, Fault, Writer};
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::db::{Db, Writer};
+use crate::error::{Context as _, Error, Result};
 use crate::image::Digest;
-use crate::job::{Event, Job};
 
 pub use read::BlobReader;
 pub use write::{BlobWriter, Staged};
@@ -102,35 +101,7 @@ impl Blobs {
             .context(|| format!("verifying the blob {digest}"))
     }
 
-    /// Reads every blob, and looks for files that are none.
-    pub fn check(&self, job: &Job) -> Result<Vec<Fault>> {
-        let mut faults = Vec::new();
-        let rows = self.db.read(|reader| reader.blobs())?;
-        let id = 1;
-        let total = rows.iter().map(|row| row.size).sum();
-        job.report(Event::WorkStarted { id, what: "checking the blobs".into(), total: Some(total) });
-        let mut done = 0;
-        for row in rows {
-            job.check()?;
-            if let Err(error) = self.verify(&row.digest) {
-                let problem = match error.kind() {
-                    Kind::NotFound => "is not there".to_owned(),
-                    Kind::Corrupt => "has other bytes".to_owned(),
-                    _ => format!("cannot be read: {error}"),
-                };
-                faults.push(Fault::new(format!("blob {}", row.digest), problem));
-            }
-            done += row.size;
-            job.report(Event::WorkProgress { id, done });
-        }
-        job.report(Event::WorkDone { id });
-        for stranger in self.strangers()? {
-            faults.push(Fault::new(stranger.display().to_string(), "is no blob of this store"));
-        }
-        Ok(faults)
-    }
-
-    /// Files among the blobs that no row knows.
+    /// Files among the blobs that no row knows: for `system check`.
     pub fn strangers(&self) -> Result<Vec<PathBuf>> {
         let listing = || "listing the blobs";
         let mut strangers = Vec::new();
