@@ -138,6 +138,43 @@ fn an_empty_layer_is_two_blocks_of_zeros() {
     );
 }
 
+/// linux/posix_acl_xattr.h: version 2, then tag, permissions and id of each entry.
+fn access_list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        bytes.extend_from_slice(&permissions.to_le_bytes());
+        bytes.extend_from_slice(&id.to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn access_lists_are_kept_and_not_inherited() {
+    const NOBODY: u32 = u32::MAX;
+    let sandbox = Sandbox::new();
+    let tree = new_dir(&sandbox, "tree");
+    fs::create_dir_all(tree.join("dir/plain-dir")).unwrap();
+    fs::write(tree.join("dir/plain"), "").unwrap();
+    fs::write(tree.join("dir/listed"), "").unwrap();
+    let list = access_list(&[(1, 6, NOBODY), (2, 4, 1000), (4, 4, NOBODY), (16, 6, NOBODY), (32, 0, NOBODY)]);
+    set_xattr(&tree.join("dir/listed"), "system.posix_acl_access", &list);
+    set_xattr(&tree.join("dir"), "system.posix_acl_default", &list);
+    let layer = packed_tree(&tree);
+    for form in [Form::Overlay, Form::Whole] {
+        let again = new_dir(&sandbox, &format!("{form:?}"));
+        applied(&layer.tar, &again, form);
+        assert_same(&listing(&again), &listing(&tree));
+    }
+    // Over a tree where everything made in the directory would inherit.
+    applied(&layer.tar, &tree, Form::Whole);
+    assert_same(&listing(&sandbox.dir().join("Whole")), &listing(&tree));
+    let new = super::kit::Raw::default().file(b"dir/new", b"").dir(b"dir/new-dir/").end();
+    applied(&new, &tree, Form::Whole);
+    assert!(super::kit::xattrs(&tree.join("dir/new")).is_empty());
+    assert!(super::kit::xattrs(&tree.join("dir/new-dir")).is_empty());
+}
+
 #[test]
 fn the_root_is_a_member_only_when_it_differs() {
     let sandbox = Sandbox::new();
