@@ -6,8 +6,9 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid};
 use rustix::io::Errno;
 
+use super::target::{Below, Saver, Target};
 use super::tree::{self, Node, Parents};
-use super::unpack::{Below, Saver, Target, unpack};
+use super::unpack::unpack;
 use super::{Form, Kind, Row, RowSink};
 use crate::error::{Context, Error, Result};
 use crate::image::{DiffId, Hasher};

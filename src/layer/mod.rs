@@ -2,12 +2,17 @@
 //!
 //! [`pack`] makes the archive of what changed; [`apply`] writes an archive's changes into a directory; [`scan`]
 //! reads one without writing; [`replay`] makes an archive again, bit for bit, from its recipe and the files.
+//!
+//! Out: `pack` -> `walk` finds what changed -> `archive` writes it (`header`). In: `unpack` reads members (`read`,
+//! `fields`), knows what they mean and what came before (`seen`), and tells a `target`: the disk (`apply`), or nobody
+//! (`scan`). Both hash on threads of their own (`hashing`) and write down a `recipe` as they go.
 
 pub mod compress;
 
 mod apply;
 mod archive;
 mod content;
+mod fields;
 mod hashing;
 mod header;
 mod pack;
@@ -16,9 +21,11 @@ mod recipe;
 mod row;
 mod scan;
 mod seen;
+mod target;
 mod tree;
 mod unpack;
 mod verify;
+mod walk;
 
 pub use apply::{Applied, apply};
 pub use content::content_id;

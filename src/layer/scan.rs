@@ -6,8 +6,9 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
 use super::apply::{look, row_on_disk};
+use super::target::{Below, Saver, Target};
 use super::tree::{self, Parents};
-use super::unpack::{Below, Saver, Target, unpack};
+use super::unpack::unpack;
 use super::{Form, Kind, Row, RowSink};
 use crate::error::{Context, Result};
 use crate::image::DiffId;
