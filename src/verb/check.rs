@@ -108,10 +108,17 @@ pub(super) struct Index {
 impl Index {
     fn read(engine: &Engine) -> Result<Index> {
         engine.db.read(|index| {
+            // Those that are condemned may go while we look; layers that the cache keeps stay.
+            let mut chains = HashMap::new();
+            for chain in index.chains()? {
+                if index.find_chain(&chain.id)?.is_some() {
+                    chains.insert(chain.id, chain);
+                }
+            }
             Ok(Index {
                 images: index.images()?,
                 layers: index.layers()?.into_iter().map(|layer| (layer.number, layer)).collect(),
-                chains: index.chains()?.into_iter().map(|chain| (chain.id, chain)).collect(),
+                chains,
                 snapshots: index.snapshots()?,
                 blobs: index.blobs()?.into_iter().map(|blob| (blob.digest, blob)).collect(),
                 tags: index.tags()?,
