@@ -28,4 +28,4 @@ tools-test:
 	  python3:python3 setcap:libcap2-bin setfattr:attr mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
 
 tools-bench:
-	@tools/need cargo:- cc:gcc hyperfine:hyperfine mmdebstrap:mmdebstrap busybox:busybox-static
+	@tools/need cargo:- cc:gcc hyperfine:hyperfine python3:python3 busybox:busybox-static
