@@ -101,9 +101,10 @@ pub(super) fn publish_image(
     if usable {
         return Ok(id);
     }
-    engine.blobs.put(&bytes, None)?;
+    let staged = engine.blobs.stage(&bytes)?;
     let last = config.history.last();
     engine.db.write(|index| {
+        staged.publish(index, None)?;
         let mut below = None;
         for layer in stack.layers() {
             below = Some(index.add_chain(below.as_ref(), layer.number)?);

@@ -134,7 +134,8 @@ fn massacre(sandbox: &Sandbox, kills: u64, longest: Duration) {
     };
     std::thread::scope(|scope| (0..AT_ONCE).for_each(|thread| drop(scope.spawn(move || killer(thread)))));
     let ended = ended_first.load(Ordering::Relaxed);
-    assert!((ended as u64) < kills / 2, "{ended} of {kills} had ended before they were killed");
+    // How many depends on the machine's load; none at all would prove nothing.
+    assert!((ended as u64) < kills - kills / 5, "{ended} of {kills} had ended before they were killed");
 }
 
 fn killed_processes_leave_nothing(driver: &str, kills: u64) {
