@@ -603,7 +603,11 @@ fn the_engines_binary_cannot_be_written_through_a_container() {
     let lab = Lab::new("outcrop");
     // A copy that nobody else executes: the kernel refuses to write to what is executed, wherever it comes from.
     let exe = lab.dir.join("engine");
-    fs::copy(env!("CARGO_BIN_EXE_outcrop"), &exe).unwrap();
+    // By a process of its own: a descriptor open for writing would be inherited by the children that other tests start
+    // meanwhile, and until they execute, nobody can execute the copy.
+    let copied =
+        std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_outcrop")).arg(&exe).status().unwrap();
+    assert!(copied.success());
     let place = Place { exe, run: lab.dir.join("run"), path: "".into() };
     let runtime = runtime::open(None, &place).unwrap();
     let mut running = runtime.start(&lab.shell("sleep 100"), Stdio::default()).unwrap();
