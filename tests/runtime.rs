@@ -14,6 +14,8 @@ use outcrop::runtime::{
 };
 use outcrop::sys::mount::Mount;
 
+use crate::sandbox::copy_program;
+
 /// A busybox root below an empty writable layer, and a runtime. Dropped, it fails the test if the host sees a mount of it
 /// or the writable layer holds what the container did not write.
 struct Lab {
@@ -42,7 +44,7 @@ impl Lab {
         for part in ["image/bin", "image/etc", "image/tmp", "upper", "work", "run"] {
             fs::create_dir_all(dir.join(part)).unwrap();
         }
-        fs::copy("/bin/busybox", dir.join("image/bin/busybox")).unwrap();
+        copy_program("/bin/busybox".as_ref(), &dir.join("image/bin/busybox"));
         for applet in
             ["sh", "cat", "ls", "grep", "id", "mount", "hostname", "true", "sleep", "touch", "kill", "dd"]
         {
@@ -603,11 +605,7 @@ fn the_engines_binary_cannot_be_written_through_a_container() {
     let lab = Lab::new("outcrop");
     // A copy that nobody else executes: the kernel refuses to write to what is executed, wherever it comes from.
     let exe = lab.dir.join("engine");
-    // By a process of its own: a descriptor open for writing would be inherited by the children that other tests start
-    // meanwhile, and until they execute, nobody can execute the copy.
-    let copied =
-        std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_outcrop")).arg(&exe).status().unwrap();
-    assert!(copied.success());
+    copy_program(env!("CARGO_BIN_EXE_outcrop").as_ref(), &exe);
     let place = Place { exe, run: lab.dir.join("run"), path: "".into() };
     let runtime = runtime::open(None, &place).unwrap();
     let mut running = runtime.start(&lab.shell("sleep 100"), Stdio::default()).unwrap();

@@ -130,7 +130,7 @@ impl Sandbox {
             fs::set_permissions(tree.join(dir), Permissions::from_mode(mode)).unwrap();
         }
         let busybox = find_on_path("busybox");
-        fs::copy(&busybox, tree.join("bin/busybox")).unwrap();
+        copy_program(&busybox, &tree.join("bin/busybox"));
         fs::set_permissions(tree.join("bin/busybox"), Permissions::from_mode(0o755)).unwrap();
         let applets = Command::new(&busybox).arg("--list").output().unwrap();
         for applet in String::from_utf8(applets.stdout).unwrap().lines().filter(|name| *name != "busybox") {
@@ -353,6 +353,13 @@ pub(crate) fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> boo
         std::thread::sleep(Duration::from_millis(10));
     }
     true
+}
+
+/// Copies a program that is going to be executed, by a process of its own: a descriptor of ours that is open for writing
+/// would be inherited by the children that other tests start meanwhile, and until they execute, nobody can execute the copy.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(copied.success(), "copying {}", from.display());
 }
 
 pub(crate) fn find_on_path(program: &str) -> PathBuf {

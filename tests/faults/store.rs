@@ -19,7 +19,7 @@ fn complaint(sandbox: &Sandbox, outcome: &Outcome) -> String {
 fn as_nobody(sandbox: &Sandbox, args: &[&str]) -> Command {
     let binary = sandbox.dir().join("outcrop");
     if !binary.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_outcrop"), &binary).unwrap();
+        crate::sandbox::copy_program(env!("CARGO_BIN_EXE_outcrop").as_ref(), &binary);
     }
     fs::set_permissions(sandbox.dir(), Permissions::from_mode(0o755)).unwrap();
     let template = sandbox.command(args);
