@@ -1,6 +1,5 @@
 //! What an instruction's sources name, walked in one order, each file with its digest.
 
-use std::ffi::CString;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -186,11 +185,7 @@ impl Tree<'_> {
         let excluded = self.is_excluded(&path, is_dir);
         let mut items = Vec::new();
         // Reached through the descriptor: the links on the way have been followed.
-        let known = self.known(&path, &stat, || {
-            let own = CString::new(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&top)))
-                .expect("digits have no NUL");
-            xattrs_followed(&own)
-        });
+        let known = self.known(&path, &stat, || dir::xattrs_of(top.as_fd()));
         let known = known.context(say)?;
         if is_dir {
             items.push(item(Vec::new(), Kind::Dir, &stat, Vec::new(), known));
@@ -396,23 +391,4 @@ fn kind_of(stat: &Stat) -> Option<Kind> {
 /// Attributes that belong to the file and not to the machine it lies on.
 fn travels(key: &[u8]) -> bool {
     key == b"security.capability" || key.starts_with(b"user.") && !key.starts_with(b"user.overlay.")
-}
-
-fn xattrs_followed(path: &std::ffi::CStr) -> io::Result<Xattrs> {
-    use rustix::io::Errno;
-    let mut list = vec![0u8; 64 * 1024];
-    let size = match rustix::fs::listxattr(path, &mut list[..]) {
-        Ok(size) => size,
-        Err(Errno::NOTSUP) => 0,
-        Err(error) => return Err(error.into()),
-    };
-    let mut found = Vec::new();
-    for key in list[..size].split(|byte| *byte == 0).filter(|key| !key.is_empty()) {
-        let mut value = vec![0u8; 64 * 1024 + 1];
-        let size = rustix::fs::getxattr(path, key, &mut value[..])?;
-        value.truncate(size);
-        found.push((key.to_vec(), value));
-    }
-    found.sort_unstable();
-    Ok(found)
 }

@@ -80,11 +80,30 @@ pub fn proc_path(dir: BorrowedFd<'_>, name: &CStr) -> CString {
 
 /// Extended attributes of an entry, not following it, sorted by name; none where the filesystem has none.
 pub fn xattrs(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    use rustix::io::Errno;
     let path = proc_path(dir, name);
+    collect_xattrs(
+        |list| rustix::fs::llistxattr(&path, list),
+        |key, value| rustix::fs::lgetxattr(&path, key, value),
+    )
+}
+
+/// The same of what is open, an O_PATH descriptor too.
+pub fn xattrs_of(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    collect_xattrs(
+        |list| rustix::fs::listxattr(&path, list),
+        |key, value| rustix::fs::getxattr(&path, key, value),
+    )
+}
+
+fn collect_xattrs(
+    list_names: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    use rustix::io::Errno;
     let mut list = vec![0u8; 512];
     loop {
-        match rustix::fs::llistxattr(&path, &mut list[..]) {
+        match list_names(&mut list[..]) {
             Ok(size) => {
                 list.truncate(size);
                 break;
@@ -99,7 +118,7 @@ pub fn xattrs(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(Vec<u8>, Vec<
     for key in list.split(|byte| *byte == 0).filter(|key| !key.is_empty()) {
         let mut value = vec![0u8; 256];
         loop {
-            match rustix::fs::lgetxattr(&path, key, &mut value[..]) {
+            match get(key, &mut value[..]) {
                 Ok(size) => {
                     value.truncate(size);
                     found.push((key.to_vec(), value));
