@@ -1,7 +1,6 @@
 //! `Snapshots` on every driver: drafts become layers, what is dropped or killed is gone, stacks show what
 //! they should.
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -132,22 +131,7 @@ fn new_layer(number: LayerNumber, name: &str) -> NewLayer {
 
 /// A row of the root directory.
 fn root_row() -> Row {
-    Row {
-        path: Vec::new(),
-        kind: layer::Kind::Dir,
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        size: 0,
-        digest: None,
-        mtime: 0,
-        rdev: (0, 0),
-        target: Vec::new(),
-        link: None,
-        opaque: false,
-        implied: false,
-        xattrs: BTreeMap::new(),
-    }
+    Row { mode: 0o755, ..Row::bare("", layer::Kind::Dir) }
 }
 
 fn path_of(fd: std::os::fd::BorrowedFd<'_>) -> PathBuf {

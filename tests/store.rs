@@ -23,20 +23,11 @@ use crate::sandbox::Sandbox;
 
 fn file(path: &str, content: &[u8]) -> Row {
     Row {
-        path: path.into(),
-        kind: layer::Kind::File,
         mode: 0o644,
-        uid: 0,
-        gid: 0,
         size: content.len() as u64,
         digest: Some(Digest::of(content)),
         mtime: 1_700_000_000_000_000_000,
-        rdev: (0, 0),
-        target: Vec::new(),
-        link: None,
-        opaque: false,
-        implied: false,
-        xattrs: BTreeMap::new(),
+        ..Row::bare(path, layer::Kind::File)
     }
 }
 

@@ -134,22 +134,7 @@ mod tests {
     use crate::layer::{Row, RowSink as _};
 
     fn row(path: &str, kind: Kind) -> Row {
-        Row {
-            path: path.into(),
-            kind,
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            digest: None,
-            mtime: 0,
-            rdev: (0, 0),
-            target: Vec::new(),
-            link: None,
-            opaque: false,
-            implied: false,
-            xattrs: Default::default(),
-        }
+        Row { mode: 0o755, ..Row::bare(path, kind) }
     }
 
     /// `dir/`, `-deleted`, `!opaque/`, `file`.

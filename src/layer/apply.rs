@@ -446,7 +446,7 @@ pub(super) fn row_on_disk(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], form: F
     let doing = || format!("reading `{}`", path.escape_ascii());
     let Some(stat) = tree::stat(dir, name).context(doing)? else { return Ok(None) };
     let Some(kind) = tree::kind(&stat) else { return Ok(None) };
-    let mut row = Row { implied: true, ..super::seen::bare(path.to_vec(), kind) };
+    let mut row = Row { implied: true, ..Row::bare(path.to_vec(), kind) };
     (row.mode, row.uid, row.gid) = (tree::permissions(&stat), stat.st_uid, stat.st_gid);
     row.mtime = stat.st_mtime.saturating_mul(1_000_000_000);
     match kind {

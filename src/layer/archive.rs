@@ -9,7 +9,6 @@ use rustix::fd::{AsFd, OwnedFd};
 use super::hashing::{BUFFER, Hashing, Piece, Pool, RowQueue, SMALL};
 use super::header::{BLOCK, Header};
 use super::recipe::Recipe;
-use super::seen::bare;
 use super::tree::{OPAQUE, Xattrs, split};
 use super::{Kind, Packed, Row, RowSink};
 use crate::error::{Context, Error, Result};
@@ -82,7 +81,7 @@ impl<'a> Archive<'a> {
         }
         self.put_header(&row, None)?;
         if row.opaque {
-            let mut mark = bare(join(&row.path, OPAQUE), Kind::File);
+            let mut mark = Row::bare(join(&row.path, OPAQUE), Kind::File);
             mark.mtime = row.mtime;
             self.put_header(&mark, None)?;
         }
@@ -91,9 +90,9 @@ impl<'a> Archive<'a> {
 
     pub(super) fn whiteout(&mut self, path: &[u8]) -> Result<()> {
         let (parent, name) = split(path);
-        let mark = bare(join(parent, &[b".wh.", name].concat()), Kind::File);
+        let mark = Row::bare(join(parent, &[b".wh.", name].concat()), Kind::File);
         self.put_header(&mark, None)?;
-        self.row(bare(path.to_vec(), Kind::Whiteout), false)
+        self.row(Row::bare(path.to_vec(), Kind::Whiteout), false)
     }
 
     /// A regular file, read from `file`.

@@ -101,20 +101,12 @@ mod tests {
 
     fn file(path: &str, link: Option<u32>) -> Row {
         Row {
-            path: path.into(),
-            kind: Kind::File,
             mode: 0o644,
-            uid: 0,
-            gid: 0,
             size: 3,
             digest: Some(Digest::of(b"abc")),
             mtime: 7,
-            rdev: (0, 0),
-            target: Vec::new(),
             link,
-            opaque: false,
-            implied: false,
-            xattrs: std::collections::BTreeMap::new(),
+            ..Row::bare(path, Kind::File)
         }
     }
 

@@ -49,6 +49,28 @@ pub struct Row {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+impl Row {
+    /// A row of which nothing but its kind is known: root's, mode 0, empty, at the epoch.
+    pub fn bare(path: impl Into<Vec<u8>>, kind: Kind) -> Row {
+        Row {
+            path: path.into(),
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            digest: None,
+            mtime: 0,
+            rdev: (0, 0),
+            target: Vec::new(),
+            link: None,
+            opaque: false,
+            implied: false,
+            xattrs: BTreeMap::new(),
+        }
+    }
+}
+
 /// Takes rows as they are made, in the order of the archive; memory stays flat.
 ///
 /// The row of a path may come again (a duplicate entry; the first name of a hard link, once the second is met):

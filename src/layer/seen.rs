@@ -250,27 +250,7 @@ impl Seen {
 
 /// A directory the archive does not describe.
 pub(super) fn implied_dir(path: Vec<u8>) -> Row {
-    Row { mode: 0o755, implied: true, ..bare(path, Kind::Dir) }
-}
-
-/// A row of which nothing but its kind is known.
-pub(super) fn bare(path: Vec<u8>, kind: Kind) -> Row {
-    Row {
-        path,
-        kind,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        size: 0,
-        digest: None,
-        mtime: 0,
-        rdev: (0, 0),
-        target: Vec::new(),
-        link: None,
-        opaque: false,
-        implied: false,
-        xattrs: Xattrs::new(),
-    }
+    Row { mode: 0o755, implied: true, ..Row::bare(path, Kind::Dir) }
 }
 
 #[cfg(test)]
@@ -282,9 +262,9 @@ mod tests {
         let mut seen = Seen::new();
         seen.most = 1000;
         for _ in 0..999 {
-            seen.put(ROOT, &bare(b"same".into(), Kind::File)).unwrap();
+            seen.put(ROOT, &Row::bare(*b"same", Kind::File)).unwrap();
         }
-        let error = seen.put(ROOT, &bare(b"same".into(), Kind::File)).unwrap_err();
+        let error = seen.put(ROOT, &Row::bare(*b"same", Kind::File)).unwrap_err();
         assert_eq!(error.message(), "the archive has more than 1000 members");
         assert_eq!(seen.totals(), (1, 0));
     }
@@ -292,14 +272,14 @@ mod tests {
     #[test]
     fn what_stood_in_a_directory_dies_with_it() {
         let mut seen = Seen::new();
-        let dir = seen.put(ROOT, &bare(b"d".into(), Kind::Dir)).unwrap();
-        seen.put(dir, &bare(b"d/f".into(), Kind::File)).unwrap();
+        let dir = seen.put(ROOT, &Row::bare(*b"d", Kind::Dir)).unwrap();
+        seen.put(dir, &Row::bare(*b"d/f", Kind::File)).unwrap();
         assert!(seen.find(b"d/f").is_some());
-        seen.put(ROOT, &bare(b"d".into(), Kind::File)).unwrap();
+        seen.put(ROOT, &Row::bare(*b"d", Kind::File)).unwrap();
         assert!(seen.find(b"d/f").is_none());
-        let dir = seen.put(ROOT, &bare(b"d".into(), Kind::Dir)).unwrap();
+        let dir = seen.put(ROOT, &Row::bare(*b"d", Kind::Dir)).unwrap();
         assert!(seen.find(b"d/f").is_none());
-        seen.put(dir, &bare(b"d/f".into(), Kind::File)).unwrap();
+        seen.put(dir, &Row::bare(*b"d/f", Kind::File)).unwrap();
         assert!(seen.find(b"d/f").is_some());
         assert_eq!(seen.totals().0, 2);
     }

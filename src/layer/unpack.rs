@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use super::hashing::{Hashing, RowQueue, SMALL};
 use super::read::{Member, Reader, Type};
 use super::recipe::Recipe;
-use super::seen::{ROOT, Seen, bare, implied_dir};
+use super::seen::{ROOT, Seen, implied_dir};
 use super::target::{Below, Saver, Target};
 use super::tree::{self, OPAQUE, Xattrs};
 use super::{Kind, Row, RowSink};
@@ -475,7 +475,7 @@ impl Unpack<'_> {
             Some(_) => Ok(()),
             None => {
                 self.target.whiteout(&place.path)?;
-                let row = bare(place.path, Kind::Whiteout);
+                let row = Row::bare(place.path, Kind::Whiteout);
                 self.seen.put(place.parent, &row)?;
                 self.rows.row(row, false)
             }
@@ -573,6 +573,6 @@ fn row_of(member: &Member, path: Vec<u8>, kind: Kind) -> Row {
         mtime: member.mtime,
         rdev: if is_device { member.rdev } else { (0, 0) },
         xattrs,
-        ..bare(path, kind)
+        ..Row::bare(path, kind)
     }
 }

@@ -8,7 +8,6 @@ use rustix::fs::{self, AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::archive::{Archive, Inode};
-use super::seen::bare;
 use super::tree::{self, Attributes, Node, OPAQUE, Parents};
 use super::{Form, Kind, Packed, Row};
 use crate::error::{Context, Error, Result};
@@ -76,7 +75,7 @@ impl Walk<'_> {
     fn root(&mut self) -> Result<()> {
         let stat = fs::fstat(self.new).context(|| "packing the root")?;
         let (row, attributes) = self.describe(Kind::Dir, &stat, Node::Open(self.new))?;
-        let mut base = Row { mode: 0o755, ..bare(Vec::new(), Kind::Dir) };
+        let mut base = Row { mode: 0o755, ..Row::bare("", Kind::Dir) };
         if let Some(parent) = self.parent {
             let stat = fs::fstat(parent).context(|| "packing the root")?;
             (base.mode, base.uid, base.gid) = (tree::permissions(&stat), stat.st_uid, stat.st_gid);
@@ -339,7 +338,7 @@ impl Walk<'_> {
             return Err(Error::unsupported(format!("the content of `{path}` is not in the upper directory"))
                 .hint("it was written by a mount with redirect_dir or metacopy"));
         }
-        let mut row = bare(self.way.path.clone(), kind);
+        let mut row = Row::bare(self.way.path.clone(), kind);
         row.mode = if kind == Kind::Symlink { 0o777 } else { tree::permissions(stat) };
         (row.uid, row.gid) = (stat.st_uid, stat.st_gid);
         row.mtime = self.clamp.map_or(stat.st_mtime, |clamp| clamp.min(stat.st_mtime)).saturating_mul(SECOND);

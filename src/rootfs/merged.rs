@@ -106,27 +106,11 @@ impl<I: Iterator<Item = Result<Row>>> Iterator for Merged<I> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use super::*;
 
     fn row(path: &str, kind: Kind, mode: u32) -> Row {
-        Row {
-            path: path.into(),
-            kind,
-            mode,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            digest: None,
-            mtime: 0,
-            rdev: (0, 0),
-            target: Vec::new(),
-            link: None,
-            opaque: false,
-            implied: false,
-            xattrs: BTreeMap::new(),
-        }
+        Row { mode, ..Row::bare(path, kind) }
     }
     fn file(path: &str, mode: u32) -> Row {
         row(path, Kind::File, mode)
