@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use outcrop::dockerfile::{Dockerfile, PlanOptions, Resolver};
 use outcrop::error::{Error, Kind, Result};
 use outcrop::image::{ImageConfig, Platform};
-use outcrop::plan::{Action, Base, CopyFrom, Plan, Stage};
+use outcrop::plan::{Action, Base, CopyFrom, Plan, Source, Stage};
 
 /// Base images by name; what is not here does not exist.
 #[derive(Default)]
@@ -110,7 +110,7 @@ fn the_demonstration_is_planned_as_it_is_written() {
     let Action::Copy(copy) = &stage.steps[2].action else { panic!() };
     assert_eq!(
         (&copy.from, &copy.sources[..], &*copy.destination),
-        (&CopyFrom::Context, &[".".to_owned()][..], "/var/www/html/")
+        (&CopyFrom::Context, &[Source::Path(".".into())][..], "/var/www/html/")
     );
     assert_eq!(stage.steps[3].config.cmd, Some(vec!["nginx".into(), "-g".into(), "daemon off;".into()]));
 }
@@ -393,7 +393,7 @@ fn heredocs_are_files_for_copy_and_add() {
     );
     let steps = &last(&plan).steps;
     let Action::Copy(copy) = &steps[1].action else { panic!() };
-    assert_eq!(copy.sources, ["a", "b"]);
+    assert_eq!(copy.sources, [Source::Path("a".into()), Source::Path("b".into())]);
     let inline: Vec<_> = copy
         .inline
         .iter()

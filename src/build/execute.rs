@@ -5,7 +5,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::OFlags;
 
 use super::Base;
-use super::stage::{Input, Stage};
+use super::stage::Stage;
+use crate::context::Input;
 use crate::context::copy::{self, Copied};
 use crate::db::ContainerId;
 use crate::error::{Context as _, Error, Result};
@@ -32,7 +33,7 @@ pub(super) fn execute(
     base: &Base,
     step: &Step,
     at: &StepAt,
-    input: Option<&Input<'_>>,
+    input: &[Input<'_>],
 ) -> Result<Done> {
     match &step.action {
         Action::Config => Ok(Done::Layer(None)),
@@ -152,9 +153,9 @@ fn copy_step(
     base: &Base,
     step: &Step,
     what: &plan::Copy,
-    input: Option<&Input<'_>>,
+    input: &[Input<'_>],
 ) -> Result<Done> {
-    if let Some(archive) = input.filter(|_| what.unpack).and_then(Input::first_archive) {
+    if let Some(archive) = input.iter().filter(|_| what.unpack).find_map(Input::first_archive) {
         return Err(Error::unsupported(format!(
             "ADD of an archive (`{archive}`) is not supported by this version"
         ))
@@ -165,8 +166,7 @@ fn copy_step(
         let root = draft.mounted()?;
         let owner = what.chown.as_deref().map(|owner| owner_of(root.as_fd(), owner)).transpose()?;
         let options = copy::Options { owner, mode: what.chmod };
-        let tree = input.map(|input| (&input.tree, &input.selection));
-        copy::into(root.as_fd(), &what.destination, tree, &what.inline, options, stage.job)?
+        copy::into(root.as_fd(), &what.destination, input, &what.inline, options, stage.job)?
     };
     Ok(pack(stage, base, step, draft, &copied)?.into())
 }

@@ -9,7 +9,7 @@ use crate::image::{CacheKey, ContentId, Digest, Platform, RunConfig};
 use crate::plan;
 
 /// Raised when a step of the same key may give another result than it used to.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Key<'k> {
@@ -54,10 +54,9 @@ pub struct Run<'k> {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Copy<'k> {
-    /// The digest of what is copied: names, kinds, modes, bytes; owners where they are kept. `None` where all
-    /// sources are inline.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<Digest>,
+    /// The digests of what is copied, a source each: names, kinds, modes, bytes; owners where they are kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    content: Vec<Digest>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     files: Vec<File>,
     destination: &'k str,
@@ -101,7 +100,7 @@ impl<'k> Step<'k> {
         })
     }
 
-    pub fn copy(copy: &'k plan::Copy, content: Option<Digest>) -> Self {
+    pub fn copy(copy: &'k plan::Copy, content: Vec<Digest>) -> Self {
         Step::Copy(Copy {
             content,
             files: files(&copy.inline),

@@ -1,13 +1,10 @@
 //! One stage: its base, then its steps in order.
 
-use std::io::Read as _;
 use std::time::Instant;
-
-use rustix::fs::OFlags;
 
 use super::key::{self, Key};
 use super::{Base, Board, Inputs, execute, image, record};
-use crate::context::{Digests, Selection, Tree};
+use crate::context::{Digests, Input, Tree};
 use crate::db::LayerNumber;
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
@@ -15,7 +12,6 @@ use crate::image::CacheKey;
 use crate::job::{Event, Job, StepAt};
 use crate::plan::{self, Action, CopyFrom, Plan, StageId, Step};
 use crate::rootfs::{self, Layer, Stack};
-use crate::sys::dir;
 
 pub(super) struct Stage<'b> {
     pub(super) engine: &'b Engine,
@@ -114,14 +110,10 @@ impl<'b> Stage<'b> {
     fn step_result(&self, base: &Base, step: &Step, at: &StepAt) -> Result<StepResult> {
         // A context that changes while it is copied is looked at again; three times is no accident.
         for _ in 0..3 {
-            let input = self.input(step)?;
+            let inputs = self.inputs(step)?;
             let content: Vec<_> = base.stack.content_ids();
-            let key = Key::new(
-                &self.stage.platform,
-                &content,
-                self.key_step(step, input.as_ref()),
-                self.inputs.epoch,
-            );
+            let key =
+                Key::new(&self.stage.platform, &content, self.key_step(step, &inputs), self.inputs.epoch);
             let (key, text) = key.digest();
             if !self.inputs.no_cache
                 && let Some(hit) = record::look_up(self.engine, &key, self.inputs.notes)?
@@ -130,7 +122,7 @@ impl<'b> Stage<'b> {
                 self.job.report(Event::StepCached { step: at.clone() });
                 return Ok(StepResult { layer: hit.layer, created: hit.created, key, hit: true });
             }
-            let layer = match execute::execute(self, base, step, at, input.as_ref())? {
+            let layer = match execute::execute(self, base, step, at, &inputs)? {
                 execute::Done::Layer(layer) => layer,
                 execute::Done::InputChanged(path) => {
                     self.job.warn(format!("`{path}` changed while it was copied; looking again"));
@@ -155,13 +147,10 @@ impl<'b> Stage<'b> {
         }
     }
 
-    fn key_step<'k>(&self, step: &'k Step, input: Option<&'k Input<'_>>) -> key::Step<'k> {
+    fn key_step<'k>(&self, step: &'k Step, inputs: &[Input<'_>]) -> key::Step<'k> {
         match &step.action {
             Action::Run(run) => key::Step::run(run),
-            Action::Copy(copy) => {
-                let content = input.map(|input| input.selection.digest(input.tree.keeps_owners()));
-                key::Step::copy(copy, content)
-            }
+            Action::Copy(copy) => key::Step::copy(copy, inputs.iter().map(Input::digest).collect()),
             Action::Workdir { path, user } => key::Step::Workdir { path, user },
             Action::Config => key::Step::Config {
                 created_by: &step.created_by,
@@ -171,33 +160,54 @@ impl<'b> Stage<'b> {
         }
     }
 
-    /// What a COPY reads: walked and hashed.
-    fn input(&self, step: &Step) -> Result<Option<Input<'_>>> {
-        let Action::Copy(copy) = &step.action else { return Ok(None) };
-        if copy.sources.is_empty() {
-            return Ok(None);
+    /// What a COPY or ADD reads, source by source: walked and hashed.
+    fn inputs(&self, step: &Step) -> Result<Vec<Input<'b>>> {
+        let Action::Copy(copy) = &step.action else { return Ok(Vec::new()) };
+        let inputs: Vec<Input<'b>> =
+            copy.sources.iter().map(|source| self.input(copy, source)).collect::<Result<_>>()?;
+        if !inputs.is_empty() && inputs.iter().all(|input| input.selection.sources.is_empty()) {
+            let said: Vec<&str> = copy.sources.iter().map(|plan::Source::Path(path)| path.as_str()).collect();
+            let place = &inputs[0].tree.what;
+            return Err(Error::not_found(format!(
+                "{place} holds nothing that matches `{}`",
+                said.join("`, `")
+            )));
         }
-        let tree = match &copy.from {
+        Ok(inputs)
+    }
+
+    fn input(&self, copy: &plan::Copy, source: &plan::Source) -> Result<Input<'b>> {
+        match source {
+            plan::Source::Path(path) => {
+                let tree = self.tree(&copy.from)?;
+                let selection = tree.select(path, self.job)?;
+                Ok(Input { tree, selection })
+            }
+        }
+    }
+
+    /// A tree that files are taken from.
+    fn tree(&self, from: &CopyFrom) -> Result<Tree<'b>> {
+        match from {
             CopyFrom::Context => {
                 let context = self.inputs.context.as_ref().ok_or_else(|| {
                     Error::invalid("there is no build context to copy from")
                         .hint("name a directory instead of `-`")
                 })?;
                 let root = crate::context::open(context.dir)?;
-                Tree::new(root, "the build context", Digests::Stat(context.stats)).excluding(&context.ignore)
+                let digests = Digests::Stat(context.stats);
+                Ok(Tree::new(root, "the build context", digests).excluding(&context.ignore))
             }
             CopyFrom::Stage(stage) => {
                 let base = self.board.wait(*stage)?;
                 let name = self.plan.stages[stage.0].name.clone().unwrap_or_else(|| stage.0.to_string());
-                self.tree_of(&base, format!("the stage `{name}`"))?
+                self.tree_of(&base, format!("the stage `{name}`"))
             }
             CopyFrom::Image(name) => {
                 let base = self.inputs.images.image(name, &self.stage.platform)?;
-                self.tree_of(&base, format!("the image `{name}`"))?
+                self.tree_of(&base, format!("the image `{name}`"))
             }
-        };
-        let selection = tree.select(&copy.sources, self.job)?;
-        Ok(Some(Input { tree, selection }))
+        }
     }
 
     /// The files of a stage or an image, with digests from the index: nothing is read.
@@ -208,29 +218,6 @@ impl<'b> Stage<'b> {
         let digest =
             move |path: &[u8]| Ok(engine.db.row_in_stack(&numbers, path)?.and_then(|found| found.row.digest));
         Ok(Tree::new(base.stack.view(engine)?, what, Digests::Index(Box::new(digest))))
-    }
-}
-
-/// What a COPY reads, hashed.
-pub(super) struct Input<'t> {
-    pub(super) tree: Tree<'t>,
-    pub(super) selection: Selection,
-}
-
-impl Input<'_> {
-    /// A source that ADD would unpack: compressed in a way that archives are, or a tar.
-    pub(super) fn first_archive(&self) -> Option<String> {
-        let is_archive = |path: &[u8]| {
-            let fd = dir::open_in_root(self.tree.root(), path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
-            let mut head = [0; 262];
-            let count = std::fs::File::from(fd).read(&mut head).ok()?;
-            let magics: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
-            let head = &head[..count];
-            Some(magics.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar"))
-        };
-        let mut files = self.selection.sources.iter().filter(|source| !source.is_dir);
-        let archive = files.find(|source| is_archive(&source.path) == Some(true))?;
-        Some(String::from_utf8_lossy(&archive.path).into_owned())
     }
 }
 

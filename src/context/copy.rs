@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
-use super::Tree;
-use super::select::{Item, Selection, Source, base_name, join};
+use super::select::{Item, Source, base_name, join};
+use super::{Input, Tree};
 use crate::error::{Context as _, Error, Result};
 use crate::image::Digest;
 use crate::job::Job;
@@ -36,24 +36,23 @@ pub struct Copied {
     pub digest: Digest,
 }
 
-/// Copies `selection` of `tree` and then `inline` to `destination` below `root`.
+/// Copies `inputs` and then `inline` to `destination` below `root`.
 pub fn into(
     root: BorrowedFd<'_>,
     destination: &str,
-    tree: Option<(&Tree<'_>, &Selection)>,
+    inputs: &[Input<'_>],
     inline: &[InlineFile],
     options: Options,
     job: &Job,
 ) -> Result<Vec<Copied>> {
-    let empty = Selection::default();
-    let selection = tree.map_or(&empty, |(_, selection)| selection);
-    let target = Target::find(root, destination, selection, inline, options)?;
+    let target = Target::find(root, destination, inputs, inline, options)?;
     let mut copied = Vec::new();
-    for source in &selection.sources {
-        let (tree, _) = tree.expect("a selection comes from a tree");
-        let copying =
-            Copying { tree, source, root, options, job, from: None, to: None, directories: Vec::new() };
-        copying.run(&target, &mut copied)?;
+    for Input { tree, selection } in inputs {
+        for source in &selection.sources {
+            let copying =
+                Copying { tree, source, root, options, job, from: None, to: None, directories: Vec::new() };
+            copying.run(&target, &mut copied)?;
+        }
     }
     for file in inline {
         write_inline(root, &target.place(file.path.as_os_str().as_encoded_bytes()), file, options)?;
@@ -72,7 +71,7 @@ impl Target {
     fn find(
         root: BorrowedFd<'_>,
         destination: &str,
-        selection: &Selection,
+        inputs: &[Input<'_>],
         inline: &[InlineFile],
         options: Options,
     ) -> Result<Self> {
@@ -83,8 +82,9 @@ impl Target {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).context(say),
         };
-        let several = selection.sources.len() + inline.len() > 1;
-        let whole_directory = selection.sources.iter().any(|source| source.is_dir);
+        let sources = || inputs.iter().flat_map(|input| &input.selection.sources);
+        let several = sources().count() + inline.len() > 1;
+        let whole_directory = sources().any(|source| source.is_dir);
         let is_dir =
             destination.ends_with('/') || several || whole_directory || there == Some(FileType::Directory);
         match there {
@@ -466,11 +466,12 @@ mod tests {
 
     fn copy(from: &Path, sources: &[&str], root: BorrowedFd<'_>, destination: &str) -> Result<Vec<String>> {
         let stats = StatCache::in_memory();
-        let tree = Tree::new(open(from), "the build context", Digests::Stat(&stats));
-        let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
-        let selection = tree.select(&sources, &Job::silent())?;
-        let copied =
-            into(root, destination, Some((&tree, &selection)), &[], Options::default(), &Job::silent())?;
+        let input = |source: &&str| -> Result<Input<'_>> {
+            let tree = Tree::new(open(from), "the build context", Digests::Stat(&stats));
+            Ok(Input { selection: tree.select(source, &Job::silent())?, tree })
+        };
+        let inputs = sources.iter().map(input).collect::<Result<Vec<_>>>()?;
+        let copied = into(root, destination, &inputs, &[], Options::default(), &Job::silent())?;
         Ok(copied.into_iter().map(|copied| String::from_utf8(copied.path).unwrap()).collect())
     }
 
@@ -528,7 +529,7 @@ mod tests {
         let digest = || {
             let stats = StatCache::in_memory();
             let tree = Tree::new(open(&temp.0), "the build context", Digests::Stat(&stats));
-            tree.select(&["d".into()], &Job::silent()).unwrap().digest(false)
+            tree.select("d", &Job::silent()).unwrap().digest(false)
         };
         let first = digest();
         temp.file("d/a", "a");

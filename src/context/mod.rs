@@ -10,13 +10,18 @@ mod stat_cache;
 pub mod wildcard;
 
 pub use select::{Item, Selection, Source};
+
 pub use stat_cache::StatCache;
 
+use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::Digest;
+use crate::sys::dir;
 use ignore::Ignore;
 
 /// A tree that COPY reads: the build context, a stage, an image.
@@ -60,9 +65,37 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// One source of a COPY or ADD: a tree and what it selects from it.
+pub struct Input<'a> {
+    pub tree: Tree<'a>,
+    pub selection: Selection,
+}
+
+impl Input<'_> {
+    /// All that the copying takes from it; never times.
+    pub fn digest(&self) -> Digest {
+        self.selection.digest(self.tree.keeps_owners())
+    }
+
+    /// A source that ADD would unpack: compressed in a way that archives are, or a tar.
+    pub fn first_archive(&self) -> Option<String> {
+        let is_archive = |path: &[u8]| {
+            let fd = dir::open_in_root(self.tree.root(), path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
+            let mut head = [0; 262];
+            let count = std::fs::File::from(fd).read(&mut head).ok()?;
+            let magics: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+            let head = &head[..count];
+            Some(magics.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar"))
+        };
+        let mut files = self.selection.sources.iter().filter(|source| !source.is_dir);
+        let archive = files.find(|source| is_archive(&source.path) == Some(true))?;
+        Some(String::from_utf8_lossy(&archive.path).into_owned())
+    }
+}
+
 /// Opens the directory of a build context.
 pub fn open(path: &Path) -> Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags};
+    use rustix::fs::Mode;
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     match opened {
         Err(rustix::io::Errno::NOTDIR) => {

@@ -97,24 +97,14 @@ pub(super) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 impl Tree<'_> {
-    /// Walks what `patterns` name. Errors: a source that leads out of the tree, one that is not there, patterns
-    /// that all match nothing.
-    pub fn select(&self, patterns: &[String], job: &Job) -> Result<Selection> {
+    /// Walks what `pattern` names; nothing where a wildcard matches nothing. Errors: a source that leads out of the
+    /// tree, one that is not there.
+    pub fn select(&self, pattern: &str, job: &Job) -> Result<Selection> {
         let mut selection = Selection::default();
-        for pattern in patterns {
-            let clean = self.clean(pattern)?;
-            let paths =
-                if wildcard::is_pattern(&clean) { self.matching(&clean, pattern)? } else { vec![clean] };
-            for path in paths {
-                selection.sources.push(self.walk(path, pattern, job)?);
-            }
-        }
-        if selection.sources.is_empty() && !patterns.is_empty() {
-            return Err(Error::not_found(format!(
-                "{} holds nothing that matches `{}`",
-                self.what,
-                patterns.join("`, `")
-            )));
+        let clean = self.clean(pattern)?;
+        let paths = if wildcard::is_pattern(&clean) { self.matching(&clean, pattern)? } else { vec![clean] };
+        for path in paths {
+            selection.sources.push(self.walk(path, pattern, job)?);
         }
         self.fill_digests(&mut selection, job)?;
         Ok(selection)

@@ -114,8 +114,8 @@ pub enum Network {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copy {
     pub from: CopyFrom,
-    /// As written and expanded; wildcards not yet matched. Empty only where `inline` is not.
-    pub sources: Vec<String>,
+    /// In the order written; empty only where `inline` is not.
+    pub sources: Vec<Source>,
     /// Heredoc sources: name and bytes; copied after `sources`.
     pub inline: Vec<InlineFile>,
     /// Absolute, the working directory applied; a trailing slash as written is kept (it means a directory).
@@ -126,6 +126,13 @@ pub struct Copy {
     pub chmod: Option<u32>,
     /// ADD: local archives are unpacked.
     pub unpack: bool,
+}
+
+/// Where some of the files of a [`Copy`] are. Closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Below the tree that `from` names, as written and expanded; wildcards not yet matched.
+    Path(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

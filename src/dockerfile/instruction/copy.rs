@@ -150,7 +150,7 @@ impl Files {
                 return Err(Problem::invalid(word.span.clone(), error.message()).maybe_hint(hint));
             }
             tell(&source);
-            sources.push(source);
+            sources.push(plan::Source::Path(source));
         }
         let mut inline = Vec::new();
         for (heredoc, word) in &self.inline {
