@@ -3,6 +3,7 @@
 
 mod archive;
 mod build;
+mod cache;
 mod check;
 mod cli;
 mod dockerfile;

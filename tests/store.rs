@@ -401,7 +401,7 @@ fn a_store_of_a_newer_outcrop_is_refused() {
     assert_eq!(error.kind(), Kind::Unsupported);
     assert_eq!(
         error.message(),
-        "the store was made by a newer outcrop: its outcrop.db has version 1000, this one knows 1"
+        "the store was made by a newer outcrop: its outcrop.db has version 1000, this one knows 2"
     );
     assert_eq!(error.hint_text(), Some("use that outcrop, or another store with --root"));
 }
@@ -431,6 +431,8 @@ fn people_can_query_the_views() {
             kind: KeyKind::Chain,
             key: CacheKey(digest_of("key")),
             key_text: r#"{"instruction":"COPY two /"}"#.into(),
+            step: CacheKey(Digest::of(b"step")),
+            reads: None,
             instruction: "COPY two /".into(),
             layer: Some(two),
             created: "2024-01-01T00:00:00Z".into(),
@@ -778,6 +780,8 @@ fn a_cache_record_keeps_its_layer_and_the_newest_is_found() {
         kind: KeyKind::Content,
         key,
         key_text: "{}".into(),
+        step: CacheKey(Digest::of(b"step")),
+        reads: None,
         instruction: "COPY . /".into(),
         layer: Some(layer),
         created: "2024-01-01T00:00:00Z".into(),
@@ -866,6 +870,8 @@ fn what_was_not_durable_when_the_machine_went_down_is_not_used() {
             kind: KeyKind::Chain,
             key,
             key_text: "{}".into(),
+            step: CacheKey(Digest::of(b"step")),
+            reads: None,
             instruction: "RUN lost".into(),
             layer: Some(lost),
             created: "2024-01-01T00:00:00Z".into(),

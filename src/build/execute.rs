@@ -1,19 +1,21 @@
 //! A step that has to be done: a draft on the parent, the work in it, a layer of what changed.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::OFlags;
 
-use super::Base;
 use super::stage::Stage;
+use super::{Base, record};
 use crate::context::Input;
 use crate::context::copy::{self, Copied};
 use crate::db::ContainerId;
 use crate::error::{Context as _, Error, Result};
+use crate::image::{CacheKey, ContentId};
 use crate::job::{Event, StepAt, Stream};
 use crate::network;
 use crate::plan::{self, Action, Step};
-use crate::rootfs::{self, Layer};
+use crate::rootfs::{self, Known, Layer};
 use crate::runtime::{self, Spec};
 use crate::snapshot::{Draft, Purpose};
 use crate::sys::dir;
@@ -21,6 +23,8 @@ use crate::sys::dir;
 pub(super) enum Done {
     /// `None` for steps that leave no layer.
     Layer(Option<Layer>),
+    /// The step made the same content as once before: that layer stays.
+    Again(record::Hit),
     /// A file was not what the key says when it was copied.
     InputChanged(String),
 }
@@ -31,16 +35,23 @@ const LAST_OUTPUT: usize = 2048;
 pub(super) fn execute(
     stage: &Stage<'_>,
     base: &Base,
-    step: &Step,
+    work: Work<'_>,
     at: &StepAt,
     input: &[Input<'_>],
 ) -> Result<Done> {
-    match &step.action {
+    match &work.step.action {
         Action::Config => Ok(Done::Layer(None)),
-        Action::Run(run) => run_step(stage, base, step, run, at),
-        Action::Copy(what) => copy_step(stage, base, step, what, input),
-        Action::Workdir { path, user } => workdir(stage, base, step, path, user),
+        Action::Run(run) => run_step(stage, base, work, run, at),
+        Action::Copy(what) => copy_step(stage, base, work, what, input),
+        Action::Workdir { path, user } => workdir(stage, base, work, path, user),
     }
+}
+
+/// A step, and the key it has wherever it stands.
+#[derive(Clone, Copy)]
+pub(super) struct Work<'w> {
+    pub(super) step: &'w Step,
+    pub(super) key: CacheKey,
 }
 
 /// What the index says of this step's layer.
@@ -56,26 +67,29 @@ fn draft<'s>(stage: &Stage<'s>, base: &Base) -> Result<Draft<'s>> {
     stage.engine.snapshots.draft(base.stack.chain(), Purpose::Layer)
 }
 
-fn pack(
-    stage: &Stage<'_>,
-    base: &Base,
-    step: &Step,
-    draft: Draft<'_>,
-    copied: &[Copied],
-) -> Result<rootfs::Outcome> {
-    let expected = copied.iter().map(|file| (&file.path[..], file.digest)).collect();
-    rootfs::pack(
-        stage.engine,
-        draft,
-        &base.stack,
-        &made(stage, step),
-        expected,
-        stage.inputs.lease,
-        stage.job,
-    )
+fn pack(stage: &Stage<'_>, base: &Base, work: Work<'_>, draft: Draft<'_>, copied: &[Copied]) -> Result<Done> {
+    let again = RefCell::new(None);
+    let twin = |content: &ContentId| {
+        let known = record::made_before(stage.engine, &work.key, content)?;
+        let Some(known) = known else { return Ok(None) };
+        let stands = stage.stands(&base.stack, known.layer.as_ref())?;
+        Ok(again.borrow_mut().insert(known).layer.clone().filter(|_| stands))
+    };
+    let known =
+        Known { files: copied.iter().map(|file| (&file.path[..], file.digest)).collect(), twin: Some(&twin) };
+    let made = made(stage, work.step);
+    let outcome =
+        rootfs::pack(stage.engine, draft, &base.stack, &made, known, stage.inputs.lease, stage.job)?;
+    Ok(match (outcome, again.into_inner()) {
+        (rootfs::Outcome::Differs(path), _) => Done::InputChanged(path),
+        (rootfs::Outcome::Layer(layer), Some(before)) if before.layer.as_ref() == Some(&layer) => {
+            Done::Again(before)
+        }
+        (rootfs::Outcome::Layer(layer), _) => Done::Layer(Some(layer)),
+    })
 }
 
-fn run_step(stage: &Stage<'_>, base: &Base, step: &Step, run: &plan::Run, at: &StepAt) -> Result<Done> {
+fn run_step(stage: &Stage<'_>, base: &Base, work: Work<'_>, run: &plan::Run, at: &StepAt) -> Result<Done> {
     let draft = draft(stage, base)?;
     let id = ContainerId::random();
     stage.job.report(Event::StepRunning { step: at.clone(), id: id.short().to_owned() });
@@ -114,7 +128,7 @@ fn run_step(stage: &Stage<'_>, base: &Base, step: &Step, run: &plan::Run, at: &S
     if exit.code != 0 {
         return Err(failed(run, &exit, &last));
     }
-    Ok(pack(stage, base, step, draft, &[])?.into())
+    pack(stage, base, work, draft, &[])
 }
 
 fn failed(run: &plan::Run, exit: &runtime::Exit, last: &[u8]) -> Error {
@@ -151,7 +165,7 @@ fn shown(args: &[String]) -> String {
 fn copy_step(
     stage: &Stage<'_>,
     base: &Base,
-    step: &Step,
+    work: Work<'_>,
     what: &plan::Copy,
     input: &[Input<'_>],
 ) -> Result<Done> {
@@ -168,7 +182,7 @@ fn copy_step(
         let options = copy::Options { owner, mode: what.chmod };
         copy::into(root.as_fd(), &what.destination, input, &what.inline, options, stage.job)?
     };
-    Ok(pack(stage, base, step, draft, &copied)?.into())
+    pack(stage, base, work, draft, &copied)
 }
 
 /// `--chown`: names are looked up in the image's own files; a number without a group is the group's too (Docker).
@@ -180,7 +194,7 @@ fn owner_of(root: BorrowedFd<'_>, owner: &str) -> Result<(u32, u32)> {
     Ok((user.uid, user.gid))
 }
 
-fn workdir(stage: &Stage<'_>, base: &Base, step: &Step, path: &str, user: &str) -> Result<Done> {
+fn workdir(stage: &Stage<'_>, base: &Base, work: Work<'_>, path: &str, user: &str) -> Result<Done> {
     let below = path.trim_matches('/').as_bytes();
     if !base.stack.layers().is_empty() {
         let view = base.stack.view(stage.engine)?;
@@ -194,14 +208,5 @@ fn workdir(stage: &Stage<'_>, base: &Base, step: &Step, path: &str, user: &str) 
         let owner = if user.is_empty() { (0, 0) } else { owner_of(root.as_fd(), user)? };
         copy::make_dirs(root.as_fd(), below, owner).context(|| format!("making the directory `{path}`"))?;
     }
-    Ok(pack(stage, base, step, draft, &[])?.into())
-}
-
-impl From<rootfs::Outcome> for Done {
-    fn from(outcome: rootfs::Outcome) -> Self {
-        match outcome {
-            rootfs::Outcome::Layer(layer) => Done::Layer(Some(layer)),
-            rootfs::Outcome::Differs(path) => Done::InputChanged(path),
-        }
-    }
+    pack(stage, base, work, draft, &[])
 }

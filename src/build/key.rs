@@ -15,8 +15,9 @@ const VERSION: u32 = 2;
 pub struct Key<'k> {
     version: u32,
     platform: String,
-    /// What the step stands on: content, bottom first. Times are not in it.
-    parent: &'k [ContentId],
+    /// What the step stands on: content, bottom first. Times are not in it. `None`: wherever it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<&'k [ContentId]>,
     /// SOURCE_DATE_EPOCH: it stands in the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<i64>,
@@ -114,7 +115,12 @@ impl<'k> Step<'k> {
 
 impl<'k> Key<'k> {
     pub fn new(platform: &Platform, parent: &'k [ContentId], step: Step<'k>, epoch: Option<i64>) -> Self {
-        Key { version: VERSION, platform: platform.to_string(), parent, epoch, step }
+        Key { version: VERSION, platform: platform.to_string(), parent: Some(parent), epoch, step }
+    }
+
+    /// The step alone, wherever it stands.
+    pub fn step(&self) -> CacheKey {
+        Key { parent: None, ..self.clone() }.digest().0
     }
 
     /// The key, and the text it is the digest of.

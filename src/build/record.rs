@@ -10,7 +10,7 @@ use crate::db::{
 };
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::image::{CacheKey, Digest, ImageConfig, ImageId};
+use crate::image::{CacheKey, ContentId, Digest, ImageConfig, ImageId};
 use crate::job::StepAt;
 use crate::plan::{self, Step};
 use crate::rootfs::{Layer, Stack};
@@ -42,6 +42,9 @@ impl Notes {
     }
 }
 
+/// As many records of one step are looked at.
+const MOST_RECORDS: u32 = 16;
+
 pub(super) struct Hit {
     pub(super) layer: Option<Layer>,
     pub(super) created: String,
@@ -63,8 +66,23 @@ pub(super) fn look_up(engine: &Engine, key: &CacheKey, notes: &Notes) -> Result<
     })
 }
 
+/// What the step made once before of this content, wherever it stood then.
+pub(super) fn made_before(engine: &Engine, step: &CacheKey, content: &ContentId) -> Result<Option<Hit>> {
+    engine.db.read(|index| {
+        for record in index.cached_step(step, MOST_RECORDS)? {
+            let Some(number) = record.layer else { continue };
+            let Some(row) = index.layer(number)? else { continue };
+            if row.content_id == *content && !row.leans {
+                return Ok(Some(Hit { layer: Some(Layer::from(&row)), created: record.created }));
+            }
+        }
+        Ok(None)
+    })
+}
+
 pub(super) struct New<'n> {
     pub(super) key: CacheKey,
+    pub(super) step: CacheKey,
     pub(super) key_text: String,
     pub(super) instruction: &'n str,
     pub(super) created: &'n str,
@@ -77,6 +95,8 @@ pub(super) fn remember(engine: &Engine, new: New<'_>, layer: Option<&Layer>, bui
             kind: KeyKind::Chain,
             key: new.key,
             key_text: new.key_text,
+            step: new.step,
+            reads: None,
             instruction: new.instruction.to_owned(),
             layer: layer.map(|layer| layer.number),
             created: new.created.to_owned(),

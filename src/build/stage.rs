@@ -1,11 +1,11 @@
 //! One stage: its base, then its steps in order.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::key::{self, Key};
 use super::{Base, Board, Inputs, execute, image, record};
 use crate::context::{Digests, Input, Tree};
-use crate::db::LayerNumber;
+use crate::db::{LayerNumber, Lease};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::CacheKey;
@@ -114,33 +114,81 @@ impl<'b> Stage<'b> {
             let content: Vec<_> = base.stack.content_ids();
             let key =
                 Key::new(&self.stage.platform, &content, self.key_step(step, &inputs), self.inputs.epoch);
+            let step_key = key.step();
             let (key, text) = key.digest();
-            if !self.inputs.no_cache
-                && let Some(hit) = record::look_up(self.engine, &key, self.inputs.notes)?
-                && self.stands(&base.stack, hit.layer.as_ref())?
-            {
-                self.job.report(Event::StepCached { step: at.clone() });
-                return Ok(StepResult { layer: hit.layer, created: hit.created, key, hit: true });
+            if let Some(hit) = self.hit(base, step, &key)? {
+                return Ok(self.cached(hit, key, at));
             }
-            let layer = match execute::execute(self, base, step, at, &inputs)? {
-                execute::Done::Layer(layer) => layer,
+            // Another build may be at the very same step: what it comes to is taken.
+            let turn = self.turn(step, &key)?;
+            if let Some(hit) = turn.as_ref().map_or(Ok(None), |_| self.hit(base, step, &key))? {
+                return Ok(self.cached(hit, key, at));
+            }
+            let work = execute::Work { step, key: step_key };
+            let created = || crate::engine::rfc3339(self.inputs.epoch);
+            let (layer, created) = match execute::execute(self, base, work, at, &inputs)? {
+                execute::Done::Layer(layer) => (layer, created()),
+                execute::Done::Again(before) => (before.layer, before.created),
                 execute::Done::InputChanged(path) => {
                     self.job.warn(format!("`{path}` changed while it was copied; looking again"));
                     continue;
                 }
             };
             self.board.count_run();
-            let created = crate::engine::rfc3339(self.inputs.epoch);
-            let new = record::New { key, key_text: text, instruction: &step.created_by, created: &created };
+            let new = record::New {
+                key,
+                step: step_key,
+                key_text: text,
+                instruction: &step.created_by,
+                created: &created,
+            };
             record::remember(self.engine, new, layer.as_ref(), self.inputs.record)?;
+            drop(turn);
             return Ok(StepResult { layer, created, key, hit: false });
         }
         Err(Error::unavailable("the files to copy keep changing while they are copied")
             .hint("build again when nothing writes to the build context"))
     }
 
+    fn cached(&self, hit: record::Hit, key: CacheKey, at: &StepAt) -> StepResult {
+        if !self.inputs.no_cache {
+            self.job.report(Event::StepCached { step: at.clone() });
+        }
+        StepResult { layer: hit.layer, created: hit.created, key, hit: true }
+    }
+
+    fn hit(&self, base: &Base, step: &Step, key: &CacheKey) -> Result<Option<record::Hit>> {
+        // What changes the configuration alone has nothing to run; it keeps its time as long as all below it is equal.
+        if self.inputs.no_cache && !matches!(step.action, Action::Config) {
+            return Ok(None);
+        }
+        match record::look_up(self.engine, key, self.inputs.notes)? {
+            Some(hit) if self.stands(&base.stack, hit.layer.as_ref())? => Ok(Some(hit)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The right to do the step, until it is dropped: waits while another build of this store is at it. A builder that
+    /// dies gives it back. `None` where nobody would take what comes of it.
+    fn turn(&self, step: &Step, key: &CacheKey) -> Result<Option<Lease>> {
+        if self.inputs.no_cache || matches!(step.action, Action::Config) {
+            return Ok(None);
+        }
+        let name = format!("step-{}", key.0.hex());
+        let mut told = false;
+        loop {
+            if let Some(lease) = self.engine.db.try_lease(&name)? {
+                return Ok(Some(lease));
+            }
+            if !std::mem::replace(&mut told, true) {
+                self.job.report(Event::Note("another build is at this very step; waiting for it".into()));
+            }
+            self.job.pause(Duration::from_millis(50))?;
+        }
+    }
+
     /// Whether what a step came to is there, on this stack.
-    fn stands(&self, below: &Stack, layer: Option<&Layer>) -> Result<bool> {
+    pub(super) fn stands(&self, below: &Stack, layer: Option<&Layer>) -> Result<bool> {
         match layer {
             Some(layer) => rootfs::ensure(self.engine, below, layer, self.inputs.lease, self.job),
             None => Ok(true),

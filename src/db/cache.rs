@@ -25,6 +25,10 @@ pub struct CacheRecord {
     pub key: CacheKey,
     /// The key as JSON, for people and for comparing.
     pub key_text: String,
+    /// The key without what the step stands on.
+    pub step: Option<CacheKey>,
+    /// JSON: what the step was seen to read of what it stood on; `None`: all of it counts.
+    pub reads: Option<String>,
     /// The instruction, canonical.
     pub instruction: String,
     /// `None`: the step makes no layer.
@@ -44,6 +48,8 @@ pub struct NewCacheRecord {
     pub kind: KeyKind,
     pub key: CacheKey,
     pub key_text: String,
+    pub step: CacheKey,
+    pub reads: Option<String>,
     pub instruction: String,
     pub layer: Option<LayerNumber>,
     pub created: String,
@@ -52,7 +58,7 @@ pub struct NewCacheRecord {
 }
 
 const COLUMNS: &str = "select cache_record.id, kind, key, key_text, instruction, cache_record.layer, created, image, \
-                       cache_record.build, cache_record.made_at, last_used_at, uses from cache_record";
+                       cache_record.build, cache_record.made_at, last_used_at, uses, step, reads from cache_record";
 
 fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<CacheRecord> {
     Ok(CacheRecord {
@@ -68,6 +74,8 @@ fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<CacheRecord> {
         made_at: row.get(9)?,
         last_used_at: row.get(10)?,
         uses: row.get(11)?,
+        step: row.get(12)?,
+        reads: row.get(13)?,
     })
 }
 
@@ -82,6 +90,19 @@ impl Reader<'_> {
                  order by cache_record.id desc limit 1"
             ),
             (key, kind, self.db.boot()),
+            row,
+        )
+    }
+
+    /// What a step came to wherever it stood, the newest first: valid records whose layer, if they have one, is all there.
+    pub fn cached_step(&self, step: &CacheKey, limit: u32) -> Result<Vec<CacheRecord>> {
+        self.all(
+            &format!(
+                "{COLUMNS} left join layer on layer.id = cache_record.layer
+                 where step = ?1 and valid = 1 and (pending_boot is null or pending_boot = ?2)
+                 order by cache_record.id desc limit ?3"
+            ),
+            (step, self.db.boot(), limit),
             row,
         )
     }
@@ -105,20 +126,22 @@ impl Writer<'_> {
     pub fn insert_cache_record(&self, new: &NewCacheRecord) -> Result<RecordId> {
         let now = Time::now();
         self.exec(
-            "insert into cache_record (kind, key, key_text, instruction, layer, created, image, build, made_at,
-                 last_used_at)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)",
-            (
+            "insert into cache_record (kind, key, key_text, step, reads, instruction, layer, created, image, build,
+                 made_at, last_used_at)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)",
+            rusqlite::params![
                 new.kind,
                 new.key,
                 &new.key_text,
+                new.step,
+                &new.reads,
                 &new.instruction,
                 new.layer,
                 &new.created,
                 new.image,
                 new.build,
                 now,
-            ),
+            ],
         )?;
         let id = RecordId(self.last_id());
         if let Some(layer) = new.layer {

@@ -14,8 +14,11 @@ pub(super) struct Schema {
 }
 
 /// "OCri".
-pub(super) const INDEX: Schema =
-    Schema { file: "outcrop.db", application: 0x4f43_7269, steps: &[include_str!("index.sql")] };
+pub(super) const INDEX: Schema = Schema {
+    file: "outcrop.db",
+    application: 0x4f43_7269,
+    steps: &[include_str!("index.sql"), include_str!("index_2.sql")],
+};
 /// "OCrf".
 pub(super) const FILES: Schema =
     Schema { file: "files.db", application: 0x4f43_7266, steps: &[include_str!("files.sql")] };

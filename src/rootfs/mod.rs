@@ -12,7 +12,7 @@ mod verify;
 
 pub use ensure::ensure;
 pub use located::{Located, located};
-pub use pack::{Made, Outcome, pack};
+pub use pack::{Known, Made, Outcome, Twin, pack};
 pub use reread::{Reread, reread, shows};
 pub use stack::{Layer, Stack};
 pub use unpack::{Archive, Prepared, place, prepare};

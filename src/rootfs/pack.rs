@@ -7,7 +7,7 @@ use super::{Layer, Stack};
 use crate::db::{BuildId, Lease, NewLayer};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
-use crate::image::Digest;
+use crate::image::{ContentId, Digest};
 use crate::job::Job;
 use crate::layer::{self, PackOptions, Row, RowSink};
 use crate::snapshot::Draft;
@@ -28,14 +28,25 @@ pub enum Outcome {
     Differs(String),
 }
 
-/// Hashes what changed, writes its rows and recipe, and publishes it: not durable yet. `expected` are files, by path,
-/// whose digests are known and must come out so.
+/// What is known of a layer before it is made.
+#[derive(Default)]
+pub struct Known<'k> {
+    /// Files, by path, whose digests are known and must come out so.
+    pub files: HashMap<&'k [u8], Digest>,
+    /// A layer of this content that the same step made before and that can stand here: it is taken in place of the new one.
+    pub twin: Option<&'k Twin<'k>>,
+}
+
+/// Finds a layer of a content.
+pub type Twin<'t> = dyn Fn(&ContentId) -> Result<Option<Layer>> + 't;
+
+/// Hashes what changed, writes its rows and recipe, and publishes it: not durable yet.
 pub fn pack(
     engine: &Engine,
     draft: Draft<'_>,
     parent: &Stack,
     made: &Made<'_>,
-    expected: HashMap<&[u8], Digest>,
+    known: Known<'_>,
     lease: &Lease,
     job: &Job,
 ) -> Result<Outcome> {
@@ -43,7 +54,7 @@ pub fn pack(
     let slot = engine.db.reserve_layer(lease)?;
     let mut recipe = RecipeFile::create(engine, &slot)?;
     let mut rows = slot.rows()?;
-    let mut checked = Checked { rows: &mut rows, expected, differs: None };
+    let mut checked = Checked { rows: &mut rows, expected: known.files, differs: None };
     let options = PackOptions { clamp: made.epoch, stamp: true, tee: None };
     let packed = {
         let compared = draft.compare()?;
@@ -54,6 +65,9 @@ pub fn pack(
     }
     let row_count = rows.finish()?;
     let content_id = layer::content_id(engine.db.rows(slot.number())).context(say)?;
+    if let Some(twin) = known.twin.and_then(|twin| twin(&content_id).transpose()) {
+        return twin.map(Outcome::Layer);
+    }
     recipe.keep(&slot, &packed.diff_id)?;
     let new = NewLayer {
         number: slot.number(),

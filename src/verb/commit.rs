@@ -1,6 +1,5 @@
 //! `commit`: what a container has changed becomes a layer, and its image with that layer a new image.
 
-use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 
 use super::{change, images};
@@ -10,7 +9,7 @@ use crate::engine::{self, Engine};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{History, ImageConfig, ImageId, Reference, RunConfig};
 use crate::job::Job;
-use crate::rootfs::{self, Made, Outcome, Stack};
+use crate::rootfs::{self, Known, Made, Outcome, Stack};
 use crate::snapshot::Purpose;
 
 #[derive(Clone, Debug, Default)]
@@ -39,7 +38,7 @@ pub fn commit(engine: &Engine, row: &ContainerRow, options: &Options, job: &Job)
     let draft = copy(engine, row, options.pause).context(doing)?;
     let made = Made { instruction: Some(&created_by), ..Made::default() };
     let layer =
-        match rootfs::pack(engine, draft, &parent, &made, HashMap::new(), &lease, job).context(doing)? {
+        match rootfs::pack(engine, draft, &parent, &made, Known::default(), &lease, job).context(doing)? {
             Outcome::Layer(layer) => layer,
             Outcome::Differs(path) => return Err(Error::internal(format!("{path} was not copied"))),
         };

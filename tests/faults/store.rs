@@ -68,7 +68,7 @@ fn a_store_of_a_newer_version_is_refused_and_stays_as_it_is() {
     let refused = sandbox.outcrop(&["import", sandbox.busybox_archive().to_str().unwrap()]).fails(1);
     assert_eq!(
         complaint(&sandbox, &refused),
-        "error: the store was made by a newer outcrop: its outcrop.db has version 99, this one knows 1
+        "error: the store was made by a newer outcrop: its outcrop.db has version 99, this one knows 2
 hint: use that outcrop, or another store with --root
 "
     );
