@@ -105,3 +105,74 @@ fn when_the_build_that_runs_a_step_is_killed_the_one_that_waits_runs_it() {
     assert!(second.wait().unwrap().success());
     sandbox.check();
 }
+
+// ---- cache ls, inspect, prune ----
+
+/// Three steps of 1, 2 and 3 MB that no image has any more, used in that order.
+fn three_forgotten() -> Sandbox {
+    let sandbox = sandbox("");
+    for megabytes in 1..=3 {
+        sandbox.dockerfile(&format!("FROM base\nRUN head -c {megabytes}000000 /dev/zero > /zeros\n"));
+        build(&sandbox);
+        sandbox.outcrop(&["rmi", "it"]).ok();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    sandbox
+}
+
+fn cached(sandbox: &Sandbox) -> Vec<String> {
+    sandbox.outcrop(&["cache", "ls", "--format", "{{.Size}} {{.Frees}} {{.Uses}}"]).ok().lines()
+}
+
+#[test]
+fn the_cache_is_listed_the_latest_used_first_with_what_removal_frees() {
+    let sandbox = three_forgotten();
+    assert_eq!(cached(&sandbox), ["3MB 3MB 0", "2MB 2MB 0", "1MB 1MB 0"]);
+    sandbox.dockerfile("FROM base\nRUN head -c 1000000 /dev/zero > /zeros\n");
+    build(&sandbox);
+    assert_eq!(cached(&sandbox), ["1MB 0B 1", "3MB 3MB 0", "2MB 2MB 0"], "an image has it now");
+    let ids = sandbox.outcrop(&["cache", "ls", "-q", "--filter", "text=3000000"]).ok().line();
+    let shown = sandbox.outcrop(&["cache", "inspect", &ids]).ok().stdout();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown[0]["Frees"], 3_000_000);
+    assert_eq!(shown[0]["Key"]["run"]["args"][2], "head -c 3000000 /dev/zero > /zeros");
+    sandbox.outcrop(&["cache", "inspect", "999"]).fails(1).complains("No such cache record: 999");
+}
+
+#[test]
+fn the_least_recently_used_go_until_the_rest_fits() {
+    let sandbox = three_forgotten();
+    sandbox
+        .outcrop(&["cache", "prune", "--keep-storage", "3MB", "--dry-run"])
+        .ok()
+        .says("would be reclaimed: 3MB");
+    assert_eq!(cached(&sandbox).len(), 3);
+    let pruned = sandbox.outcrop(&["cache", "prune", "-f", "--keep-storage", "3MB"]).ok();
+    assert_eq!(pruned.lines().last().unwrap(), "Total reclaimed space: 3MB");
+    assert_eq!(cached(&sandbox), ["3MB 3MB 0"]);
+    sandbox.outcrop(&["cache", "prune", "-f", "--max-age", "1h"]).ok().says("Total reclaimed space: 0B");
+    sandbox.outcrop(&["cache", "prune", "-f"]).ok().says("Total reclaimed space: 3MB");
+    assert_eq!(cached(&sandbox), Vec::<String>::new());
+    let usage =
+        std::process::Command::new("du").args(["-sm"]).arg(sandbox.root().join("overlay2")).output().unwrap();
+    let megabytes: u64 =
+        String::from_utf8(usage.stdout).unwrap().split('\t').next().unwrap().parse().unwrap();
+    assert!(megabytes < 3, "{megabytes} MB are left on disk");
+    sandbox.check();
+}
+
+#[test]
+fn what_images_have_is_forgotten_only_with_all() {
+    let sandbox = sandbox("FROM base\nRUN head -c 1000000 /dev/zero > /zeros\nENV A=1\n");
+    build(&sandbox);
+    sandbox.outcrop(&["cache", "prune", "-f"]).ok().says("Total reclaimed space: 0B");
+    assert_eq!(cached(&sandbox).len(), 2);
+    sandbox.outcrop(&["cache", "prune", "-f", "-a"]).ok().says("Total reclaimed space: 0B");
+    assert_eq!(cached(&sandbox), Vec::<String>::new());
+    assert_eq!(steps(&build(&sandbox)), (1, 0));
+    sandbox
+        .outcrop(&["cache", "prune", "--keep-storage", "much"])
+        .fails(1)
+        .complains("`much` in --keep-storage is no size");
+    sandbox.outcrop(&["cache", "prune", "--max-age", "1d"]).fails(1).complains("`1d` in --max-age is no age");
+}

@@ -87,7 +87,7 @@ pub(super) fn until(filters: &Filters) -> Result<Option<Time>> {
 }
 
 /// Nanoseconds of what Go's `time.ParseDuration` takes: whole numbers with h, m and s.
-fn duration(text: &str) -> Option<i64> {
+pub(super) fn duration(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut seconds: i64 = 0;
     while !rest.is_empty() {

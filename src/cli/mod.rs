@@ -8,6 +8,7 @@ mod progress;
 
 mod bootstrap;
 mod build;
+mod cache;
 mod check;
 mod commit;
 mod confirm;
@@ -69,6 +70,9 @@ const TABLE: &[Entry] = &[
     Entry::of::<info::Args>(),
     Entry::of::<system_df::Args>(),
     Entry::of::<system_prune::Args>(),
+    Entry::of::<cache::Ls>(),
+    Entry::of::<cache::Inspect>(),
+    Entry::of::<cache::Prune>(),
     Entry::of::<check::Args>(),
     Entry::of::<image_prune::Args>(),
     Entry::of::<inspect::ImageArgs>(),

@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod cache;
 pub mod change;
 pub mod commit;
 mod container_inspect;
