@@ -10,7 +10,7 @@ use outcrop::plan::{Action, Base, CopyFrom, Plan, Source, Stage};
 
 /// Base images by name; what is not here does not exist.
 #[derive(Default)]
-struct Images {
+pub(crate) struct Images {
     known: BTreeMap<String, ImageConfig>,
     asked: std::cell::RefCell<Vec<String>>,
 }
@@ -25,13 +25,13 @@ impl Resolver for Images {
     }
 }
 
-fn images() -> Images {
+pub(crate) fn images() -> Images {
     let mut images = Images::default();
     images.known.insert("debian".into(), ImageConfig::default());
     images
 }
 
-fn with(name: &str, config: &str) -> Images {
+pub(crate) fn with(name: &str, config: &str) -> Images {
     let mut images = images();
     let config =
         format!(r#"{{"architecture":"amd64","os":"linux","config":{config},"rootfs":{{"type":"layers"}}}}"#);
@@ -39,30 +39,30 @@ fn with(name: &str, config: &str) -> Images {
     images
 }
 
-fn amd64() -> PlanOptions {
+pub(crate) fn amd64() -> PlanOptions {
     let platform: Platform = "linux/amd64".parse().unwrap();
     PlanOptions { platform: platform.clone(), build_platform: platform, ..PlanOptions::default() }
 }
 
-fn args(pairs: &[(&str, &str)]) -> PlanOptions {
+pub(crate) fn args(pairs: &[(&str, &str)]) -> PlanOptions {
     let build_args = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     PlanOptions { build_args, ..amd64() }
 }
 
-fn plan_with(text: &str, options: &PlanOptions, images: &Images) -> Result<Plan> {
+pub(crate) fn plan_with(text: &str, options: &PlanOptions, images: &Images) -> Result<Plan> {
     Dockerfile::parse("Dockerfile", text)?.plan(options, images)
 }
 
-fn plan(text: &str) -> Plan {
+pub(crate) fn plan(text: &str) -> Plan {
     plan_with(text, &amd64(), &images()).unwrap_or_else(|error| panic!("{}", told(&error)))
 }
 
-fn last(plan: &Plan) -> &Stage {
+pub(crate) fn last(plan: &Plan) -> &Stage {
     &plan.stages[plan.target.0]
 }
 
 /// As the command line prints it.
-fn told(error: &Error) -> String {
+pub(crate) fn told(error: &Error) -> String {
     let mut text = format!("error: {error}");
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -75,11 +75,11 @@ fn told(error: &Error) -> String {
     text
 }
 
-fn refused(text: &str) -> Error {
+pub(crate) fn refused(text: &str) -> Error {
     plan_with(text, &amd64(), &images()).map(|plan| format!("{plan:?}")).expect_err(text)
 }
 
-fn history(stage: &Stage) -> Vec<&str> {
+pub(crate) fn history(stage: &Stage) -> Vec<&str> {
     stage.steps.iter().map(|step| step.created_by.as_str()).collect()
 }
 

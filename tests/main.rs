@@ -10,6 +10,7 @@ mod dockerfile;
 mod drafts;
 mod faults;
 mod house;
+mod language;
 mod layer;
 mod registry;
 mod registry_kit;

@@ -95,8 +95,7 @@ fn run_step(stage: &Stage<'_>, base: &Base, work: Work<'_>, run: &plan::Run, at:
     stage.job.report(Event::StepRunning { step: at.clone(), id: id.short().to_owned() });
 
     let mut spec = Spec::new(id.as_str(), draft.mount()?, run.args.clone());
-    spec.env.clone_from(&run.env);
-    spec.env.extend(run.hidden_env.iter().cloned());
+    spec.env = env(run);
     spec.user.clone_from(&run.user);
     spec.cwd = if run.working_dir.is_empty() { "/".into() } else { run.working_dir.clone() };
     let network = match run.network {
@@ -129,6 +128,14 @@ fn run_step(stage: &Stage<'_>, base: &Base, work: Work<'_>, run: &plan::Run, at:
         return Err(failed(run, &exit, &last));
     }
     pack(stage, base, work, draft, &[])
+}
+
+/// What is hidden goes before what is seen: each name once.
+fn env(run: &plan::Run) -> Vec<String> {
+    let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
+    let hidden: Vec<String> = run.hidden_env.iter().map(|entry| name(entry)).collect();
+    let seen = run.env.iter().filter(|entry| !hidden.contains(&name(entry)));
+    seen.chain(&run.hidden_env).cloned().collect()
 }
 
 fn failed(run: &plan::Run, exit: &runtime::Exit, last: &[u8]) -> Error {

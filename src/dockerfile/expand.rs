@@ -262,7 +262,9 @@ impl Lexer<'_> {
             modifier = next;
             written.push(next);
         }
-        if !matches!(modifier, '-' | '+' | '?' | '#' | '%') {
+        // Of a variable that stays as it is written, a form behind `:` need not be known: the shell may (`${v:=w}`).
+        let stays = self.mode.keep_unset && empty_is_unset && (self.lookup)(&name).is_none();
+        if !stays && !matches!(modifier, '-' | '+' | '?' | '#' | '%') {
             let name = if name.is_empty() { "NAME" } else { &name };
             return self.fault(
                 modifier_at,

@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Directives {
     pub(super) escape: char,
-    pub(super) syntax: Option<String>,
 }
 
 #[derive(Debug)]
@@ -23,8 +22,7 @@ pub(super) struct Text {
 
 pub(super) fn read(source: &Arc<Source>) -> Result<Text> {
     no_nul(source)?;
-    let mut reader =
-        Reader { source, at: 0, directives: Directives { escape: '\\', syntax: None }, warnings: Vec::new() };
+    let mut reader = Reader { source, at: 0, directives: Directives { escape: '\\' }, warnings: Vec::new() };
     reader.directives()?;
     let mut statements = Vec::new();
     while let Some(line) = reader.line() {
@@ -62,7 +60,7 @@ impl<'a> Reader<'a> {
     fn directives(&mut self) -> Result<()> {
         let mut seen = Vec::new();
         while let Some(text) = self.source.lines.get(self.at) {
-            let Some((name, value)) = directive(text.trim()) else { return Ok(()) };
+            let Some((name, value)) = directive(text.trim(), "#") else { return Ok(()) };
             let name = name.to_ascii_lowercase();
             let wrong = |message: String, hint: &str| {
                 let mut line = Line::new();
@@ -75,9 +73,8 @@ impl<'a> Reader<'a> {
                 return wrong(format!("the directive `{name}` stands here twice"), "keep one of them");
             }
             match (name.as_str(), value) {
-                ("syntax", _) => self.directives.syntax = Some(value.to_owned()),
-                // For linters.
-                ("check", _) => {}
+                // What `syntax::detect` reads; and for linters.
+                ("syntax" | "check", _) => {}
                 ("escape", "\\") => self.directives.escape = '\\',
                 ("escape", "`") => self.directives.escape = '`',
                 ("escape", _) => {
@@ -165,7 +162,7 @@ impl<'a> Reader<'a> {
                         break;
                     }
                     heredoc.body.push_str(text);
-                    heredoc.body.push_str(self.source.line_end(self.at - 1));
+                    heredoc.body.push_str(&self.source.line_end(self.at - 1));
                 }
                 heredocs.push(heredoc);
             }
@@ -176,9 +173,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads `# name = value`.
-fn directive(text: &str) -> Option<(&str, &str)> {
-    let (name, value) = text.strip_prefix('#')?.trim_start().split_once('=')?;
+/// Reads `# name = value`; `comment` is the `#`.
+pub(super) fn directive<'t>(text: &'t str, comment: &str) -> Option<(&'t str, &'t str)> {
+    let (name, value) = text.strip_prefix(comment)?.trim_start().split_once('=')?;
     let (name, value) = (name.trim_end(), value.trim());
     let well_formed = name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric())

@@ -18,6 +18,7 @@ mod planner;
 mod source;
 mod stage;
 mod statement;
+mod syntax;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -89,13 +90,23 @@ impl Dockerfile {
     /// shows the place.
     pub fn parse(name: &str, text: &str) -> Result<Dockerfile> {
         let source = Source::new(name, text);
-        let text = lines::read(&source)?;
+        let Some(syntax) = syntax::detect(text).filter(|syntax| !syntax::is_known(syntax)) else {
+            return Self::of(&source);
+        };
+        let mut dockerfile = Self::of(&source).map_err(|cause| {
+            let message = format!("`syntax={syntax}` names another language; this was read as a Dockerfile");
+            Error::new(cause.kind(), message).because(cause)
+        })?;
+        dockerfile.warnings.insert(
+            0,
+            format!("{name}: `# syntax={syntax}` names another language; this is read as a Dockerfile"),
+        );
+        Ok(dockerfile)
+    }
+
+    fn of(source: &Arc<Source>) -> Result<Dockerfile> {
+        let text = lines::read(source)?;
         let mut warnings = text.warnings;
-        if let Some(syntax) = text.directives.syntax.as_deref().filter(|syntax| !is_known(syntax)) {
-            warnings.push(format!(
-                "{name}: `# syntax={syntax}` names another language; this is read as a Dockerfile"
-            ));
-        }
         let mut global_args = Vec::new();
         let mut stages: Vec<StageText> = Vec::new();
         for statement in text.statements {
@@ -123,7 +134,13 @@ impl Dockerfile {
                 Problem::invalid(last.span(), "the file ends without a FROM").hint("add `FROM image`");
             return Err(source.error_at(&last.line, problem));
         }
-        Ok(Dockerfile { source, escape: text.directives.escape, global_args, stages, warnings })
+        Ok(Dockerfile {
+            source: source.clone(),
+            escape: text.directives.escape,
+            global_args,
+            stages,
+            warnings,
+        })
     }
 
     /// The same of a file's bytes, which must be UTF-8.
@@ -150,14 +167,6 @@ impl StageText {
     fn name(&self) -> Option<&str> {
         self.from.name.as_ref().map(|name| name.text.as_str())
     }
-}
-
-/// Docker's own frontend, whatever its version.
-fn is_known(syntax: &str) -> bool {
-    let image = syntax.split([' ', '@']).next().unwrap_or_default();
-    let image = image.strip_prefix("docker.io/").unwrap_or(image);
-    let name = image.split(':').next().unwrap_or_default();
-    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream")
 }
 
 /// `['a', 'b']` and `["a", "b",]` go to the shell, which is hardly meant.

@@ -9,6 +9,7 @@ use super::nearest::did_you_mean;
 use super::source::{Problem, Source};
 use super::stage::{Names, StageState, Surroundings, Variables, expand_with, is_proxy};
 use super::statement::{Statement, Word};
+use super::syntax::is_known;
 use super::{Dockerfile, PlanOptions, Resolver, StageText, lines};
 use crate::error::{Error, Result};
 use crate::image::{ImageConfig, Platform, RunConfig};
@@ -41,6 +42,12 @@ pub(super) fn plan(dockerfile: &Dockerfile, options: &PlanOptions, resolver: &dy
     }
     let epoch = epoch(options, &globals).map_err(|error| dockerfile.source.error(error))?;
     let mut warnings = dockerfile.warnings.clone();
+    if let Some(syntax) = options.build_args.get("BUILDKIT_SYNTAX").filter(|syntax| !is_known(syntax)) {
+        warnings.push(format!(
+            "{}: the build argument `BUILDKIT_SYNTAX={syntax}` names another language; this is read as a Dockerfile",
+            dockerfile.source.name
+        ));
+    }
     warnings.extend(planner.warnings);
     warnings.extend(unused(dockerfile, options, &globals));
     Ok(Plan { stages: planned, target: StageId(target), epoch, warnings })
@@ -112,22 +119,30 @@ impl<'a> Planner<'a> {
             None if name == "scratch" => Base::Scratch,
             None => Base::Image(name),
         };
-        let platform = match (&stage.from.platform, &base) {
-            (Some(word), _) => {
-                let text = self.global_word(word)?.text;
-                text.parse().map_err(|error: Error| {
-                    let message = match text.is_empty() {
-                        true => format!("the platform `{}` is empty", word.text),
-                        false => error.message().to_owned(),
-                    };
-                    Problem::invalid(word.span.clone(), message)
-                        .maybe_hint(error.hint_text().map(str::to_owned))
-                })?
-            }
-            (None, Base::Stage(stage)) => above[stage.0].platform.clone(),
-            (None, Base::Scratch | Base::Image(_)) => self.around.options.platform.clone(),
+        let asked = stage.from.platform.as_ref().map(|word| self.platform(word)).transpose()?;
+        let platform = match (&base, &asked) {
+            (Base::Image(_), Some(asked)) => asked.clone(),
+            (Base::Stage(stage), _) => above[stage.0].platform.clone(),
+            (Base::Scratch | Base::Image(_), _) => self.around.options.platform.clone(),
         };
+        if asked.is_some_and(|asked| asked != platform) {
+            self.warnings.push(self.source().warning(
+                &stage.statement.line,
+                &format!("`--platform` means nothing before a stage or scratch, which is for {platform}"),
+            ));
+        }
         Ok(Based { base, platform, image: None, triggers: Vec::new(), unset })
+    }
+
+    fn platform(&self, word: &Word) -> Result<Platform, Problem> {
+        let text = self.global_word(word)?.text;
+        text.parse().map_err(|error: Error| {
+            let message = match text.is_empty() {
+                true => format!("the platform `{}` is empty", word.text),
+                false => error.message().to_owned(),
+            };
+            Problem::invalid(word.span.clone(), message).maybe_hint(error.hint_text().map(str::to_owned))
+        })
     }
 
     fn global_word(&self, word: &Word) -> Result<Expansion, Problem> {
@@ -240,7 +255,11 @@ impl<'a> Planner<'a> {
                 StageState::on_stage(base, number)
             }
             (_, Some(image)) => StageState::on_image(self.around, number, image.config, image.author),
-            (_, None) => StageState::on_image(self.around, number, RunConfig::default(), None),
+            // As BuildKit begins: the working directory is named.
+            (_, None) => {
+                let config = RunConfig { working_dir: "/".into(), ..RunConfig::default() };
+                StageState::on_image(self.around, number, config, None)
+            }
         };
         let mut stage = plan::Stage {
             name: text.name().map(str::to_owned),
@@ -363,26 +382,26 @@ fn target(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<usize> {
 /// What FROM sees: platforms, and the ARGs before the first FROM.
 fn globals(dockerfile: &Dockerfile, options: &PlanOptions, target: usize) -> Result<Variables> {
     let mut globals = Variables::default();
-    let stage = match options.target {
-        None => "default".to_owned(),
-        Some(_) => dockerfile.stages[target].name().map_or(target.to_string(), str::to_owned),
+    let stage = match &options.target {
+        Some(target) => target.clone(),
+        None => dockerfile.stages[target].name().map_or("default".to_owned(), str::to_lowercase),
     };
     let (build, made) = (&options.build_platform, &options.platform);
     for (name, value) in [
         ("BUILDPLATFORM", &build.to_string()),
         ("BUILDOS", &build.os),
+        ("BUILDOSVERSION", &String::new()),
         ("BUILDARCH", &build.architecture),
         ("BUILDVARIANT", &build.variant),
         ("TARGETPLATFORM", &made.to_string()),
         ("TARGETOS", &made.os),
+        ("TARGETOSVERSION", &String::new()),
         ("TARGETARCH", &made.architecture),
         ("TARGETVARIANT", &made.variant),
         ("TARGETSTAGE", &stage),
     ] {
-        let value = options.build_args.get(name).unwrap_or(value);
-        if !value.is_empty() {
-            globals.set(name, value);
-        }
+        // What is empty is set all the same: it stands in the environment of who declares it.
+        globals.set(name, options.build_args.get(name).unwrap_or(value));
     }
     for (statement, step) in &dockerfile.global_args {
         for argument in step.arguments().unwrap_or_default() {

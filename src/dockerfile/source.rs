@@ -12,8 +12,8 @@ pub(super) struct Source {
     pub(super) name: String,
     /// Without their ends.
     pub(super) lines: Vec<String>,
-    /// Which of them end as on Windows.
-    carriage_returns: Vec<bool>,
+    /// How many carriage returns each ended with.
+    carriage_returns: Vec<usize>,
 }
 
 /// An instruction on one line: continuation lines joined, comments and empty lines between them left out.
@@ -109,13 +109,14 @@ impl Source {
     pub(super) fn new(name: &str, text: &str) -> Arc<Source> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = text.split('\n').map(|line| line.trim_end_matches('\r').to_owned()).collect();
-        let carriage_returns = text.split('\n').map(|line| line.ends_with('\r')).collect();
+        let returns = |line: &str| line.len() - line.trim_end_matches('\r').len();
+        let carriage_returns = text.split('\n').map(returns).collect();
         Arc::new(Source { name: name.to_owned(), lines, carriage_returns })
     }
 
     /// How a line (from 0) ends.
-    pub(super) fn line_end(&self, line: usize) -> &'static str {
-        if self.carriage_returns.get(line) == Some(&true) { "\r\n" } else { "\n" }
+    pub(super) fn line_end(&self, line: usize) -> String {
+        "\r".repeat(self.carriage_returns.get(line).copied().unwrap_or(0)) + "\n"
     }
 
     pub(super) fn warning(&self, line: &Line, text: &str) -> String {

@@ -13,6 +13,9 @@ use crate::plan::{CopyFrom, StageId};
 /// Docker's, where an image has none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// ARGs that speak to BuildKit's scanners and reach no environment.
+const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
 /// Names and values in order, each name once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Variables(Vec<(String, String)>);
@@ -25,6 +28,13 @@ impl Variables {
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => value.clone_into(old),
             None => self.0.push((name.to_owned(), value.to_owned())),
+        }
+    }
+    /// `NAME=value` each.
+    fn set_all<'e>(&mut self, entries: impl Iterator<Item = &'e String>) {
+        for entry in entries {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            self.set(name, value);
         }
     }
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -57,12 +67,14 @@ impl Names {
             return Err(invalid(format!("`--from={text}`: variables mean nothing here"))
                 .hint("name a stage that is `FROM` the variable, and copy from that stage"));
         }
-        let (stage, above) = match text.parse::<usize>() {
-            Ok(index) if index >= self.0.len() => {
-                return Err(invalid(format!("there is no stage {index}"))
-                    .hint(format!("stages are counted from 0; the last is {}", self.0.len() - 1)));
-            }
-            Ok(index) => (index, index < number),
+        let (stage, above) = match text.parse::<i64>() {
+            Ok(index) => match usize::try_from(index).ok().filter(|index| *index < self.0.len()) {
+                Some(index) => (index, index < number),
+                None => {
+                    return Err(invalid(format!("there is no stage {index}"))
+                        .hint(format!("stages are counted from 0; the last is {}", self.0.len() - 1)));
+                }
+            },
             Err(_) => match (self.above(text, number), self.from(text, number)) {
                 (Some(stage), _) => (stage, true),
                 (None, Some(stage)) => (stage, false),
@@ -121,11 +133,11 @@ impl<'a> StageState<'a> {
         if !env.iter().any(|entry| entry.starts_with("PATH=")) {
             env.push(PATH.to_owned());
         }
-        let mut variables = Variables::default();
-        for entry in env {
-            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-            variables.set(name, value);
+        if !config.working_dir.is_empty() {
+            config.working_dir = clean_from("", &config.working_dir);
         }
+        let mut variables = Variables::default();
+        variables.set_all(config.env.iter().flatten());
         StageState {
             options: around.options,
             author,
@@ -141,18 +153,21 @@ impl<'a> StageState<'a> {
         }
     }
 
-    /// A stage that stands on another: it sees that one's arguments too.
+    /// A stage that stands on another: it sees that one's arguments too, but where an ENV of the same name stands
+    /// in the image, that one (BuildKit), whichever came last above.
     pub(super) fn on_stage(base: &StageState<'a>, number: usize) -> Self {
         let mut config = base.config.clone();
         if config.on_build.is_some() {
             Arc::make_mut(&mut config).on_build = None;
         }
+        let mut variables = base.variables.clone();
+        variables.set_all(config.env.iter().flatten());
         StageState {
             options: base.options,
             author: base.author.clone(),
             cmd_is_ours: false,
             config,
-            variables: base.variables.clone(),
+            variables,
             declared: base.declared.clone(),
             globals: base.globals,
             names: base.names,
@@ -234,7 +249,7 @@ impl<'a> StageState<'a> {
 
     /// ARG: without a value it stays what it is.
     pub(super) fn declare(&mut self, name: &str, value: Option<String>) {
-        if let Some(value) = &value {
+        if let Some(value) = value.as_ref().filter(|_| !NO_VARIABLES.contains(&name)) {
             self.variables.set(name, value);
         }
         match self.declared.iter_mut().find(|(known, _)| known == name) {
@@ -264,18 +279,18 @@ impl<'a> StageState<'a> {
         self.variables.0.iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 
-    /// Proxies given with --build-arg that no ARG declares, in both cases of their names.
+    /// Proxies given with --build-arg, in both cases of their names; they go before what ENV says of them (BuildKit).
     pub(super) fn hidden_env(&self) -> Vec<String> {
         let mut hidden = Variables::default();
-        for (name, value) in &self.options.build_args {
-            if is_proxy(name) {
-                for name in [name.to_ascii_uppercase(), name.to_ascii_lowercase()] {
-                    if self.variables.get(&name).is_none() {
-                        hidden.set(&name, value);
-                    }
-                }
+        let given =
+            self.options.build_args.iter().filter(|(name, value)| is_proxy(name) && !value.is_empty());
+        for (name, value) in given {
+            for name in [name.to_ascii_uppercase(), name.to_ascii_lowercase()] {
+                hidden.set(&name, value);
             }
         }
+        // What is said by an ARG already need not be said twice.
+        hidden.0.retain(|(name, value)| self.variables.get(name).as_ref() != Some(value));
         hidden.0.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 
@@ -292,11 +307,7 @@ impl<'a> StageState<'a> {
 
     /// Clean, absolute, seen from the working directory.
     pub(super) fn absolute(&self, path: &str) -> String {
-        let joined = match path.starts_with('/') {
-            true => path.to_owned(),
-            false => format!("/{}/{path}", self.config.working_dir),
-        };
-        String::from_utf8(ignore::clean(joined.as_bytes())).expect("cut at slashes alone")
+        clean_from(&self.config.working_dir, path)
     }
 
     /// The same, but what names a directory keeps its slash.
@@ -305,6 +316,15 @@ impl<'a> StageState<'a> {
         let is_directory = ["", "."].contains(&path) || path.ends_with('/') || path.ends_with("/.");
         if is_directory && clean != "/" { clean + "/" } else { clean }
     }
+}
+
+/// Absolute, seen from `dir`.
+fn clean_from(dir: &str, path: &str) -> String {
+    let joined = match path.starts_with('/') {
+        true => path.to_owned(),
+        false => format!("/{dir}/{path}"),
+    };
+    String::from_utf8(ignore::clean(joined.as_bytes())).expect("cut at slashes alone")
 }
 
 /// Expands with nothing but `variables`; a fault stands under its place.

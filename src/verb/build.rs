@@ -74,7 +74,7 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
         context,
         images: &bases,
         no_cache: options.no_cache,
-        epoch: epoch(options)?,
+        epoch: plan.epoch,
         record,
         lease: &lease,
         notes: &notes,
@@ -119,19 +119,6 @@ fn describe(options: &Options) -> NewBuild {
         dockerfile: options.dockerfile_name.clone(),
         options: said.to_string(),
     }
-}
-
-/// Reproducible-builds.org: seconds since 1970, as a build argument.
-fn epoch(options: &Options) -> Result<Option<i64>> {
-    let Some(text) = options.build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let seconds = text.parse::<i64>().map_err(|cause| {
-        Error::invalid(format!("the build argument SOURCE_DATE_EPOCH is `{text}`"))
-            .hint("write seconds since 1970 as a whole number, as in `date +%s`")
-            .because(cause)
-    })?;
-    Ok(Some(seconds))
 }
 
 /// One barrier for the whole build, then the names; none where nothing is new.

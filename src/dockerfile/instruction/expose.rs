@@ -1,5 +1,6 @@
 //! `EXPOSE port[-port][/protocol]...`: documentation of where a container listens.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
@@ -43,19 +44,29 @@ impl Step for Expose {
     }
 }
 
-/// A port of the host before a `:` is accepted and means nothing (Docker).
+/// An address and ports of the host before the container's are accepted and mean nothing (Docker).
 fn ports(text: &str) -> Result<(RangeInclusive<u16>, String), String> {
-    let container = text.rsplit_once(':').map_or(text, |(host, container)| match host.rsplit(':').next() {
-        Some(port) if port.is_empty() || range(port).is_some() => container,
-        _ => text,
-    });
+    let mut parts = text.rsplitn(3, ':');
+    let container = parts.next().unwrap_or_default();
+    let (host, address) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let (port, protocol) = container.split_once('/').unwrap_or((container, ""));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "" => "tcp".to_owned(),
         known @ ("tcp" | "udp" | "sctp") => known.to_owned(),
         _ => return Err(format!("`{protocol}` is no protocol")),
     };
-    Ok((range(port).ok_or_else(|| format!("`{text}` is no port"))?, protocol))
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
+        return Err(format!("`{address}` is no address"));
+    }
+    let ports = range(port).ok_or_else(|| format!("`{text}` is no port"))?;
+    if !host.is_empty() {
+        let host = range(host).ok_or_else(|| format!("`{host}` is no port"))?;
+        if ports.len() != 1 && ports.len() != host.len() {
+            return Err(format!("`{text}` names two ranges of different lengths"));
+        }
+    }
+    Ok((ports, protocol))
 }
 
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
@@ -82,6 +93,11 @@ mod tests {
             ("8080:80", "80..=80 tcp"),
             ("127.0.0.1:8080:80/tcp", "80..=80 tcp"),
             ("65535", "65535..=65535 tcp"),
+            ("80/", "80..=80 tcp"),
+            (":80", "80..=80 tcp"),
+            ("8000-8010:80", "80..=80 tcp"),
+            ("[::1]::80-81", "80..=81 tcp"),
+            ("::1:8080:80", "80..=80 tcp"),
         ] {
             let (ports, protocol) = ports(text).unwrap();
             assert_eq!(format!("{ports:?} {protocol}"), expected);
@@ -98,6 +114,8 @@ mod tests {
             "80/icmp",
             "80/tcp/udp",
             "a:80",
+            "host:1:80",
+            "80-81:1-3",
             "/tcp",
         ] {
             assert!(ports(text).is_err(), "{text}");

@@ -144,7 +144,7 @@ fn check_flags(entry: &Entry, statement: &Statement) -> Result<(), Problem> {
             return Err(invalid(format!("unknown flag `--{name}`")).hint(hint));
         };
         match (takes, flag.value.as_deref()) {
-            (Takes::Value | Takes::ValueLater, None | Some("")) => {
+            (Takes::Value | Takes::ValueLater, None) => {
                 return Err(invalid(format!("`--{name}` has no value"))
                     .hint(format!("write `--{name}=value`, without a blank")));
             }
@@ -180,10 +180,11 @@ fn nearest_flag<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<
     super::nearest::nearest(name, known).map(|known| format!("did you mean `--{known}`?"))
 }
 
-/// A flag's value as a word, with its place.
+/// A flag's value as a word, with its place; an empty one (`--from=`) is none, as in BuildKit.
 fn flag(statement: &Statement, name: &str) -> Option<Word> {
     let flag = statement.flags.iter().find(|flag| flag.name == name)?;
-    Some(Word { text: flag.value.clone()?, span: flag.span.clone() })
+    let value = flag.value.clone().filter(|value| !value.is_empty())?;
+    Some(Word { text: value, span: flag.span.clone() })
 }
 
 /// What follows as one word, blanks and all.

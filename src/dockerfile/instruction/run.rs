@@ -49,6 +49,10 @@ fn parse(statement: &Statement) -> Result<Instruction, Problem> {
         }),
     };
     let (command, script) = command(statement)?;
+    if matches!(&command, Command::Exec(words) if words.is_empty()) {
+        return Err(Problem::invalid(statement.rest.clone(), "the list names no program")
+            .hint("write `RUN [\"program\", \"argument\"]`"));
+    }
     Ok(Instruction::Step(Box::new(Run { command, script, network })))
 }
 
