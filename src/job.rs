@@ -134,6 +134,11 @@ pub enum Event {
     StepCached {
         step: StepAt,
     },
+    /// It has to run, though the last build of this Dockerfile had it: what is different, in a sentence.
+    StepMissed {
+        step: StepAt,
+        why: String,
+    },
     /// The step executes; `id` is the working container's, 12 hex digits.
     StepRunning {
         step: StepAt,

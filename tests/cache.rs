@@ -176,3 +176,84 @@ fn what_images_have_is_forgotten_only_with_all() {
         .complains("`much` in --keep-storage is no size");
     sandbox.outcrop(&["cache", "prune", "--max-age", "1d"]).fails(1).complains("`1d` in --max-age is no age");
 }
+
+// ---- why a step ran ----
+
+/// The lines of `explain` for one step, without its first two.
+fn why(sandbox: &Sandbox, step: u32) -> Vec<String> {
+    let lines = sandbox.outcrop(&["explain", &step.to_string()]).ok().lines();
+    lines.into_iter().skip(3).map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn a_miss_names_the_files_that_made_it() {
+    let sandbox = sandbox("FROM base\nCOPY src /src\nRUN cat /src/a > /out\n");
+    for name in ["a", "b", "c", "keep"] {
+        sandbox.file(format!("src/{name}"), name);
+    }
+    build(&sandbox).says_not("Not cached");
+    assert_eq!(why(&sandbox, 2), ["this step has not been seen before"]);
+    sandbox.file("src/a", "another");
+    std::fs::remove_file(sandbox.context().join("src/b")).unwrap();
+    sandbox.file("src/d", "new");
+    let file = std::fs::File::open(sandbox.context().join("src/c")).unwrap();
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let old = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb";
+    let change = format!("src/a changed (sha256 {}.. -> sha256 ae448ac8..)", &old[..8]);
+    build(&sandbox)
+        .says(&format!(" ---> Not cached: {change}, and 3 more\n"))
+        .says(" ---> Not cached: what `COPY src /src` left changed\n");
+    assert_eq!(
+        why(&sandbox, 2),
+        [change.as_str(), "src/b is gone", "src/c has another mode (0644 -> 0600)", "src/d is new"]
+    );
+    assert_eq!(why(&sandbox, 3), ["what `COPY src /src` left changed"]);
+    build(&sandbox);
+    assert_eq!(why(&sandbox, 2), Vec::<String>::new());
+    let json = sandbox.outcrop(&["explain", "--build", "2", "--format", "json"]).ok().stdout();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["steps"][0]["why"][0]["what"], "file");
+    assert_eq!(json["steps"][0]["why"][0]["old"], format!("sha256:{old}"));
+    sandbox.check();
+}
+
+#[test]
+fn a_miss_names_the_variable_the_command_or_the_base_that_made_it() {
+    let text = |version: &str, command: &str| {
+        format!(
+            "FROM base\nARG VERSION={version}\nRUN {command} $VERSION > /out\nWORKDIR /there\nRUN pwd > /pwd\n"
+        )
+    };
+    let sandbox = sandbox(&text("1.2", "echo"));
+    build(&sandbox);
+    sandbox.dockerfile(&text("1.3", "echo"));
+    let again = build(&sandbox);
+    assert_eq!(why(&sandbox, 3), ["VERSION: 1.2 -> 1.3"], "{}", again.stdout());
+    sandbox.dockerfile(&text("1.3", "printf"));
+    build(&sandbox);
+    assert_eq!(
+        why(&sandbox, 3),
+        ["the command changed: `/bin/sh -c echo $VERSION > /out` -> `/bin/sh -c printf $VERSION > /out`"]
+    );
+    sandbox
+        .outcrop(&["build", "--explain", "--no-cache", "-t", "it", "."])
+        .ok()
+        .says("every step was to run");
+    sandbox.outcrop(&["cache", "prune", "-f", "-a"]).ok();
+    build(&sandbox).says(" ---> Not cached: its result is no longer in the cache");
+    sandbox.outcrop(&["explain", "99"]).fails(1).complains("has nothing to tell of a step 99");
+    sandbox.outcrop(&["explain", "--build", "99"]).fails(1).complains("there is no build 99");
+}
+
+#[test]
+fn lists_of_files_go_with_the_records_that_name_them() {
+    let sandbox = sandbox("FROM base\nCOPY src /src\n");
+    sandbox.file("src/a", "a");
+    build(&sandbox);
+    let lists = || std::fs::read_dir(sandbox.root().join("cache/inputs")).unwrap().count();
+    assert_eq!(lists(), 1);
+    sandbox.outcrop(&["cache", "prune", "-f"]).ok();
+    assert_eq!(lists(), 1, "an image has the layer");
+    sandbox.outcrop(&["cache", "prune", "-f", "-a"]).ok();
+    assert_eq!(lists(), 0);
+}

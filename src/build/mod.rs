@@ -3,12 +3,15 @@
 //! The flow is [`build`] -> [`stage::Stage::run`] -> for each step: key, look-up, hit or [`execute`]. Nothing here
 //! names an image or moves a tag; the caller does, once all of it is durable.
 
+pub mod difference;
 mod execute;
 mod image;
 pub mod key;
+mod miss;
 mod record;
 mod stage;
 
+pub use miss::{Previous, trim_lists};
 pub use record::Notes;
 
 use std::sync::{Condvar, Mutex};
@@ -37,6 +40,8 @@ pub struct Inputs<'b> {
     pub lease: &'b Lease,
     /// For the caller to write when the build has ended, however it did.
     pub notes: &'b Notes,
+    /// What a miss is compared with.
+    pub previous: &'b Previous,
     /// Name servers and the like come from the host's files, read by the caller.
     pub host: &'b crate::network::Host,
 }

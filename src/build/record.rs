@@ -159,7 +159,10 @@ pub(super) fn note_step(
         instruction: step.created_by.clone(),
         outcome,
         key: Some((KeyKind::Chain, result.key)),
-        reason: None,
+        reason: result
+            .reason
+            .as_ref()
+            .map(|reason| serde_json::to_string(reason).expect("differences are plain data")),
         image: Some(image),
         layer: result.layer.as_ref().map(|layer| layer.number),
         took,

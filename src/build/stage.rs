@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::difference::Difference;
 use super::key::{self, Key};
-use super::{Base, Board, Inputs, execute, image, record};
+use super::{Base, Board, Inputs, execute, image, miss, record};
 use crate::context::{Digests, Input, Tree};
 use crate::db::{LayerNumber, Lease};
 use crate::engine::Engine;
@@ -124,6 +125,7 @@ impl<'b> Stage<'b> {
             if let Some(hit) = turn.as_ref().map_or(Ok(None), |_| self.hit(base, step, &key))? {
                 return Ok(self.cached(hit, key, at));
             }
+            let reason = self.missed(step, at, &inputs, key, &text)?;
             let work = execute::Work { step, key: step_key };
             let created = || crate::engine::rfc3339(self.inputs.epoch);
             let (layer, created) = match execute::execute(self, base, work, at, &inputs)? {
@@ -144,7 +146,7 @@ impl<'b> Stage<'b> {
             };
             record::remember(self.engine, new, layer.as_ref(), self.inputs.record)?;
             drop(turn);
-            return Ok(StepResult { layer, created, key, hit: false });
+            return Ok(StepResult { layer, created, key, hit: false, reason: Some(reason) });
         }
         Err(Error::unavailable("the files to copy keep changing while they are copied")
             .hint("build again when nothing writes to the build context"))
@@ -154,7 +156,7 @@ impl<'b> Stage<'b> {
         if !self.inputs.no_cache {
             self.job.report(Event::StepCached { step: at.clone() });
         }
-        StepResult { layer: hit.layer, created: hit.created, key, hit: true }
+        StepResult { layer: hit.layer, created: hit.created, key, hit: true, reason: None }
     }
 
     fn hit(&self, base: &Base, step: &Step, key: &CacheKey) -> Result<Option<record::Hit>> {
@@ -166,6 +168,45 @@ impl<'b> Stage<'b> {
             Some(hit) if self.stands(&base.stack, hit.layer.as_ref())? => Ok(Some(hit)),
             _ => Ok(None),
         }
+    }
+
+    /// Says what made the step miss, and keeps what the next miss is explained with.
+    fn missed(
+        &self,
+        step: &Step,
+        at: &StepAt,
+        inputs: &[Input<'_>],
+        key: CacheKey,
+        key_text: &str,
+    ) -> Result<Vec<Difference>> {
+        if matches!(step.action, Action::Config) {
+            return Ok(Vec::new());
+        }
+        for input in inputs {
+            if let Err(error) = miss::keep_list(self.engine, input) {
+                tracing::warn!(%error, "the next miss will not be explained file by file");
+            }
+        }
+        if self.inputs.no_cache {
+            return Ok(vec![Difference::Forced]);
+        }
+        let missed = miss::Missed {
+            n: at.number as u64,
+            stage: at.stage.as_deref(),
+            instruction: &step.created_by,
+            key,
+            key_text,
+        };
+        let (found, before) = miss::why(self.engine, self.inputs.previous, &missed)?;
+        if let (Some(first), true) = (found.first(), before) {
+            let more = match found.len() - 1 {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
+            let why = format!("{}{more}", first.sentence());
+            self.job.report(Event::StepMissed { step: at.clone(), why });
+        }
+        Ok(found)
     }
 
     /// The right to do the step, until it is dropped: waits while another build of this store is at it. A builder that
@@ -275,6 +316,8 @@ pub(super) struct StepResult {
     pub(super) created: String,
     pub(super) key: CacheKey,
     pub(super) hit: bool,
+    /// Why it ran.
+    pub(super) reason: Option<Vec<Difference>>,
 }
 
 fn place(at: &plan::At) -> String {

@@ -16,6 +16,7 @@ mod container;
 mod container_prune;
 mod create;
 mod diff;
+mod explain;
 mod export;
 mod foreground;
 mod history;
@@ -70,6 +71,7 @@ const TABLE: &[Entry] = &[
     Entry::of::<info::Args>(),
     Entry::of::<system_df::Args>(),
     Entry::of::<system_prune::Args>(),
+    Entry::of::<explain::Args>(),
     Entry::of::<cache::Ls>(),
     Entry::of::<cache::Inspect>(),
     Entry::of::<cache::Prune>(),

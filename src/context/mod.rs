@@ -5,6 +5,7 @@
 
 pub mod copy;
 pub mod ignore;
+pub mod listing;
 mod select;
 mod stat_cache;
 pub mod wildcard;

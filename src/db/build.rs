@@ -59,7 +59,7 @@ pub struct BuildStep {
     pub outcome: StepOutcome,
     /// The key that hit, or under which the result was stored.
     pub key: Option<(KeyKind, CacheKey)>,
-    /// Why it missed, in words.
+    /// Of a step that ran, why it missed: JSON (`build::difference`); of one that failed, its error in words.
     pub reason: Option<String>,
     pub image: Option<ImageId>,
     pub layer: Option<LayerNumber>,

@@ -111,6 +111,16 @@ impl Reader<'_> {
         )
     }
 
+    /// What made the newest layer of this content.
+    pub fn instruction_of(&self, content: &ContentId) -> Result<Option<String>> {
+        let found: Option<Option<String>> = self.one(
+            "select made_by from layer where content_id = ?1 and made_by is not null order by id desc limit 1",
+            (content,),
+            |row| row.get(0),
+        )?;
+        Ok(found.flatten())
+    }
+
     /// Whether any row has it, one that is going too: its recipe is needed.
     pub fn layer_is_known(&self, diff_id: &DiffId) -> Result<bool> {
         self.value("select exists (select 1 from layer where diff_id = ?1)", (diff_id,))

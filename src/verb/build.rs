@@ -44,6 +44,8 @@ pub struct Built {
     pub image: ImageId,
     /// Steps that had to be done.
     pub ran: usize,
+    /// What it is remembered as.
+    pub build: BuildId,
 }
 
 /// Errors of the Dockerfile come before anything runs. What was made before a failure is kept for the next build.
@@ -70,6 +72,8 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
     };
     let context = options.context.as_deref().map(|dir| build::Context { dir, ignore, stats: &stats });
     let notes = Notes::default();
+    let told = describe(options);
+    let previous = build::Previous::new(told.context, told.dockerfile, record);
     let inputs = Inputs {
         context,
         images: &bases,
@@ -78,6 +82,7 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
         record,
         lease: &lease,
         notes: &notes,
+        previous: &previous,
         host: &options.host,
     };
     let outcome = build::build(engine, &plan, &inputs, job);
@@ -91,7 +96,7 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
     for name in &options.names {
         job.report(Event::Tagged { name: name.familiar(), image: outcome.image });
     }
-    Ok(Built { image: outcome.image, ran: outcome.ran })
+    Ok(Built { image: outcome.image, ran: outcome.ran, build: record })
 }
 
 fn plan_options(options: &Options) -> PlanOptions {

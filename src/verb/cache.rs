@@ -89,6 +89,7 @@ pub struct Pruned {
 pub fn prune(engine: &Engine, options: &Options) -> Result<Pruned> {
     engine.db.give_up_reserve()?;
     let pruned = engine.db.durable(|index| remove(index, options))?;
+    crate::build::trim_lists(engine)?;
     engine.sweep()?;
     restore_reserve(engine);
     Ok(pruned)

@@ -12,6 +12,7 @@ pub mod check;
 mod check_leftovers;
 mod check_rows;
 pub mod disk_usage;
+pub mod explain;
 pub mod export;
 pub mod history;
 pub mod image_prune;

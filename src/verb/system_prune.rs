@@ -49,6 +49,7 @@ pub fn system_prune(engine: &Engine, options: &Options, job: &Job) -> Result<Pru
     pruned.images = images.removed;
     pruned.reclaimed += images.reclaimed;
     cache(engine, options, &mut pruned)?;
+    crate::build::trim_lists(engine)?;
     engine.db.write(|index| {
         index.trim_builds(BUILDS_KEPT)?;
         index.trim_events(EVENTS_KEPT)

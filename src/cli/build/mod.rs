@@ -10,6 +10,7 @@ use outcrop::image::{Platform, Reference};
 use outcrop::network::Host;
 use outcrop::plan::Network;
 use outcrop::verb::build::{self, Options};
+use outcrop::verb::explain;
 
 use super::progress::{Mode, Progress};
 use super::{Context, Verb};
@@ -43,6 +44,9 @@ pub(super) struct Args {
     /// Run every step, whatever the cache holds
     #[arg(long)]
     no_cache: bool,
+    /// Tell at the end why each step ran or did not
+    #[arg(long)]
+    explain: bool,
     /// Ask registries for newer base images
     #[arg(long)]
     pull: bool,
@@ -74,6 +78,11 @@ impl Verb for Args {
         let built = build::build(context.engine()?, &options, &job)
             .context(|| format!("building `{}`", self.path))?;
         drop(progress);
+        if self.explain {
+            let mut out = context.out();
+            super::explain::text(&mut out, &explain::explain(context.engine()?, Some(built.build), None)?)?;
+            out.done()?;
+        }
         if let Some(file) = &self.iidfile {
             std::fs::write(file, built.image.to_string())
                 .context(|| format!("writing the image's id to `{}`", file.display()))?;

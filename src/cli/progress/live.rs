@@ -160,6 +160,7 @@ impl State {
                     running.cached = true;
                 }
             }
+            Event::StepMissed { why, .. } => self.stay.push(format!("   not cached: {why}")),
             Event::StepRunning { .. } => {}
             Event::StepOutput { step, bytes, .. } => {
                 if let Some(running) = self.running(step) {

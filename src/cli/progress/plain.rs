@@ -67,6 +67,7 @@ impl<W: Write> State<W> {
                 self.step_line(step, &format!("Step {}/{} : {}", step.number, step.total, step.text));
             }
             Event::StepCached { step } => self.step_line(step, " ---> Using cache"),
+            Event::StepMissed { step, why } => self.step_line(step, &format!(" ---> Not cached: {why}")),
             Event::StepRunning { step, id } => self.step_line(step, &format!(" ---> Running in {id}")),
             Event::StepOutput { step, bytes, .. } => self.output(step, bytes),
             Event::StepDone { step, image, took } => {

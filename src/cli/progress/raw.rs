@@ -37,6 +37,9 @@ fn describe(event: &Event) -> Value {
     match event {
         Event::StepStarted { step } => json!({ "event": "step-started", "step": place(step) }),
         Event::StepCached { step } => json!({ "event": "step-cached", "step": place(step) }),
+        Event::StepMissed { step, why } => {
+            json!({ "event": "step-missed", "step": place(step), "why": why })
+        }
         Event::StepRunning { step, id } => {
             json!({ "event": "step-running", "step": place(step), "container": id })
         }
