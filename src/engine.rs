@@ -66,6 +66,16 @@ impl Engine {
         Ok(self.runtime.get().expect("set above").as_ref())
     }
 
+    /// A program of the host's, on the search path.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        let candidates = std::env::split_paths(&self.place.path).map(|dir| dir.join(name));
+        candidates.into_iter().find(|candidate| candidate.is_absolute() && candidate.is_file())
+    }
+
+    pub fn search_path(&self) -> &std::ffi::OsStr {
+        &self.place.path
+    }
+
     /// Of the runtime that was asked for, or the default.
     pub fn runtime_name(&self) -> &str {
         self.runtime_name.as_deref().unwrap_or(runtime::TABLE[0].name)

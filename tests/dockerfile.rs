@@ -903,8 +903,6 @@ fn what_a_later_version_can_do_is_refused_by_name() {
         ("ADD --checksum=sha256:0 a b", "`ADD --checksum`"),
         ("ADD --keep-git-dir a b", "`ADD --keep-git-dir`"),
         ("ADD --unpack=true a b", "`ADD --unpack`"),
-        ("RUN --mount=type=cache,target=/x y", "`RUN --mount`"),
-        ("RUN --security=insecure x", "`RUN --security`"),
         ("RUN --device=d x", "`RUN --device`"),
         ("ADD https://e.org/x /", "`ADD` of a URL"),
         ("ADD git@e.org:a/b.git /", "`ADD` of a git repository"),

@@ -12,6 +12,7 @@ mod faults;
 mod house;
 mod language;
 mod layer;
+mod mounts;
 mod registry;
 mod registry_kit;
 mod run;

@@ -214,7 +214,7 @@ mod suite {
     pub(super) fn files_lie_over_the_image_and_leave_nothing(lab: &Lab) {
         let mut spec = lab.shell("cat /etc/resolv.conf /etc/hosts; echo more >> /etc/hosts; cat /etc/hosts");
         for (target, content) in [("/etc/resolv.conf", "nameserver ::1\n"), ("/etc/hosts", "::1 me\n")] {
-            spec.files.push(File { target: target.into(), content: content.into(), mode: 0o644 });
+            spec.files.push(File::plain(target, content));
         }
         let ran = lab.run(&spec);
         assert_eq!(ran.out, "nameserver ::1\n::1 me\n::1 me\nmore\n", "{}", ran.err);
@@ -226,8 +226,8 @@ mod suite {
     pub(super) fn a_file_lies_where_a_dangling_link_leads(lab: &Lab) {
         symlink("../run/service/resolv.conf", lab.dir.join("image/etc/resolv.conf")).unwrap();
         let mut spec = lab.shell("cat /etc/resolv.conf; readlink /etc/resolv.conf");
-        let (target, content) = ("/etc/resolv.conf".into(), "nameserver ::1\n".into());
-        spec.files.push(File { target, content, mode: 0o644 });
+        let (target, content) = ("/etc/resolv.conf", "nameserver ::1\n");
+        spec.files.push(File::plain(target, content));
         assert_eq!(lab.run(&spec).out, "nameserver ::1\n../run/service/resolv.conf\n");
         assert_eq!(lab.written(), Vec::<PathBuf>::new());
     }
@@ -463,7 +463,7 @@ fn acts_as_an_engine() {
     let lab =
         std::mem::ManuallyDrop::new(Lab::at(dir.into(), &std::env::var("OUTCROP_LAB_RUNTIME").unwrap()));
     let mut spec = lab.shell("echo x > /tmp/x; sleep 100");
-    spec.files.push(File { target: "/etc/resolv.conf".into(), content: String::new(), mode: 0o644 });
+    spec.files.push(File::plain("/etc/resolv.conf", ""));
     let running = lab.runtime.start(&spec, Stdio::default()).unwrap();
     println!("pid {}", running.pid());
     std::thread::sleep(Duration::from_secs(100));

@@ -5,18 +5,17 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::OFlags;
 
+use super::mounts::Mounts;
 use super::stage::Stage;
-use super::{Base, record};
+use super::{Base, record, run};
 use crate::context::Input;
 use crate::context::copy::{self, Copied};
-use crate::db::ContainerId;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{CacheKey, ContentId};
-use crate::job::{Event, StepAt, Stream};
-use crate::network;
+use crate::job::StepAt;
 use crate::plan::{self, Action, Step};
 use crate::rootfs::{self, Known, Layer};
-use crate::runtime::{self, Spec};
+use crate::runtime;
 use crate::snapshot::{Draft, Purpose};
 use crate::sys::dir;
 
@@ -29,19 +28,17 @@ pub(super) enum Done {
     InputChanged(String),
 }
 
-/// How much of a failing command's output its error repeats.
-const LAST_OUTPUT: usize = 2048;
-
 pub(super) fn execute(
     stage: &Stage<'_>,
     base: &Base,
     work: Work<'_>,
     at: &StepAt,
     input: &[Input<'_>],
+    mounts: &Mounts<'_>,
 ) -> Result<Done> {
     match &work.step.action {
         Action::Config => Ok(Done::Layer(None)),
-        Action::Run(run) => run_step(stage, base, work, run, at),
+        Action::Run(run) => run::run(stage, base, work, run, at, mounts),
         Action::Copy(what) => copy_step(stage, base, work, what, input),
         Action::Workdir { path, user } => workdir(stage, base, work, path, user),
     }
@@ -63,11 +60,17 @@ fn made<'m>(stage: &Stage<'m>, step: &'m Step) -> rootfs::Made<'m> {
     }
 }
 
-fn draft<'s>(stage: &Stage<'s>, base: &Base) -> Result<Draft<'s>> {
+pub(super) fn draft<'s>(stage: &Stage<'s>, base: &Base) -> Result<Draft<'s>> {
     stage.engine.snapshots.draft(base.stack.chain(), Purpose::Layer)
 }
 
-fn pack(stage: &Stage<'_>, base: &Base, work: Work<'_>, draft: Draft<'_>, copied: &[Copied]) -> Result<Done> {
+pub(super) fn pack(
+    stage: &Stage<'_>,
+    base: &Base,
+    work: Work<'_>,
+    draft: Draft<'_>,
+    copied: &[Copied],
+) -> Result<Done> {
     let again = RefCell::new(None);
     let twin = |content: &ContentId| {
         let known = record::made_before(stage.engine, &work.key, content)?;
@@ -87,86 +90,6 @@ fn pack(stage: &Stage<'_>, base: &Base, work: Work<'_>, draft: Draft<'_>, copied
         }
         (rootfs::Outcome::Layer(layer), _) => Done::Layer(Some(layer)),
     })
-}
-
-fn run_step(stage: &Stage<'_>, base: &Base, work: Work<'_>, run: &plan::Run, at: &StepAt) -> Result<Done> {
-    let draft = draft(stage, base)?;
-    let id = ContainerId::random();
-    stage.job.report(Event::StepRunning { step: at.clone(), id: id.short().to_owned() });
-
-    let mut spec = Spec::new(id.as_str(), draft.mount()?, run.args.clone());
-    spec.env = env(run);
-    spec.user.clone_from(&run.user);
-    spec.cwd = if run.working_dir.is_empty() { "/".into() } else { run.working_dir.clone() };
-    let network = match run.network {
-        plan::Network::None => "none",
-        plan::Network::Default | plan::Network::Host => "host",
-    };
-    network::configure(network::find(network)?, stage.inputs.host, &network::Names::default(), &mut spec);
-    spec.files.extend(run.files.iter().map(|file| runtime::File {
-        target: file.path.to_string_lossy().into_owned(),
-        content: String::from_utf8_lossy(&file.bytes).into_owned(),
-        mode: file.mode,
-    }));
-
-    let mut last = Vec::new();
-    let mut output = |stream: Stream, bytes: &[u8]| {
-        last.extend_from_slice(bytes);
-        if last.len() > 2 * LAST_OUTPUT {
-            last.drain(..last.len() - LAST_OUTPUT);
-        }
-        stage.job.report(Event::StepOutput { step: at.clone(), stream, bytes: bytes.to_vec() });
-        Ok(())
-    };
-    let runtime = stage.engine.runtime()?;
-    let ran = runtime::run(runtime, &spec, vec![draft.shadow()?], stage.job.cancel(), &mut output);
-    let (exit, warnings) = ran.context(|| format!("running `{}`", shown(&run.args)))?;
-    for warning in warnings {
-        stage.job.warn(warning);
-    }
-    if exit.code != 0 {
-        return Err(failed(run, &exit, &last));
-    }
-    pack(stage, base, work, draft, &[])
-}
-
-/// What is hidden goes before what is seen: each name once.
-fn env(run: &plan::Run) -> Vec<String> {
-    let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
-    let hidden: Vec<String> = run.hidden_env.iter().map(|entry| name(entry)).collect();
-    let seen = run.env.iter().filter(|entry| !hidden.contains(&name(entry)));
-    seen.chain(&run.hidden_env).cloned().collect()
-}
-
-fn failed(run: &plan::Run, exit: &runtime::Exit, last: &[u8]) -> Error {
-    let mut message = format!("`{}` failed, exit code: {}", shown(&run.args), exit.code);
-    if let Some(problem) = &exit.problem {
-        message = format!("{message} ({problem})");
-    }
-    let tail = String::from_utf8_lossy(&last[last.len().saturating_sub(LAST_OUTPUT)..]).into_owned();
-    let lines: Vec<&str> = tail.trim_end().lines().collect();
-    let lines = &lines[lines.len().saturating_sub(10)..];
-    if lines.iter().any(|line| !line.is_empty()) {
-        message.push_str("; its last output:");
-        for line in lines {
-            message.push_str("\n    ");
-            message.push_str(line);
-        }
-    }
-    let error = Error::invalid(message);
-    match exit.code {
-        137 => error.hint("137 is SIGKILL: often the host ran out of memory"),
-        127 => error.hint("127 means that the command was not found in the image"),
-        _ => error,
-    }
-}
-
-/// `/bin/sh -c` is noise to who wrote the line.
-fn shown(args: &[String]) -> String {
-    match args {
-        [shell, flag, line] if shell.ends_with("sh") && flag == "-c" => line.clone(),
-        _ => args.join(" "),
-    }
 }
 
 fn copy_step(

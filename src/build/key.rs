@@ -51,6 +51,60 @@ pub struct Run<'k> {
     network: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     files: Vec<File>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mounts: Vec<Mount<'k>>,
+    #[serde(skip_serializing_if = "is_false")]
+    insecure: bool,
+    /// Without their addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<&'k str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shm_size: Option<u64>,
+    /// Name, soft and hard.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ulimits: Vec<(&'k str, u64, u64)>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// Not what a secret is, or what a cache holds, is called or shares. `content`: nothing is mounted where it is `None`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mount<'k> {
+    Bind {
+        target: &'k str,
+        read_only: bool,
+        content: Option<Digest>,
+    },
+    /// `content`, `mode` and `owner` of what a new one begins with.
+    Cache {
+        target: &'k str,
+        read_only: bool,
+        content: Option<Digest>,
+        mode: u32,
+        owner: (u32, u32),
+    },
+    Tmpfs {
+        target: &'k str,
+        size: Option<u64>,
+        read_only: bool,
+    },
+    Secret {
+        id: &'k str,
+        target: Option<&'k str>,
+        env: Option<&'k str>,
+        mode: u32,
+        owner: (u32, u32),
+    },
+    Ssh {
+        id: &'k str,
+        target: &'k str,
+        mode: u32,
+        owner: (u32, u32),
+    },
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -85,7 +139,7 @@ fn files(files: &[plan::InlineFile]) -> Vec<File> {
 }
 
 impl<'k> Step<'k> {
-    pub fn run(run: &'k plan::Run) -> Self {
+    pub fn run(run: &'k plan::Run, mounts: Vec<Mount<'k>>) -> Self {
         let network = match run.network {
             plan::Network::Default => "default",
             plan::Network::None => "none",
@@ -98,6 +152,11 @@ impl<'k> Step<'k> {
             working_dir: &run.working_dir,
             network,
             files: files(&run.files),
+            mounts,
+            insecure: run.security == plan::Security::Insecure,
+            hosts: run.resources.hosts.iter().map(|(name, _)| name.as_str()).collect(),
+            shm_size: run.resources.shm_size,
+            ulimits: run.resources.ulimits.iter().map(|one| (&*one.name, one.soft, one.hard)).collect(),
         })
     }
 
@@ -142,6 +201,9 @@ mod tests {
             user: String::new(),
             working_dir: "/".into(),
             network: plan::Network::Default,
+            security: plan::Security::Sandbox,
+            mounts: Vec::new(),
+            resources: std::sync::Arc::default(),
             files: Vec::new(),
         }
     }
@@ -151,7 +213,7 @@ mod tests {
         let platform = Platform::host();
         let parent = [ContentId(Digest::of(b"base"))];
         let key = |run: &plan::Run, parent: &[ContentId]| {
-            Key::new(&platform, parent, Step::run(run), None).digest().0
+            Key::new(&platform, parent, Step::run(run, Vec::new()), None).digest().0
         };
         let base = key(&run(), &parent);
         assert_eq!(base, key(&run(), &parent));

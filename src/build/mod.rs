@@ -8,13 +8,18 @@ mod execute;
 mod image;
 pub mod key;
 mod miss;
+pub mod mounts;
 mod record;
+mod run;
 mod stage;
 
 pub use miss::{Previous, trim_lists};
 pub use record::Notes;
 
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex};
+
+use mounts::{Agents, SecretBytes};
 
 use crate::context::{StatCache, ignore::Ignore};
 use crate::db::{BuildId, Lease};
@@ -44,6 +49,14 @@ pub struct Inputs<'b> {
     pub previous: &'b Previous,
     /// Name servers and the like come from the host's files, read by the caller.
     pub host: &'b crate::network::Host,
+    pub run: Given,
+}
+
+/// What a caller hands to RUN and nothing remembers.
+#[derive(Default)]
+pub struct Given {
+    pub secrets: BTreeMap<String, SecretBytes>,
+    pub agents: Agents,
 }
 
 pub struct Context<'b> {

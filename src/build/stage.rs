@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::difference::Difference;
 use super::key::{self, Key};
+use super::mounts::Mounts;
 use super::{Base, Board, Inputs, execute, image, miss, record};
 use crate::context::{Digests, Input, Tree};
 use crate::db::{LayerNumber, Lease};
@@ -112,9 +113,14 @@ impl<'b> Stage<'b> {
         // A context that changes while it is copied is looked at again; three times is no accident.
         for _ in 0..3 {
             let inputs = self.inputs(step)?;
+            let mounts = self.mounts(step)?;
             let content: Vec<_> = base.stack.content_ids();
-            let key =
-                Key::new(&self.stage.platform, &content, self.key_step(step, &inputs), self.inputs.epoch);
+            let key = Key::new(
+                &self.stage.platform,
+                &content,
+                self.key_step(step, &inputs, &mounts),
+                self.inputs.epoch,
+            );
             let step_key = key.step();
             let (key, text) = key.digest();
             if let Some(hit) = self.hit(base, step, &key)? {
@@ -128,7 +134,7 @@ impl<'b> Stage<'b> {
             let reason = self.missed(step, at, &inputs, key, &text)?;
             let work = execute::Work { step, key: step_key };
             let created = || crate::engine::rfc3339(self.inputs.epoch);
-            let (layer, created) = match execute::execute(self, base, work, at, &inputs)? {
+            let (layer, created) = match execute::execute(self, base, work, at, &inputs, &mounts)? {
                 execute::Done::Layer(layer) => (layer, created()),
                 execute::Done::Again(before) => (before.layer, before.created),
                 execute::Done::InputChanged(path) => {
@@ -236,9 +242,9 @@ impl<'b> Stage<'b> {
         }
     }
 
-    fn key_step<'k>(&self, step: &'k Step, inputs: &[Input<'_>]) -> key::Step<'k> {
+    fn key_step<'k>(&self, step: &'k Step, inputs: &[Input<'_>], mounts: &Mounts<'k>) -> key::Step<'k> {
         match &step.action {
-            Action::Run(run) => key::Step::run(run),
+            Action::Run(run) => key::Step::run(run, mounts.key()),
             Action::Copy(copy) => key::Step::copy(copy, inputs.iter().map(Input::digest).collect()),
             Action::Workdir { path, user } => key::Step::Workdir { path, user },
             Action::Config => key::Step::Config {
@@ -246,6 +252,17 @@ impl<'b> Stage<'b> {
                 author: step.author.as_deref(),
                 config: &step.config,
             },
+        }
+    }
+
+    /// What a RUN mounts, looked at.
+    fn mounts<'m>(&self, step: &'m Step) -> Result<Mounts<'m>>
+    where
+        'b: 'm,
+    {
+        match &step.action {
+            Action::Run(run) => Mounts::of(self, run),
+            _ => Ok(Mounts::default()),
         }
     }
 
@@ -276,7 +293,7 @@ impl<'b> Stage<'b> {
     }
 
     /// A tree that files are taken from.
-    fn tree(&self, from: &CopyFrom) -> Result<Tree<'b>> {
+    pub(super) fn tree(&self, from: &CopyFrom) -> Result<Tree<'b>> {
         match from {
             CopyFrom::Context => {
                 let context = self.inputs.context.as_ref().ok_or_else(|| {
@@ -287,16 +304,27 @@ impl<'b> Stage<'b> {
                 let digests = Digests::Stat(context.stats);
                 Ok(Tree::new(root, "the build context", digests).excluding(&context.ignore))
             }
+            CopyFrom::Stage(_) | CopyFrom::Image(_) => {
+                let (base, what) = self.base_of(from)?.expect("both have one");
+                self.tree_of(&base, what)
+            }
+        }
+    }
+
+    /// The stage or image that is meant, and what it is called.
+    pub(super) fn base_of(&self, from: &CopyFrom) -> Result<Option<(Base, String)>> {
+        Ok(match from {
+            CopyFrom::Context => None,
             CopyFrom::Stage(stage) => {
                 let base = self.board.wait(*stage)?;
                 let name = self.plan.stages[stage.0].name.clone().unwrap_or_else(|| stage.0.to_string());
-                self.tree_of(&base, format!("the stage `{name}`"))
+                Some((base, format!("the stage `{name}`")))
             }
             CopyFrom::Image(name) => {
                 let base = self.inputs.images.image(name, &self.stage.platform)?;
-                self.tree_of(&base, format!("the image `{name}`"))
+                Some((base, format!("the image `{name}`")))
             }
-        }
+        })
     }
 
     /// The files of a stage or an image, with digests from the index: nothing is read.

@@ -324,8 +324,8 @@ fn lines(file: &std::path::Path) -> Result<Vec<String>> {
     Ok(text.lines().map(str::trim_start).filter(useful).map(str::to_owned).collect())
 }
 
-/// `NAME:ADDRESS`, `NAME=ADDRESS`, an IPv6 address in brackets or not.
-fn host(text: &str) -> Result<(String, String)> {
+/// `NAME:ADDRESS`, `NAME=ADDRESS`, an IPv6 address in brackets or not; `host-gateway` is the host.
+pub(super) fn host(text: &str) -> Result<(String, String)> {
     let wrong = || Error::invalid(format!("bad format for add-host: \"{text}\"")).hint("write NAME:ADDRESS");
     let at = text.find([':', '=']).ok_or_else(wrong)?;
     let (name, address) = (&text[..at], &text[at + 1..]);
@@ -333,13 +333,15 @@ fn host(text: &str) -> Result<(String, String)> {
     if name.is_empty() {
         return Err(wrong());
     }
+    // Whoever has the host's network reaches it there; nobody else does.
+    let address = if address == "host-gateway" { "127.0.0.1" } else { address };
     if address.parse::<std::net::IpAddr>().is_err() {
         return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
     }
     Ok((name.to_owned(), address.to_owned()))
 }
 
-fn bytes(flag: &str, text: &str) -> Result<u64> {
+pub(super) fn bytes(flag: &str, text: &str) -> Result<u64> {
     parse_size(text).context(|| format!("reading `{flag}`"))
 }
 
@@ -359,7 +361,7 @@ fn nano_cpus(text: &str) -> Result<u64> {
 }
 
 /// `nofile=1024:2048`; -1 is no limit.
-fn rlimit(text: &str) -> Result<Rlimit> {
+pub(super) fn rlimit(text: &str) -> Result<Rlimit> {
     let wrong = || Error::invalid(format!("invalid ulimit argument: {text}")).hint("write NAME=SOFT[:HARD]");
     let (name, values) = text.split_once('=').ok_or_else(wrong)?;
     let value = |text: &str| match text {
@@ -418,6 +420,7 @@ mod tests {
         assert_eq!(host("db:10.0.0.1").unwrap(), ("db".into(), "10.0.0.1".into()));
         assert_eq!(host("db:::1").unwrap(), ("db".into(), "::1".into()));
         assert_eq!(host("db=[::1]").unwrap().1, "::1");
+        assert_eq!(host("up:host-gateway").unwrap().1, "127.0.0.1");
         assert!(host("db:nowhere").is_err() && host("db").is_err());
     }
 }

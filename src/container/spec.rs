@@ -37,7 +37,13 @@ pub(super) fn spec(
     // What the user mounts over such a file is what the container sees.
     spec.files.retain(|file| config.mounts.iter().all(|mount| mount.target != file.target));
     spec.binds = binds(engine, config)?;
-    let tmpfs = |one: &super::Tmpfs| Tmpfs { target: one.target.clone(), size: one.size, mode: one.mode };
+    let tmpfs = |one: &super::Tmpfs| Tmpfs {
+        target: one.target.clone(),
+        size: one.size,
+        mode: Some(one.mode),
+        read_only: false,
+        exec: false,
+    };
     spec.tmpfs = config.tmpfs.iter().map(tmpfs).collect();
     spec.terminal = terminal;
     spec.rlimits.clone_from(&config.rlimits);

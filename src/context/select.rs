@@ -110,6 +110,13 @@ impl Tree<'_> {
         Ok(selection)
     }
 
+    /// Walks one file or directory; wildcards mean nothing.
+    pub fn subtree(&self, path: &str, job: &Job) -> Result<Selection> {
+        let mut selection = Selection { sources: vec![self.walk(self.clean(path)?, path, job)?] };
+        self.fill_digests(&mut selection, job)?;
+        Ok(selection)
+    }
+
     /// Go's path.Clean of a path taken from the root; leading out of it is an error, where Docker silently stays.
     fn clean(&self, pattern: &str) -> Result<Vec<u8>> {
         let mut parts: Vec<&str> = Vec::new();

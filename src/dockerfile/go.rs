@@ -110,6 +110,40 @@ pub(super) fn duration(nanoseconds: i64) -> String {
     format!("{sign}{text}")
 }
 
+/// As strconv.ParseBool.
+pub(super) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// As go-units' RAMInBytes: `512m`, `1.5GiB`; a unit is 1024 of the one before.
+pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let end = lower.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(end);
+    let unit = unit.strip_prefix(' ').unwrap_or(unit);
+    let letter = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(unit);
+    let power = match letter {
+        "" if unit != "ib" => 0,
+        letter => 1 + ["k", "m", "g", "t", "p"].iter().position(|known| *known == letter)?,
+    };
+    let factor = 1024_u64.pow(u32::try_from(power).ok()?);
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || part.contains('.') || part.len() > 12 {
+        return None;
+    }
+    let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
+    if part.is_empty() {
+        return Some(whole);
+    }
+    let scale = 10_u128.pow(u32::try_from(part.len()).ok()?);
+    let part = part.parse::<u128>().ok()? * u128::from(factor) / scale;
+    whole.checked_add(u64::try_from(part).ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +179,16 @@ mod tests {
     fn lists_are_quoted_as_go_does() {
         let words = ["a b", "\"\\", "\t\u{1}é"].map(str::to_owned);
         assert_eq!(quoted_list(&words), r#"["a b" "\"\\" "\t\x01é"]"#);
+    }
+
+    #[test]
+    fn truth_and_sizes_are_read_as_go_does() {
+        assert_eq!((parse_bool("True"), parse_bool("0"), parse_bool("yes")), (Some(true), Some(false), None));
+        for (text, bytes) in [("0", 0), ("32", 32), ("1k", 1024), ("1.5KiB", 1536), ("2 GB", 2 << 30)] {
+            assert_eq!(parse_bytes(text), Some(bytes), "{text}");
+        }
+        for text in ["", "m", "1x", "1ib", "-1", "1.2.3m", "99999999999p"] {
+            assert_eq!(parse_bytes(text), None, "{text}");
+        }
     }
 }

@@ -20,12 +20,12 @@ mod stage;
 mod statement;
 mod syntax;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::image::{ImageConfig, Platform};
-use crate::plan::{Network, Plan};
+use crate::plan::{Network, Plan, Resources};
 use instruction::{From, Instruction, Step};
 use source::{Problem, Source};
 use statement::Statement;
@@ -64,6 +64,18 @@ pub struct PlanOptions {
     pub labels: BTreeMap<String, String>,
     /// The network of every RUN that does not name one.
     pub network: Network,
+    pub run: RunOptions,
+}
+
+/// What RUN may ask for.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// What is there by these names; `None`: nobody asks whether what is required was given.
+    pub secrets: Option<BTreeSet<String>>,
+    pub ssh: Option<BTreeSet<String>>,
+    /// `--security=insecure` is allowed.
+    pub insecure: bool,
+    pub resources: Arc<Resources>,
 }
 
 impl Default for PlanOptions {
@@ -75,6 +87,7 @@ impl Default for PlanOptions {
             build_platform: Platform::host(),
             labels: BTreeMap::new(),
             network: Network::Default,
+            run: RunOptions::default(),
         }
     }
 }

@@ -150,14 +150,12 @@ impl<'a> Planner<'a> {
         expand_with(around.globals, &word.text, &word.span, around.escape, Mode::default())
     }
 
-    /// `COPY --from` of every stage, needed or not, names something that stands above or an image.
+    /// `--from` of every stage, needed or not, names something that stands above or an image.
     fn check_copies(&self) -> Result<()> {
         for (number, stage) in self.dockerfile.stages.iter().enumerate() {
             for (statement, step) in &stage.steps {
-                if let Some(from) = step.copies_from() {
-                    let found = self.around.names.copy_from(from, number);
-                    found.map_err(|problem| self.error_at(statement, problem))?;
-                }
+                let found = step.copies_from(self.around.names, number);
+                found.map_err(|problem| self.error_at(statement, problem))?;
             }
         }
         Ok(())
@@ -193,14 +191,15 @@ impl<'a> Planner<'a> {
             }
             let own = text.steps.iter().map(|(_, step)| step);
             for step in own.chain(stages[number].triggers.iter().map(|(_, step)| step)) {
-                let Some(from) = step.copies_from() else { continue };
                 // A trigger's stage is counted in this file, as Docker does.
-                match self.around.names.copy_from(from, number) {
-                    Ok(CopyFrom::Stage(stage)) => open.push(stage.0),
-                    Ok(CopyFrom::Context | CopyFrom::Image(_)) => {}
-                    Err(problem) => {
-                        let problem = problem.moved(text.from.base.span.clone(), "a trigger of ONBUILD");
-                        return Err(self.error_at(&text.statement, problem));
+                let found = step.copies_from(self.around.names, number).map_err(|problem| {
+                    let problem = problem.moved(text.from.base.span.clone(), "a trigger of ONBUILD");
+                    self.error_at(&text.statement, problem)
+                })?;
+                for from in found {
+                    match from {
+                        CopyFrom::Stage(stage) => open.push(stage.0),
+                        CopyFrom::Context | CopyFrom::Image(_) => {}
                     }
                 }
             }

@@ -304,6 +304,12 @@ impl<'a> StageState<'a> {
     pub(super) fn copy_from(&self, word: &Word) -> Result<CopyFrom, Problem> {
         self.names.copy_from(word, self.number)
     }
+    pub(super) fn names(&self) -> &'a Names {
+        self.names
+    }
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
 
     /// Clean, absolute, seen from the working directory.
     pub(super) fn absolute(&self, path: &str) -> String {

@@ -80,7 +80,7 @@ pub fn configure(network: &dyn Network, host: &Host, names: &Names<'_>, spec: &m
         ("/etc/hosts", hosts),
         ("/etc/hostname", format!("{}\n", spec.hostname)),
     ] {
-        spec.files.push(File { target: target.into(), content, mode: 0o644 });
+        spec.files.push(File::plain(target, content));
     }
 }
 
@@ -106,7 +106,8 @@ mod tests {
     }
 
     fn content<'a>(spec: &'a Spec, target: &str) -> &'a str {
-        &spec.files.iter().find(|file| file.target == target).unwrap().content
+        let file = spec.files.iter().find(|file| file.target == target).unwrap();
+        std::str::from_utf8(&file.content).unwrap()
     }
 
     #[test]

@@ -4,10 +4,15 @@
 //! all that decides its result but the bytes of its inputs and what it stands on, so a cache key is made of a
 //! step alone. Steps refer to stages by number; a stage may use only stages with a smaller number.
 
+mod mount;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use mount::{Bind, Cache, Mount, Secret, Sharing, Ssh, Tmpfs};
+
 use crate::image::{Platform, RunConfig};
+use crate::runtime::Rlimit;
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -99,6 +104,9 @@ pub struct Run {
     /// Absolute; empty means `/`.
     pub working_dir: String,
     pub network: Network,
+    pub security: Security,
+    pub mounts: Vec<Mount>,
+    pub resources: Arc<Resources>,
     /// Files made for this step alone outside the layer (a heredoc with a shebang): the path inside, its bytes and mode.
     pub files: Vec<InlineFile>,
 }
@@ -109,6 +117,26 @@ pub enum Network {
     Default,
     None,
     Host,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Security {
+    #[default]
+    Sandbox,
+    /// As good as root on the host.
+    Insecure,
+}
+
+/// The same for every command of a build.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Names for /etc/hosts with their addresses; the addresses decide no result.
+    pub hosts: Vec<(String, String)>,
+    /// Bytes of /dev/shm.
+    pub shm_size: Option<u64>,
+    pub ulimits: Vec<Rlimit>,
+    /// Of the cgroups; decides no result.
+    pub cgroup_parent: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,16 +200,21 @@ impl Plan {
 }
 
 impl Stage {
-    /// The stages this one stands on or copies from.
+    /// The stages this one stands on, copies from or mounts.
     pub fn uses(&self) -> impl Iterator<Item = StageId> + '_ {
         let base = match self.base {
             Base::Stage(stage) => Some(stage),
             Base::Scratch | Base::Image(_) => None,
         };
-        let copies = self.steps.iter().filter_map(|step| match &step.action {
-            Action::Copy(Copy { from: CopyFrom::Stage(stage), .. }) => Some(*stage),
-            _ => None,
+        let from = self.steps.iter().flat_map(|step| match &step.action {
+            Action::Copy(copy) => vec![&copy.from],
+            Action::Run(run) => run.mounts.iter().filter_map(Mount::from).collect(),
+            Action::Workdir { .. } | Action::Config => Vec::new(),
         });
-        base.into_iter().chain(copies)
+        let stages = from.filter_map(|from| match from {
+            CopyFrom::Stage(stage) => Some(*stage),
+            CopyFrom::Context | CopyFrom::Image(_) => None,
+        });
+        base.into_iter().chain(stages)
     }
 }

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 pub use running::{Running, run};
 pub use spec::{
     Bind, Capability, DEFAULT_CAPABILITIES, File, Limits, MASKED_PATHS, Network, READ_ONLY_PATHS, Rlimit,
-    Seccomp, Size, Spec, Tmpfs,
+    Seccomp, Size, Spec, Tmpfs, Tree,
 };
 
 use crate::error::{Error, Result};

@@ -30,6 +30,7 @@ pub struct Spec {
     pub masked_paths: Vec<String>,
     pub read_only_paths: Vec<String>,
     pub binds: Vec<Bind>,
+    pub trees: Vec<Tree>,
     pub tmpfs: Vec<Tmpfs>,
     /// Small files laid over the root: resolv.conf, hosts, hostname.
     pub files: Vec<File>,
@@ -65,6 +66,7 @@ impl Spec {
             masked_paths: MASKED_PATHS.iter().map(|path| (*path).into()).collect(),
             read_only_paths: READ_ONLY_PATHS.iter().map(|path| (*path).into()).collect(),
             binds: Vec::new(),
+            trees: Vec::new(),
             tmpfs: Vec::new(),
             files: Vec::new(),
             network: Network::None,
@@ -89,22 +91,52 @@ pub struct Bind {
     pub read_only: bool,
 }
 
+/// A part of a tree that is mounted for this container alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    pub tree: Mount,
+    /// A file or directory in it, links followed inside; empty for all of it.
+    pub source: String,
+    pub target: String,
+    pub read_only: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tmpfs {
     pub target: String,
     /// Bytes; `None`: the kernel's half of the memory.
     pub size: Option<u64>,
-    /// Permission bits of its root.
-    pub mode: u32,
+    /// Permission bits of its root; `None`: those of what it covers, else 1777.
+    pub mode: Option<u32>,
+    pub read_only: bool,
+    /// Programs in it can be executed.
+    pub exec: bool,
 }
 
-/// A regular file of root's, laid over `target`; changes to it are lost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A regular file in memory, laid over `target`; changes to it are lost.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     pub target: String,
-    pub content: String,
+    pub content: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
+    /// Numbers of user and group.
+    pub owner: (u32, u32),
+    pub read_only: bool,
+}
+
+impl File {
+    /// Root's, with mode 644.
+    pub fn plain(target: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
+        File { target: target.into(), content: content.into(), mode: 0o644, owner: (0, 0), read_only: false }
+    }
+}
+
+/// Without the content: it may be a secret.
+impl std::fmt::Debug for File {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "File({} {:o} {:?})", self.target, self.mode, self.owner)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::build::{self, Base, Inputs, Notes};
+use crate::build::mounts::{Agent, Agents, SecretBytes};
+use crate::build::{self, Base, Given, Inputs, Notes};
 use crate::context::StatCache;
 use crate::context::ignore::Ignore;
 use crate::db::{BuildId, BuildStatus, Lease, NewBuild};
-use crate::dockerfile::{Dockerfile, PlanOptions, Resolver};
+use crate::dockerfile::{self, Dockerfile, PlanOptions, Resolver};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{ImageConfig, ImageId, Platform, Reference};
 use crate::job::{Event, Job};
-use crate::plan::Network;
+use crate::plan::{Network, Resources};
 use crate::rootfs::Stack;
 use crate::verb::{images, pull};
 
@@ -36,7 +37,18 @@ pub struct Options {
     /// Base images are asked for at their registry even when they are here.
     pub pull: bool,
     pub host: crate::network::Host,
+    pub run: RunOptions,
     pub registry: crate::registry::Options,
+}
+
+/// What RUN steps get and may do.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    pub secrets: BTreeMap<String, SecretBytes>,
+    pub ssh: BTreeMap<String, Agent>,
+    /// `--security=insecure` is allowed.
+    pub insecure: bool,
+    pub resources: Resources,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +74,7 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
         job.warn(warning.clone());
     }
 
+    let agents = Agents::start(engine, &options.run.ssh)?;
     let lease = engine.db.lease()?;
     let record = engine.db.write(|index| index.start_build(&describe(options), &lease))?;
     let stats = match &options.context {
@@ -84,6 +97,7 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
         notes: &notes,
         previous: &previous,
         host: &options.host,
+        run: Given { secrets: options.run.secrets.clone(), agents },
     };
     let outcome = build::build(engine, &plan, &inputs, job);
     if let Err(problem) = stats.save() {
@@ -106,7 +120,17 @@ fn plan_options(options: &Options) -> PlanOptions {
         platform: options.platform.clone(),
         labels: options.labels.clone(),
         network: options.network,
+        run: run_options(&options.run),
         ..PlanOptions::default()
+    }
+}
+
+fn run_options(options: &RunOptions) -> dockerfile::RunOptions {
+    dockerfile::RunOptions {
+        secrets: Some(options.secrets.keys().cloned().collect()),
+        ssh: Some(options.ssh.keys().cloned().collect()),
+        insecure: options.insecure,
+        resources: Arc::new(options.resources.clone()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `build`: a Dockerfile and its context become an image.
 
+mod run_flags;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -59,6 +61,8 @@ pub(super) struct Args {
     /// Write the image's id to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    #[command(flatten)]
+    run: run_flags::RunFlags,
     /// The directory whose files COPY and ADD see; `-` reads a Dockerfile from standard input, without any
     #[arg(value_name = "PATH|-")]
     path: String,
@@ -125,6 +129,7 @@ impl Args {
             no_cache: self.no_cache,
             pull: self.pull,
             host: Host::read(Path::new("/etc"))?,
+            run: self.run.options()?,
             registry: super::registry_options(),
         })
     }

@@ -5,7 +5,7 @@ use crate::context::{ignore, wildcard};
 use crate::dockerfile::expand::Mode;
 use crate::dockerfile::heredoc::Heredoc;
 use crate::dockerfile::source::Problem;
-use crate::dockerfile::stage::StageState;
+use crate::dockerfile::stage::{Names, StageState};
 use crate::dockerfile::statement::{Statement, Word};
 use crate::plan::{self, Action, CopyFrom, InlineFile};
 
@@ -101,8 +101,8 @@ impl Step for Copy {
         self.files.apply(statement, stage, from, false)
     }
 
-    fn copies_from(&self) -> Option<&Word> {
-        self.from.as_ref()
+    fn copies_from(&self, names: &Names, number: usize) -> Result<Vec<CopyFrom>, Problem> {
+        self.from.iter().map(|from| names.copy_from(from, number)).collect()
     }
 }
 

@@ -16,6 +16,7 @@ mod label;
 mod maintainer;
 mod onbuild;
 mod run;
+mod run_mount;
 mod shell;
 mod stopsignal;
 mod user;
@@ -29,9 +30,9 @@ pub(super) use from::From;
 
 use super::nearest::did_you_mean;
 use super::source::Problem;
-use super::stage::StageState;
+use super::stage::{Names, StageState};
 use super::statement::{Flag, Statement, Word};
-use crate::plan::Action;
+use crate::plan::{Action, CopyFrom};
 
 static TABLE: &[&Entry] = &[
     &add::ENTRY,
@@ -92,9 +93,10 @@ pub(super) trait Step: fmt::Debug + Send + Sync {
     fn trigger(&self) -> Option<&str> {
         None
     }
-    /// A stage or image that files come from.
-    fn copies_from(&self) -> Option<&Word> {
-        None
+    /// The stages and images that files come from, where it stands in stage `number`.
+    fn copies_from(&self, names: &Names, number: usize) -> Result<Vec<CopyFrom>, Problem> {
+        let (_none, _needed) = (names, number);
+        Ok(Vec::new())
     }
 }
 

@@ -1,20 +1,22 @@
-//! `RUN [--network=..] command`: executes in the stage so far; what it changes is a layer.
+//! `RUN [--network=..] [--security=..] [--mount=..]... command`: executes in the stage so far; what it changes is a layer.
 
 use super::command::Command;
+use super::run_mount::{self, Written};
 use super::{Effect, Entry, Instruction, Step, Takes, flag};
 use crate::dockerfile::heredoc::Heredoc;
 use crate::dockerfile::nearest::did_you_mean;
-use crate::dockerfile::source::Problem;
-use crate::dockerfile::stage::StageState;
+use crate::dockerfile::source::{Problem, Span};
+use crate::dockerfile::stage::{Names, StageState};
 use crate::dockerfile::statement::Statement;
-use crate::plan::{self, Action, InlineFile, Network};
+use crate::error::Kind;
+use crate::plan::{self, Action, CopyFrom, InlineFile, Mount, Network, Security};
 
 pub(super) static ENTRY: Entry = Entry {
     keyword: "RUN",
     flags: &[
         ("network", Takes::Value),
-        ("mount", Takes::ValueLater),
-        ("security", Takes::ValueLater),
+        ("mount", Takes::Value),
+        ("security", Takes::Value),
         ("device", Takes::ValueLater),
     ],
     parse,
@@ -28,6 +30,9 @@ struct Run {
     command: Command,
     script: Option<InlineFile>,
     network: Option<Network>,
+    /// With its place, where it is not the sandbox.
+    insecure: Option<Span>,
+    mounts: Vec<Written>,
 }
 
 fn parse(statement: &Statement) -> Result<Instruction, Problem> {
@@ -48,12 +53,26 @@ fn parse(statement: &Statement) -> Result<Instruction, Problem> {
             }
         }),
     };
+    let mounts = run_mount::read_all(statement)?;
+    let insecure = insecure(statement)?;
     let (command, script) = command(statement)?;
     if matches!(&command, Command::Exec(words) if words.is_empty()) {
         return Err(Problem::invalid(statement.rest.clone(), "the list names no program")
             .hint("write `RUN [\"program\", \"argument\"]`"));
     }
-    Ok(Instruction::Step(Box::new(Run { command, script, network })))
+    Ok(Instruction::Step(Box::new(Run { command, script, network, insecure, mounts })))
+}
+
+fn insecure(statement: &Statement) -> Result<Option<Span>, Problem> {
+    let Some(word) = flag(statement, "security") else { return Ok(None) };
+    match word.text.as_str() {
+        "sandbox" => Ok(None),
+        "insecure" => Ok(Some(word.span)),
+        other => Err(Problem::invalid(word.span, format!("`{other}` is no security of a RUN")).hint(
+            did_you_mean(other, ["sandbox", "insecure"])
+                .unwrap_or_else(|| "write `sandbox` or `insecure`".into()),
+        )),
+    }
 }
 
 /// A here-document alone is the script; with anything beside it, it is the shell's own.
@@ -80,6 +99,16 @@ fn command(statement: &Statement) -> Result<(Command, Option<InlineFile>), Probl
 
 impl Step for Run {
     fn apply(&self, _: &Statement, stage: &mut StageState<'_>) -> Result<Effect, Problem> {
+        if let (Some(span), false) = (&self.insecure, stage.options.run.insecure) {
+            return Err(Problem::new(Kind::Denied, span.clone(), "an insecure RUN is not allowed").hint(
+                "it is as good as root on this host; to allow it, build with `--allow security.insecure`",
+            ));
+        }
+        let mut mounts = Vec::new();
+        for written in &self.mounts {
+            let sockets = mounts.iter().filter(|mount| matches!(mount, Mount::Ssh(_))).count();
+            mounts.push(written.mount(stage, sockets)?);
+        }
         let args = self.command.args(stage);
         let created_by = format!("RUN {}{}", stage.declared(), args.join(" "));
         let run = plan::Run {
@@ -89,8 +118,17 @@ impl Step for Run {
             user: stage.config().user.clone(),
             working_dir: stage.config().working_dir.clone(),
             network: self.network.unwrap_or(stage.options.network),
+            security: if self.insecure.is_some() { Security::Insecure } else { Security::Sandbox },
+            mounts,
+            resources: stage.options.run.resources.clone(),
             files: self.script.iter().cloned().collect(),
         };
         Ok(Effect { created_by, action: Action::Run(run) })
+    }
+
+    fn copies_from(&self, names: &Names, number: usize) -> Result<Vec<CopyFrom>, Problem> {
+        let all: Vec<_> =
+            self.mounts.iter().map(|mount| mount.from(names, number)).collect::<Result<_, _>>()?;
+        Ok(all.into_iter().flatten().collect())
     }
 }

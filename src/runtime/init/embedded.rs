@@ -17,7 +17,7 @@ pub(super) fn carry_out(engine: &UnixStream, spec: &Spec, stdio: Stdio) -> Resul
     let Stdio { stdin, stdout, stderr, hold } = stdio;
     let mut root = Root::mount(spec)?;
     let user = user::resolve(root.as_fd(), &spec.user, &spec.groups)?;
-    let volumes = root::volumes(spec)?;
+    let volumes = root::volumes(root.as_fd(), spec)?;
     root.prepare(&root::mount_points(spec, &volumes))?;
     let filter = match spec.seccomp {
         Seccomp::Default => Some(seccomp::program(&spec.capabilities)),

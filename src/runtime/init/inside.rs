@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::{Cgroups, View};
@@ -131,12 +131,22 @@ fn files(files: &[File]) -> Result<Vec<(OwnedFd, &str)>> {
         let name = number.to_string();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&place, &name, flags, Mode::from_raw_mode(0o644)).context(doing)?;
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(file.mode)).context(doing)?;
-        io::Write::write_all(&mut std::fs::File::from(fd), file.content.as_bytes()).context(doing)?;
+        write(fd, file).context(doing)?;
         let mount = mount::clone_tree(place.as_fd(), name.as_ref(), Reach::One).context(doing)?;
+        if file.read_only {
+            mount::restrict(mount.as_fd(), Attributes::READ_ONLY, Reach::One).context(doing)?;
+        }
         mounts.push((mount, file.target.as_str()));
     }
     Ok(mounts)
+}
+
+/// What a new file is to hold, and whose it is.
+pub(super) fn write(fd: OwnedFd, file: &File) -> io::Result<()> {
+    let (uid, gid) = file.owner;
+    rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(file.mode))?;
+    io::Write::write_all(&mut std::fs::File::from(fd), &file.content)
 }
 
 /// A directory of the image, which must be one: not a link to some other place (CVE-2019-19921).

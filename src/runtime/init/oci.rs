@@ -8,17 +8,19 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as Inherit};
 
+use rustix::fs::{Mode, OFlags};
+
 use super::config::{self, Source};
 use super::embedded::{Said, announce, watch};
+use super::inside;
 use super::root::{self, Root};
 use crate::error::{Context, Error, Result};
 use crate::runtime::{Exit, Spec, Stdio, user};
-use crate::sys::mount;
+use crate::sys::mount::{self, Attributes};
 use crate::sys::namespace;
 use crate::sys::process::Forked;
 
@@ -39,7 +41,7 @@ pub(super) fn carry_out(
     let Stdio { stdin, stdout, stderr, hold } = stdio;
     let mut root = Root::mount(spec)?;
     let user = user::resolve(root.as_fd(), &spec.user, &spec.groups)?;
-    let volumes = root::volumes(spec)?;
+    let volumes = root::volumes(root.as_fd(), spec)?;
     root.prepare(&root::mount_points(spec, &volumes))?;
 
     let bundle = Bundle::new(run, spec).context(doing)?;
@@ -49,11 +51,14 @@ pub(super) fn carry_out(
         mount::attach_at(volume.mount.as_fd(), rustix::fs::CWD, &path).context(doing)?;
         sources.push(Source { path, target: volume.target.clone(), read_only: volume.read_only });
     }
-    for file in &spec.files {
-        let path = bundle.place(sources.len(), false)?;
-        fs::write(&path, &file.content).context(doing)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(file.mode)).context(doing)?;
-        sources.push(Source { path, target: file.target.clone(), read_only: false });
+    let files = bundle.files()?;
+    for (number, file) in spec.files.iter().enumerate() {
+        let name = number.to_string();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&files, &name, flags, Mode::from_raw_mode(0o600)).context(doing)?;
+        inside::write(fd, file).context(doing)?;
+        let path = bundle.path.join("files").join(name);
+        sources.push(Source { path, target: file.target.clone(), read_only: file.read_only });
     }
     mount::attach_at(root.as_fd(), rustix::fs::CWD, &bundle.rootfs()).context(doing)?;
     let config = config::config(spec, &user, &bundle.rootfs(), &sources);
@@ -75,7 +80,7 @@ pub(super) fn carry_out(
         }
     };
     runtime.delete();
-    bundle.detach(sources.len());
+    bundle.detach(volumes.len());
     drop(root);
     drop(hold);
     ended
@@ -117,6 +122,16 @@ impl Bundle {
         self.path.join("rootfs")
     }
 
+    /// In memory, and in this mount namespace alone: some are secrets.
+    fn files(&self) -> Result<OwnedFd> {
+        let path = self.path.join("files");
+        fs::create_dir(&path).context(|| format!("making {}", path.display()))?;
+        let files = mount::tmpfs(None, 0o700, Attributes { nosuid: true, nodev: true, ..Attributes::NONE })?;
+        mount::attach_at(files.as_fd(), rustix::fs::CWD, &path)
+            .context(|| format!("mounting {}", path.display()))?;
+        Ok(files)
+    }
+
     fn source(&self, number: usize) -> PathBuf {
         self.path.join(format!("source-{number}"))
     }
@@ -130,7 +145,8 @@ impl Bundle {
 
     /// So that nothing is removed but the bundle itself.
     fn detach(&self, sources: usize) {
-        for path in (0..sources).map(|number| self.source(number)).chain([self.rootfs()]) {
+        let own = [self.path.join("files"), self.rootfs()];
+        for path in (0..sources).map(|number| self.source(number)).chain(own) {
             if let Err(error) = mount::detach(&path) {
                 tracing::warn!(%error, "a mount of a bundle stays");
             }

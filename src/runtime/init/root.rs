@@ -3,9 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::fs::{FileType, OFlags};
+
 use crate::error::{Context, Error, Result};
 use crate::runtime::mountpoints::{self, Made, Wanted};
-use crate::runtime::{Bind, Spec};
+use crate::runtime::{Bind, Spec, Tree};
+use crate::sys::dir::open_in_root;
 use crate::sys::mount::{self, Attributes, Propagation, Reach};
 
 /// The mount of the root, with mount points for all. Dropped, it takes away those that it made.
@@ -78,17 +81,23 @@ impl Drop for Root {
 }
 
 /// Takes the sources of `-v`, as they are now, and fresh filesystems; outer targets before those inside them.
-pub(super) fn volumes(spec: &Spec) -> Result<Vec<Volume>> {
+pub(super) fn volumes(root: BorrowedFd<'_>, spec: &Spec) -> Result<Vec<Volume>> {
     let mut volumes = Vec::new();
     for bind in &spec.binds {
         volumes
             .push(take(bind).context(|| format!("mounting {} on {}", bind.source.display(), bind.target))?);
     }
+    for tree in &spec.trees {
+        volumes.push(part_of(tree).context(|| format!("mounting something on {}", tree.target))?);
+    }
     for tmpfs in &spec.tmpfs {
-        let attributes = Attributes::INERT;
-        let mount = mount::tmpfs(tmpfs.size, tmpfs.mode, attributes)
+        let noexec = !tmpfs.exec;
+        let attributes = Attributes { read_only: tmpfs.read_only, noexec, ..Attributes::INERT };
+        let mode = tmpfs.mode.or_else(|| mode_of(root, &tmpfs.target)).unwrap_or(0o1777);
+        let mount = mount::tmpfs(tmpfs.size, mode, attributes)
             .context(|| format!("mounting a tmpfs on {}", tmpfs.target))?;
-        volumes.push(Volume { mount, target: tmpfs.target.clone(), directory: true, read_only: false });
+        let read_only = tmpfs.read_only;
+        volumes.push(Volume { mount, target: tmpfs.target.clone(), directory: true, read_only });
     }
     volumes.sort_by_key(|volume| volume.target.split('/').filter(|part| !part.is_empty()).count());
     for volume in &volumes {
@@ -97,13 +106,40 @@ pub(super) fn volumes(spec: &Spec) -> Result<Vec<Volume>> {
     Ok(volumes)
 }
 
+fn part_of(tree: &Tree) -> Result<Volume> {
+    let whole = mount::detached(&tree.tree)?;
+    let mount = match tree.source.trim_matches('/') {
+        "" => whole,
+        source => {
+            let doing = || format!("taking `{source}` for a mount");
+            let part = open_in_root(whole.as_fd(), source.as_bytes(), OFlags::PATH).context(doing)?;
+            mount::clone_tree(part.as_fd(), "".as_ref(), Reach::One).context(doing)?
+        }
+    };
+    if tree.read_only {
+        mount::restrict(mount.as_fd(), Attributes::READ_ONLY, Reach::One)
+            .context(|| "making it read-only")?;
+    }
+    let directory = is_directory(mount.as_fd())?;
+    Ok(Volume { mount, target: tree.target.clone(), directory, read_only: tree.read_only })
+}
+
+fn is_directory(mount: BorrowedFd<'_>) -> Result<bool> {
+    let stat = rustix::fs::fstat(mount).context(|| "looking at the source")?;
+    Ok(FileType::from_raw_mode(stat.st_mode).is_dir())
+}
+
+fn mode_of(root: BorrowedFd<'_>, path: &str) -> Option<u32> {
+    let found = open_in_root(root, path.as_bytes(), OFlags::PATH | OFlags::DIRECTORY).ok()?;
+    Some(rustix::fs::fstat(&found).ok()?.st_mode & 0o7777)
+}
+
 fn take(bind: &Bind) -> Result<Volume> {
     let attributes = Attributes { read_only: bind.read_only, ..Attributes::NONE };
     let mount = mount::bind(&bind.source, Reach::Tree, attributes)?;
     mount::set_propagation_of(mount.as_fd(), Propagation::Private, Reach::Tree)
         .context(|| "keeping later mounts apart")?;
-    let stat = rustix::fs::fstat(&mount).context(|| "looking at the source")?;
-    let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+    let directory = is_directory(mount.as_fd())?;
     Ok(Volume { mount, target: bind.target.clone(), directory, read_only: bind.read_only })
 }
 
