@@ -206,6 +206,8 @@ pub enum Event {
     // plain sentences
     Note(String),
     Warning(String),
+    /// What the checks of a Dockerfile found, a sentence each.
+    Findings(Vec<String>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod archive;
 mod build;
 mod cache;
 mod check;
+mod checks;
 mod cli;
 mod dockerfile;
 mod drafts;

@@ -18,6 +18,8 @@ pub struct Ignore {
 struct Rule {
     /// Begins with `!`: takes back what earlier rules left out.
     keeps: bool,
+    /// `*`, `**` or `**/*`.
+    everything: bool,
     matcher: Matcher,
 }
 
@@ -52,6 +54,16 @@ impl Ignore {
 
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// Is there a `!` rule?
+    pub fn takes_back(&self) -> bool {
+        self.rules.iter().any(|rule| rule.keeps)
+    }
+
+    /// Is there a rule that leaves out all there is?
+    pub fn leaves_out_all(&self) -> bool {
+        self.rules.iter().any(|rule| rule.everything && !rule.keeps)
     }
 
     /// `path` relative to the context, components separated by one `/`, none of them `.` or `..`.
@@ -124,7 +136,8 @@ impl Rule {
             None => (false, &cleaned[..]),
         };
         wildcard::Pattern::parse(pattern)?;
-        Ok(Some(Rule { keeps, matcher: Matcher::parse(pattern)? }))
+        let everything = [&b"*"[..], b"**", b"**/*"].contains(&pattern);
+        Ok(Some(Rule { keeps, everything, matcher: Matcher::parse(pattern)? }))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Variables in words: BuildKit's shell lexer (`$v`, `${v:-w}`, `${v#p}`, `${v/p/r}`, quotes, escapes).
 
+use std::cell::RefCell;
+
 use super::pattern::Pattern;
 
 /// How a text is read; the default is a word of an instruction.
@@ -22,6 +24,8 @@ pub(super) struct Expansion {
     pub(super) words: Vec<String>,
     /// Variables written plainly (`$v`, `${v}`) that are not set.
     pub(super) unset: Vec<String>,
+    /// Variables that are set and were looked at, each once.
+    pub(super) used: Vec<String>,
 }
 
 /// Why a word cannot be expanded, and the byte of the word where.
@@ -36,6 +40,15 @@ pub(super) struct Fault {
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 pub(super) fn expand(word: &str, escape: char, mode: Mode, lookup: Lookup<'_>) -> Result<Expansion, Fault> {
+    let used = RefCell::new(Vec::new());
+    let lookup = |name: &str| {
+        let value = lookup(name)?;
+        let mut used = used.borrow_mut();
+        if used.iter().all(|known| known != name) {
+            used.push(name.to_owned());
+        }
+        Some(value)
+    };
     let mut lexer = Lexer {
         chars: word.char_indices().collect(),
         length: word.len(),
@@ -44,11 +57,12 @@ pub(super) fn expand(word: &str, escape: char, mode: Mode, lookup: Lookup<'_>) -
         limit: word.len() + LARGEST,
         escape,
         mode,
-        lookup,
+        lookup: &lookup,
         unset: Vec::new(),
     };
     let (text, words) = lexer.until(None, mode.raw_escapes)?;
-    Ok(Expansion { text, words, unset: lexer.unset })
+    let unset = lexer.unset;
+    Ok(Expansion { text, words, unset, used: used.into_inner() })
 }
 
 struct Lexer<'a> {

@@ -11,18 +11,20 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Directives {
     pub(super) escape: char,
+    /// What checks are asked for, and where.
+    pub(super) check: Option<(String, Arc<Line>)>,
 }
 
 #[derive(Debug)]
 pub(super) struct Text {
     pub(super) directives: Directives,
     pub(super) statements: Vec<Statement>,
-    pub(super) warnings: Vec<String>,
 }
 
 pub(super) fn read(source: &Arc<Source>) -> Result<Text> {
     no_nul(source)?;
-    let mut reader = Reader { source, at: 0, directives: Directives { escape: '\\' }, warnings: Vec::new() };
+    let directives = Directives { escape: '\\', check: None };
+    let mut reader = Reader { source, at: 0, directives, comments: Vec::new() };
     reader.directives()?;
     let mut statements = Vec::new();
     while let Some(line) = reader.line() {
@@ -32,7 +34,7 @@ pub(super) fn read(source: &Arc<Source>) -> Result<Text> {
         return Err(source
             .error(Error::invalid("the file has no instructions").hint("a Dockerfile begins with FROM")));
     }
-    Ok(Text { directives: reader.directives, statements, warnings: reader.warnings })
+    Ok(Text { directives: reader.directives, statements })
 }
 
 /// No argument, name or path can hold one.
@@ -52,7 +54,8 @@ struct Reader<'a> {
     /// The line to come, from 0.
     at: usize,
     directives: Directives,
-    warnings: Vec<String>,
+    /// Those right above the instruction to come.
+    comments: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -73,8 +76,13 @@ impl<'a> Reader<'a> {
                 return wrong(format!("the directive `{name}` stands here twice"), "keep one of them");
             }
             match (name.as_str(), value) {
-                // What `syntax::detect` reads; and for linters.
-                ("syntax" | "check", _) => {}
+                // What `syntax::detect` reads.
+                ("syntax", _) => {}
+                ("check", _) => {
+                    let mut line = Line::new();
+                    line.push(text, self.at, 0);
+                    self.directives.check = Some((value.to_owned(), Arc::new(line)));
+                }
                 ("escape", "\\") => self.directives.escape = '\\',
                 ("escape", "`") => self.directives.escape = '`',
                 ("escape", _) => {
@@ -92,12 +100,19 @@ impl<'a> Reader<'a> {
     /// The next instruction on one line.
     fn line(&mut self) -> Option<Line> {
         let mut line = Line::new();
+        self.comments.clear();
         loop {
             let text = self.source.lines.get(self.at)?;
             let column = text.len() - text.trim_start().len();
             let text = &text[column..];
             self.at += 1;
+            if let Some(comment) = text.strip_prefix('#').map(str::trim).filter(|comment| !comment.is_empty())
+            {
+                self.comments.push(comment.to_owned());
+                continue;
+            }
             if text.is_empty() || text.starts_with('#') {
+                self.comments.clear();
                 continue;
             }
             let (text, mut goes_on) = self.continuation(text);
@@ -118,12 +133,7 @@ impl<'a> Reader<'a> {
                 (text, goes_on) = self.continuation(&self.source.lines[self.at - 1]);
                 line.push(text, self.at - 1, 0);
             }
-            if had_empty {
-                self.warnings.push(format!(
-                    "{}: line {}: an empty line stands between continuation lines; it will be an error some day",
-                    self.source.name, line.lines.0
-                ));
-            }
+            line.gap = had_empty.then_some(line.lines.1);
             if line.text.trim().is_empty() {
                 line = Line::new();
                 continue;
@@ -168,8 +178,10 @@ impl<'a> Reader<'a> {
             }
         }
         let line = Arc::new(line);
-        Statement::parse(&line, 0, self.directives.escape, heredocs)
-            .map_err(|problem| self.source.error_at(&line, problem))
+        let comments = std::mem::take(&mut self.comments);
+        let statement = Statement::parse(&line, 0, self.directives.escape, heredocs)
+            .map_err(|problem| self.source.error_at(&line, problem))?;
+        Ok(Statement { comments, ..statement })
     }
 }
 

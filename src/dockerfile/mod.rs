@@ -7,12 +7,14 @@
 //!
 //! The language is that of BuildKit's frontend. What it can say and this version cannot do is refused by name.
 
+mod check;
 mod expand;
 mod go;
 mod heredoc;
 mod instruction;
 mod lines;
 mod nearest;
+mod outline;
 mod pattern;
 mod planner;
 mod source;
@@ -23,12 +25,17 @@ mod syntax;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::context::ignore::Ignore;
 use crate::error::{Error, Result};
 use crate::image::{ImageConfig, Platform};
 use crate::plan::{Network, Plan, Resources};
+use check::{Asked, Notes};
 use instruction::{From, Instruction, Step};
-use source::{Problem, Source};
+use source::{Line, Problem, Source};
 use statement::Statement;
+
+pub use check::{Check, Finding, all as checks};
+pub use outline::{Outline, OutlineArg, OutlineMount, Target};
 
 /// A parsed Dockerfile: every instruction known and well formed, nothing expanded yet.
 #[derive(Debug)]
@@ -40,6 +47,16 @@ pub struct Dockerfile {
     /// At least one.
     stages: Vec<StageText>,
     warnings: Vec<String>,
+    /// What `# syntax=` names.
+    syntax: Option<String>,
+    remarks: Remarks,
+}
+
+/// What was noted while a file was read, and what it asks of the checks.
+#[derive(Debug, Default)]
+struct Remarks {
+    notes: Notes,
+    check: Option<(String, Arc<Line>)>,
 }
 
 #[derive(Debug)]
@@ -96,33 +113,86 @@ impl Default for PlanOptions {
 pub trait Resolver {
     /// `reference` as the user wrote it, expanded; never `scratch`. The caller looks it up or pulls it.
     fn base(&self, reference: &str, platform: &Platform) -> Result<ImageConfig>;
+
+    /// Whether that is what the image says. Who answers for images that are not at hand says no: nothing is then
+    /// concluded from what the image does not set.
+    fn is_known(&self, _reference: &str, _platform: &Platform) -> bool {
+        true
+    }
+}
+
+/// How far checks look.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scope<'a> {
+    /// Also at stages that the target does not need.
+    pub all_stages: bool,
+    /// What the context leaves out.
+    pub ignore: Option<&'a Ignore>,
+}
+
+/// A file gone through: what the checks found, by line, and its plan, or why there is none.
+#[derive(Debug)]
+pub struct Checked {
+    pub findings: Vec<Finding>,
+    pub plan: Result<Plan>,
+}
+
+impl Checked {
+    /// Where the error stands, from 1.
+    pub fn line_of_error(&self) -> Option<usize> {
+        Source::line_of(self.plan.as_ref().err()?)
+    }
+}
+
+/// Reads, plans and checks; an error further down does not hide what was found above it.
+pub fn check(
+    name: &str,
+    text: &str,
+    options: &PlanOptions,
+    resolver: &dyn Resolver,
+    scope: Scope<'_>,
+) -> Checked {
+    let mut remarks = Remarks::default();
+    match Dockerfile::parse_noting(name, text, &mut remarks) {
+        Ok(dockerfile) => dockerfile.check(options, resolver, scope),
+        Err(error) => {
+            let asked = remarks.asked(&Source::new(name, text), options).unwrap_or_default();
+            Checked { findings: remarks.notes.findings(&asked).0, plan: Err(error) }
+        }
+    }
 }
 
 impl Dockerfile {
     /// `name` as the user wrote it (`-` for standard input), for messages alone. An error names the line and
     /// shows the place.
     pub fn parse(name: &str, text: &str) -> Result<Dockerfile> {
-        let source = Source::new(name, text);
-        let Some(syntax) = syntax::detect(text).filter(|syntax| !syntax::is_known(syntax)) else {
-            return Self::of(&source);
-        };
-        let mut dockerfile = Self::of(&source).map_err(|cause| {
-            let message = format!("`syntax={syntax}` names another language; this was read as a Dockerfile");
-            Error::new(cause.kind(), message).because(cause)
-        })?;
-        dockerfile.warnings.insert(
-            0,
-            format!("{name}: `# syntax={syntax}` names another language; this is read as a Dockerfile"),
-        );
-        Ok(dockerfile)
+        Self::parse_noting(name, text, &mut Remarks::default())
     }
 
-    fn of(source: &Arc<Source>) -> Result<Dockerfile> {
+    /// The remarks are the caller's where there is an error, else the file's.
+    fn parse_noting(name: &str, text: &str, remarks: &mut Remarks) -> Result<Dockerfile> {
+        let source = Source::new(name, text);
+        let syntax = syntax::detect(text);
+        let other = syntax.clone().filter(|syntax| !syntax::is_known(syntax));
+        let dockerfile = Self::of(&source, remarks).map_err(|cause| match other {
+            Some(syntax) => {
+                let message =
+                    format!("`syntax={syntax}` names another language; this was read as a Dockerfile");
+                Error::new(cause.kind(), message).because(cause)
+            }
+            None => cause,
+        })?;
+        Ok(Dockerfile { syntax, ..dockerfile })
+    }
+
+    fn of(source: &Arc<Source>, remarks: &mut Remarks) -> Result<Dockerfile> {
         let text = lines::read(source)?;
-        let mut warnings = text.warnings;
+        let mut warnings = Vec::new();
+        remarks.check = text.directives.check;
         let mut global_args = Vec::new();
         let mut stages: Vec<StageText> = Vec::new();
         for statement in text.statements {
+            check::statement(&statement, &mut remarks.notes);
             let at = |problem| source.error_at(&statement.line, problem);
             let instruction = instruction::parse(&statement).map_err(at)?;
             if let Some(warning) = almost_json(&statement) {
@@ -153,6 +223,8 @@ impl Dockerfile {
             global_args,
             stages,
             warnings,
+            syntax: None,
+            remarks: std::mem::take(remarks),
         })
     }
 
@@ -172,7 +244,56 @@ impl Dockerfile {
 
     /// Everything expanded and resolved. An error names the line and shows the place; nothing has run yet.
     pub fn plan(&self, options: &PlanOptions, resolver: &dyn Resolver) -> Result<Plan> {
-        planner::plan(self, options, resolver)
+        self.check(options, resolver, Scope::default()).plan
+    }
+
+    /// The same, with what the checks found on the way. Where the file asks for it, findings are an error.
+    pub fn check(&self, options: &PlanOptions, resolver: &dyn Resolver, scope: Scope<'_>) -> Checked {
+        let asked = match self.remarks.asked(&self.source, options) {
+            Ok(asked) => asked,
+            Err(error) => return Checked { findings: Vec::new(), plan: Err(error) },
+        };
+        let mut notes = self.remarks.notes.clone();
+        let planned = planner::plan(self, options, resolver, scope, &mut notes);
+        let (findings, fails) = notes.findings(&asked);
+        let plan = planned.and_then(|planned| match fails {
+            true => Err(self.refused(&findings)),
+            false => Ok(planned.plan),
+        });
+        let plan = plan.map(|mut plan| {
+            let names = asked.unknown().into_iter();
+            plan.warnings.extend(names.map(|unknown| format!("{}: {unknown}", self.source.name)));
+            plan
+        });
+        Checked { findings, plan }
+    }
+
+    fn refused(&self, findings: &[Finding]) -> Error {
+        let mut names: Vec<&str> = findings.iter().map(|finding| finding.check.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        let line = findings.first().map_or(1, |finding| finding.lines.0);
+        let error = Error::invalid(format!("line {line}: the checks found something: {}", names.join(", ")))
+            .hint("change it, or have it skipped with `# check=skip=NAME`");
+        self.source.error(error)
+    }
+}
+
+impl Remarks {
+    /// A build argument goes before the directive.
+    fn asked(&self, source: &Source, options: &PlanOptions) -> Result<Asked> {
+        const NAME: &str = "BUILDKIT_DOCKERFILE_CHECK";
+        if let Some(text) = options.build_args.get(NAME).filter(|text| !text.is_empty()) {
+            return Asked::parse(text).map_err(|error| {
+                let hint = error.hint_text().unwrap_or_default().to_owned();
+                Error::invalid(format!("the build argument {NAME}: {}", error.message())).hint(hint)
+            });
+        }
+        let Some((text, line)) = &self.check else { return Ok(Asked::default()) };
+        Asked::parse(text).map_err(|error| {
+            let problem = Problem::invalid(0..line.text.trim_end().len(), error.message());
+            source.error_at(line, problem.maybe_hint(error.hint_text().map(str::to_owned)))
+        })
     }
 }
 
@@ -182,10 +303,9 @@ impl StageText {
     }
 }
 
-/// `['a', 'b']` and `["a", "b",]` go to the shell, which is hardly meant.
+/// `['a', 'b']` and `["a", "b",]` go to the shell, which is hardly meant. Of CMD and ENTRYPOINT a check says it.
 fn almost_json(statement: &Statement) -> Option<String> {
-    let takes_json =
-        ["RUN", "CMD", "ENTRYPOINT", "COPY", "ADD", "VOLUME"].contains(&statement.keyword.as_str());
+    let takes_json = ["RUN", "COPY", "ADD", "VOLUME"].contains(&statement.keyword.as_str());
     let rest = statement.rest();
     let inside = rest.strip_prefix('[')?.strip_suffix(']')?;
     let is_list =

@@ -3,27 +3,53 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::check::{self, BaseSeen, Earlier, FromSeen, Notes, Place, StepSeen};
 use super::expand::{Expansion, Mode};
 use super::instruction::{self, Effect, Instruction, Step};
 use super::nearest::did_you_mean;
+use super::outline::{Argued, GlobalArg};
 use super::source::{Problem, Source};
 use super::stage::{Names, StageState, Surroundings, Variables, expand_with, is_proxy};
 use super::statement::{Statement, Word};
-use super::syntax::is_known;
-use super::{Dockerfile, PlanOptions, Resolver, StageText, lines};
+use super::{Dockerfile, PlanOptions, Resolver, Scope, StageText, lines, syntax};
 use crate::error::{Error, Result};
 use crate::image::{ImageConfig, Platform, RunConfig};
 use crate::plan::{self, At, Base, CopyFrom, Plan, StageId};
 
-pub(super) fn plan(dockerfile: &Dockerfile, options: &PlanOptions, resolver: &dyn Resolver) -> Result<Plan> {
+/// A plan, and what the build can be told.
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    pub(super) globals: Vec<GlobalArg>,
+    /// By stage.
+    pub(super) argued: Vec<Vec<Argued>>,
+}
+
+pub(super) fn plan(
+    dockerfile: &Dockerfile,
+    options: &PlanOptions,
+    resolver: &dyn Resolver,
+    scope: Scope<'_>,
+    notes: &mut Notes,
+) -> Result<Planned> {
     let target = target(dockerfile, options)?;
-    let globals = globals(dockerfile, options, target)?;
+    check_file(dockerfile, options, target, notes);
+    let (globals, global_args) = globals(dockerfile, options, target)?;
     let names = Names(dockerfile.stages.iter().map(|stage| stage.name().map(str::to_lowercase)).collect());
     let around = Surroundings { options, globals: &globals, names: &names, escape: dockerfile.escape };
-    let mut planner =
-        Planner { dockerfile, around, resolver, looked_up: HashMap::new(), warnings: Vec::new() };
+    let mut planner = Planner {
+        dockerfile,
+        around,
+        resolver,
+        scope,
+        looked_up: HashMap::new(),
+        warnings: Vec::new(),
+        notes,
+        earlier: Vec::new(),
+        argued: Vec::new(),
+    };
 
-    let mut stages = planner.bases()?;
+    let declared: Vec<&str> = global_args.iter().map(|arg| arg.name.as_str()).collect();
+    let mut stages = planner.bases(&declared)?;
     planner.check_copies()?;
     let needed = planner.needed(&mut stages, target)?;
 
@@ -42,23 +68,37 @@ pub(super) fn plan(dockerfile: &Dockerfile, options: &PlanOptions, resolver: &dy
     }
     let epoch = epoch(options, &globals).map_err(|error| dockerfile.source.error(error))?;
     let mut warnings = dockerfile.warnings.clone();
-    if let Some(syntax) = options.build_args.get("BUILDKIT_SYNTAX").filter(|syntax| !is_known(syntax)) {
-        warnings.push(format!(
-            "{}: the build argument `BUILDKIT_SYNTAX={syntax}` names another language; this is read as a Dockerfile",
-            dockerfile.source.name
-        ));
-    }
+    let syntax = dockerfile.syntax.as_deref();
+    warnings.extend(syntax::warning(&dockerfile.source.name, syntax, options));
     warnings.extend(planner.warnings);
     warnings.extend(unused(dockerfile, options, &globals));
-    Ok(Plan { stages: planned, target: StageId(target), epoch, warnings })
+    let argued = planner.argued;
+    let plan = Plan { stages: planned, target: StageId(target), epoch, warnings };
+    Ok(Planned { plan, globals: global_args, argued })
+}
+
+/// What can be said of the file before anything is expanded for good.
+fn check_file(dockerfile: &Dockerfile, options: &PlanOptions, target: usize, notes: &mut Notes) {
+    let mut nothing_given = options.clone();
+    nothing_given.build_args.retain(|name, _| PREDEFINED.contains(&name.as_str()));
+    // Where they cannot be expanded, it will be said as an error.
+    let defaults = globals(dockerfile, &nothing_given, target).ok().map(|(defaults, _)| defaults);
+    let (stages, escape) = (&dockerfile.stages, dockerfile.escape);
+    check::file(&check::File { stages, defaults: defaults.as_ref(), escape }, notes);
 }
 
 struct Planner<'a> {
     dockerfile: &'a Dockerfile,
     around: Surroundings<'a>,
     resolver: &'a dyn Resolver,
+    scope: Scope<'a>,
     looked_up: HashMap<(String, Platform), ImageConfig>,
     warnings: Vec<String>,
+    notes: &'a mut Notes,
+    /// Of each stage gone through.
+    earlier: Vec<Earlier>,
+    /// What each stage lets the build be told.
+    argued: Vec<Vec<Argued>>,
 }
 
 /// A stage whose base is known.
@@ -87,27 +127,33 @@ impl<'a> Planner<'a> {
     }
 
     /// What each FROM means; nothing is looked up.
-    fn bases(&mut self) -> Result<Vec<Based>> {
+    fn bases(&mut self, declared: &[&str]) -> Result<Vec<Based>> {
         let mut stages: Vec<Based> = Vec::new();
+        let declared = [declared, &PREDEFINED].concat();
         for (number, stage) in self.dockerfile.stages.iter().enumerate() {
-            if let Some(name) = stage.name()
-                && self.around.names.above(name, number).is_some()
-            {
-                self.warnings.push(self.source().warning(
-                    &stage.statement.line,
-                    &format!("there is a stage `{name}` above already; below, the name means this one"),
-                ));
-            }
             let based = self
-                .base(number, stage, &stages)
+                .base(number, stage, &stages, &declared)
                 .map_err(|problem| self.error_at(&stage.statement, problem))?;
             stages.push(based);
         }
         Ok(stages)
     }
 
-    fn base(&mut self, number: usize, stage: &StageText, above: &[Based]) -> Result<Based, Problem> {
-        let Expansion { text: name, unset, .. } = self.global_word(&stage.from.base)?;
+    fn base(
+        &mut self,
+        number: usize,
+        stage: &StageText,
+        above: &[Based],
+        declared: &[&str],
+    ) -> Result<Based, Problem> {
+        let base = self.global_word(&stage.from.base)?;
+        let platform = stage.from.platform.as_ref().map(|word| self.global_word(word)).transpose()?;
+        let globals = self.around.globals;
+        let seen = FromSeen { stage, base: &base, platform: platform.as_ref(), declared, globals };
+        check::from(&seen, self.notes);
+        let used = base.used.iter().chain(platform.iter().flat_map(|platform| &platform.used));
+        self.argued.push(used.map(|name| Argued::Global(name.clone())).collect());
+        let Expansion { text: name, unset, .. } = base;
         if name.is_empty() {
             let word = &stage.from.base;
             let variable = unset.first().map_or("NAME", String::as_str);
@@ -119,7 +165,10 @@ impl<'a> Planner<'a> {
             None if name == "scratch" => Base::Scratch,
             None => Base::Image(name),
         };
-        let asked = stage.from.platform.as_ref().map(|word| self.platform(word)).transpose()?;
+        let asked = match (&stage.from.platform, platform) {
+            (Some(word), Some(platform)) => Some(parsed(word, &platform.text)?),
+            _ => None,
+        };
         let platform = match (&base, &asked) {
             (Base::Image(_), Some(asked)) => asked.clone(),
             (Base::Stage(stage), _) => above[stage.0].platform.clone(),
@@ -132,17 +181,6 @@ impl<'a> Planner<'a> {
             ));
         }
         Ok(Based { base, platform, image: None, triggers: Vec::new(), unset })
-    }
-
-    fn platform(&self, word: &Word) -> Result<Platform, Problem> {
-        let text = self.global_word(word)?.text;
-        text.parse().map_err(|error: Error| {
-            let message = match text.is_empty() {
-                true => format!("the platform `{}` is empty", word.text),
-                false => error.message().to_owned(),
-            };
-            Problem::invalid(word.span.clone(), message).maybe_hint(error.hint_text().map(str::to_owned))
-        })
     }
 
     fn global_word(&self, word: &Word) -> Result<Expansion, Problem> {
@@ -164,7 +202,10 @@ impl<'a> Planner<'a> {
     /// Which stages the target needs; their base images are looked up on the way, for their triggers count.
     fn needed(&mut self, stages: &mut [Based], target: usize) -> Result<Vec<bool>> {
         let mut needed = vec![false; stages.len()];
-        let mut open = vec![target];
+        let mut open = match self.scope.all_stages {
+            true => (0..stages.len()).collect(),
+            false => vec![target],
+        };
         while let Some(number) = open.pop() {
             if std::mem::replace(&mut needed[number], true) {
                 continue;
@@ -179,6 +220,10 @@ impl<'a> Planner<'a> {
                 }
                 Base::Image(name) => {
                     let image = self.look_up(number, text, name, &stages[number])?;
+                    let (wanted, statement) = (&stages[number].platform, &text.statement);
+                    if self.resolver.is_known(name, wanted) {
+                        check::base(&BaseSeen { statement, name, wanted, image: &image }, self.notes);
+                    }
                     let triggers = image.config.on_build.clone().unwrap_or_default();
                     stages[number].image = Some(image);
                     triggers
@@ -260,6 +305,17 @@ impl<'a> Planner<'a> {
                 StageState::on_image(self.around, number, config, None)
             }
         };
+        if let Base::Image(name) = &based.base
+            && !self.resolver.is_known(name, &based.platform)
+        {
+            state.base_is_unknown();
+        }
+        let earlier = match &based.base {
+            Base::Stage(base) => Earlier::on(&self.earlier[base.0]),
+            Base::Scratch | Base::Image(_) => Earlier::default(),
+        };
+        self.earlier.resize(number, Earlier::default());
+        self.earlier.push(earlier);
         let mut stage = plan::Stage {
             name: text.name().map(str::to_owned),
             base: based.base,
@@ -270,20 +326,27 @@ impl<'a> Planner<'a> {
             steps: Vec::new(),
         };
         for (statement, step) in &based.triggers {
-            let effect = apply(statement, step.as_ref(), &mut state).map_err(|problem| {
-                let doing = format!("the trigger `{}` of ONBUILD", statement.text());
-                self.error_at(&text.statement, problem.moved(text.from.base.span.clone(), &doing))
-            })?;
-            drop(state.take_unset());
+            let place = Place::of(&text.statement);
+            let effect =
+                self.apply(number, statement, step.as_ref(), place, &mut state).map_err(|problem| {
+                    let doing = format!("the trigger `{}` of ONBUILD", statement.text());
+                    self.error_at(&text.statement, problem.moved(text.from.base.span.clone(), &doing))
+                })?;
             let at = self.at(&text.statement, statement.text());
             stage.steps.push(made(at, effect.created_by, effect.action, &state));
         }
         for (statement, step) in &text.steps {
-            let effect = apply(statement, step.as_ref(), &mut state)
+            let effect = self
+                .apply(number, statement, step.as_ref(), Place::of(statement), &mut state)
                 .map_err(|problem| self.error_at(statement, problem))?;
-            self.warn_unset(statement, &mut state);
             let at = self.at(statement, statement.text());
             stage.steps.push(made(at, effect.created_by, effect.action, &state));
+        }
+        if state.take_unsure() {
+            self.warnings.push(self.source().warning(
+                &text.statement.line,
+                "variables that are not set were not checked: the base image, which may set them, is not here",
+            ));
         }
         let labels = &self.around.options.labels;
         if is_target && !labels.is_empty() {
@@ -312,23 +375,69 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn warn_unset(&mut self, statement: &Statement, state: &mut StageState<'_>) {
-        let mut unset = state.take_unset();
-        unset.dedup_by(|a, b| a.1 == b.1);
-        for (_, name) in unset {
-            let meant = did_you_mean(&name, state.known_names());
-            let meant = meant.map_or(String::new(), |meant| format!("; {meant}"));
-            let warning = format!("`${name}` is not set and stands for nothing{meant}");
-            self.warnings.push(self.source().warning(&statement.line, &warning));
-        }
+    /// Goes through a step, and notes what it gives to say, even where it fails.
+    fn apply(
+        &mut self,
+        number: usize,
+        statement: &Statement,
+        step: &dyn Step,
+        place: Place,
+        state: &mut StageState<'_>,
+    ) -> Result<Effect, Problem> {
+        let effect = match instruction::unsupported(statement) {
+            Some(problem) => Err(problem),
+            None => step.apply(statement, state),
+        };
+        let unset = state.take_unset();
+        let seen = StepSeen {
+            statement,
+            place: &place,
+            action: effect.as_ref().ok().map(|effect| &effect.action),
+            state,
+            unset: &unset,
+            earlier: &self.earlier[number],
+            ignore: self.scope.ignore,
+        };
+        check::step(&seen, self.notes);
+        let arguments = step.arguments().unwrap_or_default().iter();
+        let given = &self.around.options.build_args;
+        let argued = arguments.map(|argument| {
+            let name = argument.name.clone();
+            match given.contains_key(&name) || argument.default.is_some() || state.global(&name).is_none() {
+                true => Argued::own(statement, &place, name, state),
+                false => Argued::Global(name),
+            }
+        });
+        self.argued[number].extend(argued);
+        self.earlier[number].add(statement, place);
+        effect
     }
 }
 
-fn apply(statement: &Statement, step: &dyn Step, state: &mut StageState<'_>) -> Result<Effect, Problem> {
-    match instruction::unsupported(statement) {
-        Some(problem) => Err(problem),
-        None => step.apply(statement, state),
-    }
+/// What FROM sees beside the ARGs above it.
+const PREDEFINED: [&str; 11] = [
+    "BUILDPLATFORM",
+    "BUILDOS",
+    "BUILDOSVERSION",
+    "BUILDARCH",
+    "BUILDVARIANT",
+    "TARGETPLATFORM",
+    "TARGETOS",
+    "TARGETOSVERSION",
+    "TARGETARCH",
+    "TARGETVARIANT",
+    "TARGETSTAGE",
+];
+
+/// A platform that stood there as `word`.
+fn parsed(word: &Word, text: &str) -> Result<Platform, Problem> {
+    text.parse().map_err(|error: Error| {
+        let message = match text.is_empty() {
+            true => format!("the platform `{}` is empty", word.text),
+            false => error.message().to_owned(),
+        };
+        Problem::invalid(word.span.clone(), message).maybe_hint(error.hint_text().map(str::to_owned))
+    })
 }
 
 fn declare(variable: &str) -> String {
@@ -379,44 +488,55 @@ fn target(dockerfile: &Dockerfile, options: &PlanOptions) -> Result<usize> {
 }
 
 /// What FROM sees: platforms, and the ARGs before the first FROM.
-fn globals(dockerfile: &Dockerfile, options: &PlanOptions, target: usize) -> Result<Variables> {
+fn globals(
+    dockerfile: &Dockerfile,
+    options: &PlanOptions,
+    target: usize,
+) -> Result<(Variables, Vec<GlobalArg>)> {
     let mut globals = Variables::default();
+    let mut args: Vec<GlobalArg> = Vec::new();
     let stage = match &options.target {
         Some(target) => target.clone(),
         None => dockerfile.stages[target].name().map_or("default".to_owned(), str::to_lowercase),
     };
     let (build, made) = (&options.build_platform, &options.platform);
-    for (name, value) in [
-        ("BUILDPLATFORM", &build.to_string()),
-        ("BUILDOS", &build.os),
-        ("BUILDOSVERSION", &String::new()),
-        ("BUILDARCH", &build.architecture),
-        ("BUILDVARIANT", &build.variant),
-        ("TARGETPLATFORM", &made.to_string()),
-        ("TARGETOS", &made.os),
-        ("TARGETOSVERSION", &String::new()),
-        ("TARGETARCH", &made.architecture),
-        ("TARGETVARIANT", &made.variant),
-        ("TARGETSTAGE", &stage),
-    ] {
+    let version = String::new();
+    let values = [
+        &build.to_string(),
+        &build.os,
+        &version,
+        &build.architecture,
+        &build.variant,
+        &made.to_string(),
+        &made.os,
+        &version,
+        &made.architecture,
+        &made.variant,
+        &stage,
+    ];
+    for (name, value) in PREDEFINED.into_iter().zip(values) {
         // What is empty is set all the same: it stands in the environment of who declares it.
         globals.set(name, options.build_args.get(name).unwrap_or(value));
     }
     for (statement, step) in &dockerfile.global_args {
         for argument in step.arguments().unwrap_or_default() {
-            let value = match (options.build_args.get(&argument.name), &argument.default) {
-                (Some(given), _) => given.clone(),
+            let (value, used) = match (options.build_args.get(&argument.name), &argument.default) {
+                (Some(given), _) => (Some(given.clone()), Vec::new()),
                 (None, Some(word)) => {
-                    expand_with(&globals, &word.text, &word.span, dockerfile.escape, Mode::default())
-                        .map_err(|problem| dockerfile.source.error_at(&statement.line, problem))?
-                        .text
+                    let expanded =
+                        expand_with(&globals, &word.text, &word.span, dockerfile.escape, Mode::default())
+                            .map_err(|problem| dockerfile.source.error_at(&statement.line, problem))?;
+                    (Some(expanded.text), expanded.used)
                 }
-                (None, None) => continue,
+                (None, None) => (None, Vec::new()),
             };
-            globals.set(&argument.name, &value);
+            if let Some(value) = &value {
+                globals.set(&argument.name, value);
+            }
+            args.push(GlobalArg::new(statement, argument.name.clone(), globals.get(&argument.name), used));
         }
     }
-    Ok(globals)
+    Ok((globals, args))
 }
 
 fn epoch(options: &PlanOptions, globals: &Variables) -> Result<Option<i64>> {

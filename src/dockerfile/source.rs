@@ -22,6 +22,8 @@ pub(super) struct Line {
     pub(super) text: String,
     /// First and last line in the file, from 1; heredocs included.
     pub(super) lines: (usize, usize),
+    /// The last line before heredocs, from 1, where an empty line stands between the continuation lines.
+    pub(super) gap: Option<usize>,
     pieces: Vec<Piece>,
 }
 
@@ -82,7 +84,7 @@ impl Problem {
 
 impl Line {
     pub(super) fn new() -> Self {
-        Line { text: String::new(), lines: (0, 0), pieces: Vec::new() }
+        Line { text: String::new(), lines: (0, 0), gap: None, pieces: Vec::new() }
     }
 
     /// Appends what stands on line `line` (from 0) behind `column` bytes.
@@ -121,6 +123,19 @@ impl Source {
 
     pub(super) fn warning(&self, line: &Line, text: &str) -> String {
         format!("{}: line {}: {text}", self.name, line.lines.0)
+    }
+
+    /// Where `error_at` found fault, from 1.
+    pub(super) fn line_of(error: &Error) -> Option<usize> {
+        let mut cause = std::error::Error::source(error);
+        while let Some(next) = cause {
+            let text = next.to_string();
+            if let Some((number, _)) = text.strip_prefix("line ").and_then(|rest| rest.split_once(':')) {
+                return number.parse().ok();
+            }
+            cause = next.source();
+        }
+        None
     }
 
     /// An error without a place.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::PlanOptions;
 use super::expand::{Expansion, Mode, expand};
+use super::nearest::did_you_mean;
 use super::source::{Problem, Span};
-use super::statement::{Pair, Word};
+use super::statement::{Pair, Statement, Word};
 use crate::context::ignore;
 use crate::image::RunConfig;
 use crate::plan::{CopyFrom, StageId};
@@ -108,7 +109,19 @@ pub(super) struct StageState<'a> {
     names: &'a Names,
     number: usize,
     escape: char,
-    unset: Vec<(Span, String)>,
+    unset: Vec<Unset>,
+    /// Whether what the base image sets is known.
+    base_is_known: bool,
+    /// A variable is not set that the base image may set.
+    unsure: bool,
+}
+
+/// A variable that was used and is not set.
+#[derive(Debug)]
+pub(super) struct Unset {
+    pub(super) name: String,
+    /// What is near it, as a question.
+    pub(super) meant: Option<String>,
 }
 
 /// What does not change from stage to stage.
@@ -150,6 +163,8 @@ impl<'a> StageState<'a> {
             number,
             escape: around.escape,
             unset: Vec::new(),
+            base_is_known: true,
+            unsure: false,
         }
     }
 
@@ -174,6 +189,8 @@ impl<'a> StageState<'a> {
             number,
             escape: base.escape,
             unset: Vec::new(),
+            base_is_known: base.base_is_known,
+            unsure: false,
         }
     }
 
@@ -185,11 +202,35 @@ impl<'a> StageState<'a> {
     }
 
     /// Variables that were used and are not set, since the last time this was asked.
-    pub(super) fn take_unset(&mut self) -> Vec<(Span, String)> {
+    pub(super) fn take_unset(&mut self) -> Vec<Unset> {
         std::mem::take(&mut self.unset)
     }
-    pub(super) fn known_names(&self) -> impl Iterator<Item = &str> {
-        self.variables.names()
+
+    /// The base image is not at hand: it may set whatever is not set here.
+    pub(super) fn base_is_unknown(&mut self) {
+        self.base_is_known = false;
+    }
+    /// Was a variable used that only an unknown base image can set? Asked once.
+    pub(super) fn take_unsure(&mut self) -> bool {
+        std::mem::take(&mut self.unsure)
+    }
+
+    /// A text as its instruction sees it, for those who look on.
+    pub(super) fn peek(&self, text: &str) -> Option<String> {
+        self.peek_at(text).map(|expansion| expansion.text)
+    }
+    /// The same of the words of a statement that blanks separate.
+    pub(super) fn peek_words(&self, statement: &Statement) -> Vec<String> {
+        let words = statement.blank_separated().into_iter();
+        words.filter_map(|word| self.peek_at(&word.text)).flat_map(|expansion| expansion.words).collect()
+    }
+    fn peek_at(&self, text: &str) -> Option<Expansion> {
+        expand_with(&self.variables, text, &(0..text.len()), self.escape, Mode::default()).ok()
+    }
+
+    /// What an ARG or ENV holds.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name)
     }
 
     /// One word stays one word.
@@ -230,9 +271,15 @@ impl<'a> StageState<'a> {
         let expansion = expand_with(&self.variables, text, &span, escape, mode)?;
         for name in &expansion.unset {
             // An ARG without a value is declared, and empty.
-            if !self.declared.iter().any(|(declared, _)| declared == name) {
-                self.unset.push((span.clone(), name.clone()));
+            if self.declared.iter().any(|(declared, _)| declared == name) {
+                continue;
             }
+            if !self.base_is_known {
+                self.unsure = true;
+                continue;
+            }
+            let meant = did_you_mean(name, self.variables.names());
+            self.unset.push(Unset { name: name.clone(), meant });
         }
         Ok(expansion)
     }

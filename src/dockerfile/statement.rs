@@ -17,6 +17,8 @@ pub(super) struct Statement {
     pub(super) rest: Span,
     pub(super) heredocs: Vec<Heredoc>,
     pub(super) escape: char,
+    /// What stands behind the `#` of the comments right above, nothing between.
+    pub(super) comments: Vec<String>,
 }
 
 /// `--name` or `--name=value`, quotes taken away.
@@ -72,12 +74,25 @@ impl Statement {
             rest: rest_start..end,
             heredocs,
             escape,
+            comments: Vec::new(),
         })
     }
 
     /// ONBUILD's instruction.
     pub(super) fn nested(&self) -> Result<Statement, Problem> {
         Statement::parse(&self.line, self.rest.start, self.escape, self.heredocs.clone())
+    }
+
+    /// The keyword as the user wrote it.
+    pub(super) fn written_keyword(&self) -> &str {
+        &self.line.text[self.keyword_span.clone()]
+    }
+
+    /// What the comments right above say of `name`: one of them begins with it.
+    pub(super) fn description(&self, name: &str) -> Option<&str> {
+        let told = |comment: &'_ String| comment.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+        let comment = self.comments.iter().find(|comment| told(comment))?;
+        comment.get(name.len() + 1..)
     }
 
     pub(super) fn rest(&self) -> &str {

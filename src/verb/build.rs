@@ -10,7 +10,7 @@ use crate::build::{self, Base, Given, Inputs, Notes};
 use crate::context::StatCache;
 use crate::context::ignore::Ignore;
 use crate::db::{BuildId, BuildStatus, Lease, NewBuild};
-use crate::dockerfile::{self, Dockerfile, PlanOptions, Resolver};
+use crate::dockerfile::{self, PlanOptions, Resolver, Scope};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{ImageConfig, ImageId, Platform, Reference};
@@ -61,15 +61,25 @@ pub struct Built {
 }
 
 /// Errors of the Dockerfile come before anything runs. What was made before a failure is kept for the next build.
+/// What checks found is told at the end, however it ends.
 pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
+    let mut findings = Vec::new();
+    let built = build_noting(engine, options, job, &mut findings);
+    if !findings.is_empty() {
+        job.report(Event::Findings(findings));
+    }
+    built
+}
+
+fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Vec<String>) -> Result<Built> {
     let start = Instant::now();
-    let ignore = match &options.ignore {
-        Some((name, text)) => Ignore::parse(text).context(|| format!("reading `{name}`"))?,
-        None => Ignore::default(),
-    };
-    let dockerfile = Dockerfile::parse(&options.dockerfile_name, &options.dockerfile)?;
+    let ignore = ignore(options)?;
     let bases = Bases { engine, options, job, known: Mutex::default() };
-    let plan = dockerfile.plan(&plan_options(options), &bases)?;
+    let scope = Scope { all_stages: false, ignore: Some(&ignore) };
+    let (name, text) = (&options.dockerfile_name, &options.dockerfile);
+    let checked = dockerfile::check(name, text, &plan_options(options), &bases, scope);
+    findings.extend(checked.findings.iter().map(ToString::to_string));
+    let plan = checked.plan?;
     for warning in &plan.warnings {
         job.warn(warning.clone());
     }
@@ -113,7 +123,14 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
     Ok(Built { image: outcome.image, ran: outcome.ran, build: record })
 }
 
-fn plan_options(options: &Options) -> PlanOptions {
+pub(super) fn ignore(options: &Options) -> Result<Ignore> {
+    match &options.ignore {
+        Some((name, text)) => Ignore::parse(text).context(|| format!("reading `{name}`")),
+        None => Ok(Ignore::default()),
+    }
+}
+
+pub(super) fn plan_options(options: &Options) -> PlanOptions {
     PlanOptions {
         build_args: options.build_args.clone(),
         target: options.target.clone(),

@@ -3,6 +3,7 @@
 pub mod bootstrap;
 pub mod build;
 pub mod cache;
+pub mod call;
 pub mod change;
 pub mod commit;
 mod container_inspect;

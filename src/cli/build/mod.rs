@@ -1,5 +1,6 @@
 //! `build`: a Dockerfile and its context become an image.
 
+mod call;
 mod run_flags;
 
 use std::collections::BTreeMap;
@@ -63,6 +64,8 @@ pub(super) struct Args {
     iidfile: Option<PathBuf>,
     #[command(flatten)]
     run: run_flags::RunFlags,
+    #[command(flatten)]
+    call: call::CallArgs,
     /// The directory whose files COPY and ADD see; `-` reads a Dockerfile from standard input, without any
     #[arg(value_name = "PATH|-")]
     path: String,
@@ -71,12 +74,15 @@ pub(super) struct Args {
 impl Verb for Args {
     const NAMES: &'static [&'static str] = &["build", "image build", "builder build"];
     const ABOUT: &'static str = "Build an image from a Dockerfile";
-    const EXAMPLE: &'static str =
-        "outcrop build -t site .\noutcrop build -f web/Dockerfile --build-arg VERSION=2 -t web:2 .";
+    const EXAMPLE: &'static str = "outcrop build -t site .\noutcrop build -f web/Dockerfile --build-arg VERSION=2 -t web:2 .\noutcrop build --check .";
 
     fn run(self, context: &Context) -> Result<ExitCode> {
         let mode = if self.quiet { Mode::Quiet } else { self.progress };
+        let call = self.call.call()?;
         let options = self.options()?;
+        if let Some(call) = call {
+            return call.run(context, &options);
+        }
         let progress = Progress::of(mode);
         let job = context.job(progress.report());
         let built = build::build(context.engine()?, &options, &job)

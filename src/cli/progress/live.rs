@@ -213,6 +213,12 @@ impl State {
                 let word = self.paint("33", "WARNING:");
                 self.stay.push(format!("{word} {}", clean(text.as_bytes())));
             }
+            Event::Findings(findings) => {
+                let mut lines: Vec<String> =
+                    words::findings(findings).iter().map(|line| clean(line.as_bytes())).collect();
+                lines[0] = self.paint("33", &lines[0]);
+                self.stay.append(&mut lines);
+            }
         }
     }
 

@@ -97,6 +97,11 @@ impl<W: Write> State<W> {
             Event::WorkDone { id } => drop(self.works.remove(id)),
             Event::Note(text) => self.line(text),
             Event::Warning(text) => self.line(&format!("WARNING: {text}")),
+            Event::Findings(findings) => {
+                for line in words::findings(findings) {
+                    self.line(&line);
+                }
+            }
         }
     }
 

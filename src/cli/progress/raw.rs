@@ -82,6 +82,7 @@ fn describe(event: &Event) -> Value {
         Event::WorkDone { id } => json!({ "event": "work-done", "id": id }),
         Event::Note(text) => json!({ "event": "note", "text": text }),
         Event::Warning(text) => json!({ "event": "warning", "text": text }),
+        Event::Findings(findings) => json!({ "event": "findings", "findings": findings }),
     }
 }
 

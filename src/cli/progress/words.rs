@@ -17,6 +17,16 @@ pub(super) fn transfer(event: &Event) -> Option<Vec<String>> {
     })
 }
 
+/// What checks found, as a list.
+pub(super) fn findings(findings: &[String]) -> Vec<String> {
+    let count = match findings.len() {
+        1 => "1 warning found".to_owned(),
+        many => format!("{many} warnings found"),
+    };
+    let list = findings.iter().map(|finding| format!(" - {finding}"));
+    std::iter::once(format!("{count} (--check shows the lines):")).chain(list).collect()
+}
+
 pub(super) fn outcome(how: LayerOutcome) -> &'static str {
     match how {
         LayerOutcome::AlreadyExists => "Already exists",
