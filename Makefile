@@ -1,6 +1,6 @@
 # `make demo` shows outcrop at work; `make test` is all that CI runs. Both install what they need and say so.
 SHELL := /bin/bash
-.PHONY: demo test check bench build tools-demo tools-test tools-bench
+.PHONY: demo test soak check bench build tools-demo tools-test tools-bench
 
 build:
 	cargo build --release
@@ -11,6 +11,11 @@ demo: tools-demo build
 # Formatting, lints, unit tests, and the integration tests: real kernel, real tools, loopback only.
 test: tools-test check
 	cargo test --locked
+
+# The proof of the cache with other seeds and more cases: make soak CASES=100000 SEED=7
+soak: tools-test
+	OUTCROP_CASES=$(or $(CASES),50000) OUTCROP_SEED=$(or $(SEED),$(shell date +%s)) \
+	  cargo test --locked --test outcrop differential::an_incremental -- --nocapture
 
 check:
 	cargo fmt --check

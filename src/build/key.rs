@@ -23,6 +23,9 @@ pub struct Key<'k> {
     epoch: Option<i64>,
     #[serde(flatten)]
     step: Step<'k>,
+    #[cfg(debug_assertions)]
+    #[serde(skip)]
+    hole: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -174,7 +177,15 @@ impl<'k> Step<'k> {
 
 impl<'k> Key<'k> {
     pub fn new(platform: &Platform, parent: &'k [ContentId], step: Step<'k>, epoch: Option<i64>) -> Self {
-        Key { version: VERSION, platform: platform.to_string(), parent: Some(parent), epoch, step }
+        Key {
+            version: VERSION,
+            platform: platform.to_string(),
+            parent: Some(parent),
+            epoch,
+            step,
+            #[cfg(debug_assertions)]
+            hole: None,
+        }
     }
 
     /// The step alone, wherever it stands.
@@ -182,11 +193,36 @@ impl<'k> Key<'k> {
         Key { parent: None, ..self.clone() }.digest().0
     }
 
+    /// The same without one of its parts: a key that is wrong, for tests that are to find that out.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn without(mut self, hole: Option<&'static str>) -> Self {
+        self.hole = hole;
+        self
+    }
+
     /// The key, and the text it is the digest of.
     pub fn digest(&self) -> (CacheKey, String) {
         let text = serde_json::to_string(self).expect("keys are plain data");
+        #[cfg(debug_assertions)]
+        let text = self.hole.map_or(text.clone(), |hole| without(&text, hole));
         (CacheKey(Digest::of(text.as_bytes())), text)
     }
+}
+
+/// JSON without what stands at a path like `run.env`.
+#[cfg(debug_assertions)]
+fn without(text: &str, path: &str) -> String {
+    let mut whole: serde_json::Value = serde_json::from_str(text).expect("it was just written");
+    let (above, name) = path.split_once('.').map_or((None, path), |(above, name)| (Some(above), name));
+    let object = match above {
+        None => Some(&mut whole),
+        Some(above) => whole.get_mut(above),
+    };
+    if let Some(object) = object.and_then(serde_json::Value::as_object_mut) {
+        object.shift_remove(name);
+    }
+    whole.to_string()
 }
 
 #[cfg(test)]

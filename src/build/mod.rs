@@ -47,6 +47,9 @@ pub struct Inputs<'b> {
     pub notes: &'b Notes,
     /// What a miss is compared with.
     pub previous: &'b Previous,
+    /// A part that is left out of every key.
+    #[cfg(debug_assertions)]
+    pub hole: Option<&'static str>,
     /// Name servers and the like come from the host's files, read by the caller.
     pub host: &'b crate::network::Host,
     pub run: Given,

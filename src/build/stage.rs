@@ -121,6 +121,8 @@ impl<'b> Stage<'b> {
                 self.key_step(step, &inputs, &mounts),
                 self.inputs.epoch,
             );
+            #[cfg(debug_assertions)]
+            let key = key.without(self.inputs.hole);
             let step_key = key.step();
             let (key, text) = key.digest();
             if let Some(hit) = self.hit(base, step, &key)? {

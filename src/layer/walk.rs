@@ -261,7 +261,7 @@ impl Walk<'_> {
         }
         let inode = (stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
         let unchanged = match (old, &before) {
-            (Old::Dir(old), Some(before)) => self.equal(&row, file.as_ref(), old, name, before)?,
+            (Old::Dir(old), Some(before)) => self.equal(&row, &stat, file.as_ref(), old, name, before)?,
             _ => false,
         };
         if unchanged && !inode.map_or(Ok(false), |inode| self.group_changed(inode))? {
@@ -297,7 +297,7 @@ impl Walk<'_> {
             (Old::Dir(old), Some(before)) if tree::kind(&before) == Some(Kind::Dir) => {
                 old_inner = tree::open_dir(old, name).context(self.doing())?;
                 let node = Node::Open(old_inner.as_fd());
-                (Old::Dir(old_inner.as_fd()), !self.same_metadata(&row, &before, node)?)
+                (Old::Dir(old_inner.as_fd()), !self.same_metadata(&row, &stat, &before, node)?)
             }
             _ => (Old::Other, true),
         };
@@ -351,11 +351,20 @@ impl Walk<'_> {
         Ok((row, attributes))
     }
 
-    fn same_metadata(&self, row: &Row, old: &Stat, node: Node<'_>) -> Result<bool> {
+    /// To the nanosecond, though archives say seconds: what is written twice within one second changed twice, and whether a
+    /// layer has it must not depend on when the clock ticked. Where times are clamped it is the clamped ones that count.
+    fn same_time(&self, new: &Stat, old: &Stat) -> bool {
+        match self.clamp {
+            Some(clamp) if clamp < new.st_mtime => clamp == old.st_mtime,
+            _ => (new.st_mtime, new.st_mtime_nsec) == (old.st_mtime, old.st_mtime_nsec),
+        }
+    }
+
+    fn same_metadata(&self, row: &Row, new: &Stat, old: &Stat, node: Node<'_>) -> Result<bool> {
         let mode = if row.kind == Kind::Symlink { row.mode } else { tree::permissions(old) };
         Ok(tree::kind(old) == Some(row.kind)
             && (row.mode, row.uid, row.gid) == (mode, old.st_uid, old.st_gid)
-            && row.mtime == old.st_mtime.saturating_mul(SECOND)
+            && self.same_time(new, old)
             && row.xattrs == node.xattrs(Form::Whole).context(self.doing())?)
     }
 
@@ -363,6 +372,7 @@ impl Walk<'_> {
     fn equal(
         &self,
         row: &Row,
+        new: &Stat,
         file: Option<&OwnedFd>,
         old: BorrowedFd<'_>,
         name: &[u8],
@@ -371,13 +381,13 @@ impl Walk<'_> {
         // What costs nothing first.
         let kind = tree::kind(before);
         if kind != Some(row.kind)
-            || row.mtime != before.st_mtime.saturating_mul(SECOND)
+            || !self.same_time(new, before)
             || (kind == Some(Kind::File) && row.size != tree::size(before))
             || (matches!(kind, Some(Kind::Char | Kind::Block)) && row.rdev != tree::rdev(before))
         {
             return Ok(false);
         }
-        if !self.same_metadata(row, before, Node::Name(old, name))? {
+        if !self.same_metadata(row, new, before, Node::Name(old, name))? {
             return Ok(false);
         }
         match (row.kind, file) {
@@ -461,7 +471,7 @@ impl Walk<'_> {
             if kind == Kind::Symlink {
                 row.target = fs::readlinkat(new, name, Vec::new()).context(self.doing())?.into_bytes();
             }
-            if !self.equal(&row, file.as_ref(), old, name, &before)? {
+            if !self.equal(&row, &stat, file.as_ref(), old, name, &before)? {
                 return Ok(true);
             }
             inodes.push((before.st_dev, before.st_ino));

@@ -39,6 +39,33 @@ pub struct Options {
     pub host: crate::network::Host,
     pub run: RunOptions,
     pub registry: crate::registry::Options,
+    /// A part that is left out of every key, to see that tests find the false hits that come of it.
+    #[cfg(debug_assertions)]
+    pub hole: Option<&'static str>,
+}
+
+impl Options {
+    /// A build of this text for this host, without a context and with nothing asked for.
+    pub fn new(dockerfile_name: impl Into<String>, dockerfile: impl Into<String>) -> Self {
+        Options {
+            context: None,
+            dockerfile_name: dockerfile_name.into(),
+            dockerfile: dockerfile.into(),
+            ignore: None,
+            names: Vec::new(),
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            target: None,
+            platform: Platform::host(),
+            network: Network::default(),
+            no_cache: false,
+            pull: false,
+            host: crate::network::Host::default(),
+            registry: crate::registry::Options::default(),
+            #[cfg(debug_assertions)]
+            hole: None,
+        }
+    }
 }
 
 /// What RUN steps get and may do.
@@ -106,6 +133,8 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         lease: &lease,
         notes: &notes,
         previous: &previous,
+        #[cfg(debug_assertions)]
+        hole: options.hole,
         host: &options.host,
         run: Given { secrets: options.run.secrets.clone(), agents },
     };

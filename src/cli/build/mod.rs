@@ -123,8 +123,6 @@ impl Args {
         }
         Ok(Options {
             context: source.context,
-            dockerfile_name: source.name,
-            dockerfile: source.text,
             ignore: source.ignore,
             names,
             build_args,
@@ -137,6 +135,7 @@ impl Args {
             host: Host::read(Path::new("/etc"))?,
             run: self.run.options()?,
             registry: super::registry_options(),
+            ..Options::new(source.name, source.text)
         })
     }
 
