@@ -92,6 +92,16 @@ impl Engine {
         self.root.join("layers").join(diff_id.hex())
     }
 
+    /// A file of the store that nobody else sees, and that is gone when it is closed: for an archive that comes as a stream.
+    pub fn unnamed_file(&self) -> Result<std::fs::File> {
+        use rustix::fs::{Mode, OFlags};
+        let dir = self.root.join("ingest");
+        let making = || format!("making a file in {}", dir.display());
+        std::fs::create_dir_all(&dir).context(making)?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::open(&dir, flags, Mode::from_raw_mode(0o600)).map(std::fs::File::from).context(making)
+    }
+
     /// Clears up after the dead and removes what is condemned; for the end of every verb that writes. What cannot be
     /// removed now is left to the next one.
     pub fn sweep(&self) -> Result<()> {

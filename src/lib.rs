@@ -9,6 +9,7 @@ pub mod build;
 pub mod dockerfile;
 pub mod context;
 pub mod plan;
+pub mod output;
 
 pub mod container;
 pub mod network;

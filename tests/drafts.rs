@@ -618,7 +618,7 @@ fn layers_are_the_same_bytes_on_every_driver() {
 
 fn pack(compared: &Compared) -> Vec<u8> {
     let mut tar = Vec::new();
-    let options = layer::PackOptions { clamp: None, stamp: false, tee: Some(&mut tar) };
+    let options = layer::PackOptions { tee: Some(&mut tar), ..layer::PackOptions::default() };
     let (mut rows, mut recipe) = (Vec::new(), Vec::new());
     layer::pack(&Job::silent(), compared.changes(false), options, &mut rows, &mut recipe).unwrap();
     tar

@@ -15,6 +15,7 @@ mod house;
 mod language;
 mod layer;
 mod mounts;
+mod output;
 mod registry;
 mod registry_kit;
 mod run;

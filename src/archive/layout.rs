@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use serde::Deserialize;
 
+use super::write::{NAME, REF_NAME};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Document, Index, MAX_MANIFEST, Reference};
 use crate::job::Job;
@@ -115,10 +116,7 @@ impl Layout {
 
 /// The full name first.
 fn names_of(entry: &Descriptor) -> impl Iterator<Item = &str> {
-    ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
-        .iter()
-        .filter_map(|key| entry.annotations.get(*key))
-        .map(String::as_str)
+    [NAME, REF_NAME].iter().filter_map(|key| entry.annotations.get(*key)).map(String::as_str)
 }
 
 /// A file and its size. Opening a fifo that somebody put there must not block.

@@ -40,6 +40,8 @@ pub struct Inputs<'b> {
     pub no_cache: bool,
     /// SOURCE_DATE_EPOCH: seconds. Times in configs are this, times in layers no later.
     pub epoch: Option<i64>,
+    /// Which part of the whole this plan is.
+    pub part: Part,
     /// The record of this build, which layers and steps name, and the lease that holds it.
     pub record: BuildId,
     pub lease: &'b Lease,
@@ -68,6 +70,17 @@ pub struct Context<'b> {
     pub stats: &'b StatCache,
 }
 
+/// A plan's place among several that are one build.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// Steps of the plans before it.
+    pub before: usize,
+    /// Steps of all.
+    pub total: usize,
+    /// Put before each stage's name, for progress.
+    pub label: Option<String>,
+}
+
 pub trait Images {
     fn image(&self, reference: &str, platform: &Platform) -> Result<Base>;
 }
@@ -83,6 +96,8 @@ pub struct Base {
 /// What the plan's target came to.
 pub struct Outcome {
     pub image: ImageId,
+    pub config: ImageConfig,
+    pub stack: Stack,
     /// Steps that ran; 0 when everything was there already.
     pub ran: usize,
 }
@@ -92,7 +107,7 @@ pub fn build(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Re
     let board = Board::new(plan.stages.len());
     let needed = plan.needed();
     let job = &job.child();
-    let mut first = 1;
+    let mut first = 1 + inputs.part.before;
     let mut stages = Vec::new();
     for id in &needed {
         let stage = stage::Stage::new(engine, plan, *id, inputs, &board, job, first, needed.len() > 1);
@@ -110,7 +125,7 @@ pub fn build(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Re
             Error::invalid("the Dockerfile leaves an image without layers and without configuration")
                 .hint("a stage FROM scratch needs at least one instruction")
         })?;
-        Ok(Outcome { image, ran })
+        Ok(Outcome { image, config: base.config, stack: base.stack, ran })
     })
 }
 

@@ -42,7 +42,12 @@ impl<'b> Stage<'b> {
         several: bool,
     ) -> Self {
         let stage = &plan.stages[id.0];
-        let label = several.then(|| stage.name.clone().unwrap_or_else(|| id.0.to_string()));
+        let name = several.then(|| stage.name.clone().unwrap_or_else(|| id.0.to_string()));
+        let label = match (&inputs.part.label, name) {
+            (Some(part), Some(name)) => Some(format!("{part} {name}")),
+            (Some(part), None) => Some(part.clone()),
+            (None, name) => name,
+        };
         Stage { engine, inputs, job, board, plan, id, stage, first, label }
     }
 
@@ -60,7 +65,7 @@ impl<'b> Stage<'b> {
     fn at(&self, number: usize, at: &plan::At) -> StepAt {
         StepAt {
             number: self.first + number,
-            total: self.plan.step_count(),
+            total: self.inputs.part.total,
             stage: self.label.clone(),
             text: at.text.clone(),
         }

@@ -68,12 +68,12 @@ impl Args {
     /// A file that can be read from its beginning as often as it takes.
     fn archive(&self, engine: &Engine, job: &Job) -> Result<File> {
         if self.source == "-" {
-            let mut file = import::unnamed_file(engine)?;
+            let mut file = engine.unnamed_file()?;
             copy(&mut std::io::stdin().lock(), &mut file, job)?;
             return Ok(file);
         }
         if self.source.contains("://") {
-            let mut file = import::unnamed_file(engine)?;
+            let mut file = engine.unnamed_file()?;
             outcrop::registry::download(&self.source, &super::registry_options(), &mut file, job)?;
             return Ok(file);
         }
@@ -90,7 +90,7 @@ impl Args {
             return Ok(file);
         }
         // A pipe with a name.
-        let mut stored = import::unnamed_file(engine)?;
+        let mut stored = engine.unnamed_file()?;
         copy(&mut file, &mut stored, job)?;
         Ok(stored)
     }

@@ -8,6 +8,7 @@ use rustix::fd::{AsFd, OwnedFd};
 
 use super::hashing::{BUFFER, Hashing, Piece, Pool, RowQueue, SMALL};
 use super::header::{BLOCK, Header};
+use super::pack::Root;
 use super::recipe::Recipe;
 use super::tree::{OPAQUE, Xattrs, split};
 use super::{Kind, Packed, Row, RowSink};
@@ -36,6 +37,8 @@ pub(super) struct Archive<'a> {
     groups: u32,
     header: Vec<u8>,
     scratch: Vec<u8>,
+    /// In front of every name; ends in a slash.
+    prefix: Vec<u8>,
 }
 
 /// No row of `linked`.
@@ -67,7 +70,15 @@ impl<'a> Archive<'a> {
             groups: 0,
             header: Vec::new(),
             scratch: vec![0; usize::try_from(SMALL).expect("small")],
+            prefix: Vec::new(),
         })
+    }
+
+    pub(super) fn within(mut self, root: Root<'_>) -> Self {
+        if let Root::In(name) = root {
+            self.prefix = format!("{name}/").into_bytes();
+        }
+        self
     }
 
     /// A directory, symbolic link, device or fifo. `inode` for those with more names than one.
@@ -186,7 +197,12 @@ impl<'a> Archive<'a> {
 
     fn put_header(&mut self, row: &Row, link: Option<&[u8]>) -> Result<()> {
         let none = Xattrs::new();
-        let mut name = if row.path.is_empty() { b".".to_vec() } else { row.path.clone() };
+        let mut name = match (&self.prefix[..], &row.path[..]) {
+            (b"", b"") => b".".to_vec(),
+            ([name @ .., _], b"") => name.to_vec(),
+            (prefix, path) => [prefix, path].concat(),
+        };
+        let first = link.map(|link| [&self.prefix[..], link].concat());
         if row.kind == Kind::Dir && link.is_none() {
             name.push(b'/');
         }
@@ -208,7 +224,7 @@ impl<'a> Archive<'a> {
             gid: row.gid,
             size: if link.is_some() { 0 } else { row.size },
             mtime: row.mtime.div_euclid(1_000_000_000),
-            link: link.unwrap_or(&row.target),
+            link: first.as_deref().unwrap_or(&row.target),
             rdev: if link.is_some() { (0, 0) } else { row.rdev },
             xattrs: if link.is_some() { &none } else { &row.xattrs },
         };

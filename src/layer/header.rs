@@ -27,6 +27,25 @@ pub(super) struct Header<'a> {
     pub(super) xattrs: &'a BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+/// The header of a file that anybody may read (0444), or of a directory (0755), of root, from 1970. `name` is short.
+pub fn plain_header(name: &str, size: Option<u64>) -> Result<Vec<u8>> {
+    let header = Header {
+        name: name.as_bytes(),
+        flag: if size.is_some() { b'0' } else { b'5' },
+        mode: if size.is_some() { 0o444 } else { 0o755 },
+        uid: 0,
+        gid: 0,
+        size: size.unwrap_or(0),
+        mtime: 0,
+        link: b"",
+        rdev: (0, 0),
+        xattrs: &BTreeMap::new(),
+    };
+    let mut bytes = Vec::new();
+    header.write(&mut bytes)?;
+    Ok(bytes)
+}
+
 const NAME: std::ops::Range<usize> = 0..100;
 const MODE: std::ops::Range<usize> = 100..108;
 const UID: std::ops::Range<usize> = 108..116;

@@ -43,6 +43,21 @@ pub struct PackOptions<'a> {
     pub stamp: bool,
     /// Gets the archive's bytes too.
     pub tee: Option<&'a mut (dyn Write + Send)>,
+    /// Every time in the archive is this: seconds since the epoch.
+    pub time: Option<i64>,
+    pub root: Root<'a>,
+}
+
+/// The member of the tree's root.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Root<'a> {
+    /// Where its owner, mode or attributes are not those of the root below.
+    #[default]
+    WhereItDiffers,
+    /// It has none: whoever unpacks has a root of his own.
+    Left,
+    /// The whole tree stands in a directory of this name, which is everybody's (0755, root) and has a member.
+    In(&'a str),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +73,7 @@ pub struct Packed {
 /// Hashes the archive of `changes` without keeping it; rows go to `rows`, the recipe to `recipe`.
 ///
 /// The root has a member of its own, `./`, when its owner, mode or attributes are not those of the root below
-/// (nothing below: 0755 root). Sockets are left out. Times are whole seconds, rounded down.
+/// (nothing below: 0755 root), unless [`Root`] says otherwise. Sockets are left out. Times are whole seconds, rounded down.
 pub fn pack(
     job: &Job,
     changes: Changes<'_>,
@@ -66,7 +81,7 @@ pub fn pack(
     rows: &mut dyn RowSink,
     recipe: &mut dyn Write,
 ) -> Result<Packed> {
-    let PackOptions { clamp, stamp, tee } = options;
+    let PackOptions { clamp, stamp, tee, time, root } = options;
     let (new, form, parent, settle) = match changes {
         Changes::Upper { upper, form, parent, settle } => (upper, form, parent, settle),
         Changes::Trees { tree, parent } => (tree, Form::Whole, parent, false),
@@ -84,13 +99,15 @@ pub fn pack(
         };
         let files = Hashing::start(scope, None);
         let walk = Walk {
-            archive: Archive::new(job, &archive, &files, rows, recipe)?,
+            archive: Archive::new(job, &archive, &files, rows, recipe)?.within(root),
             new: new.as_fd(),
             form,
             parent: parent.as_ref().map(AsFd::as_fd),
             settle,
             stamp: stamp || settle,
             clamp,
+            time,
+            root,
             way: Way::default(),
         };
         walk.run()

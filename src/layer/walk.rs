@@ -8,6 +8,7 @@ use rustix::fs::{self, AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::archive::{Archive, Inode};
+use super::pack::Root;
 use super::tree::{self, Attributes, Node, OPAQUE, Parents};
 use super::{Form, Kind, Packed, Row};
 use crate::error::{Context, Error, Result};
@@ -22,6 +23,9 @@ pub(super) struct Walk<'a> {
     /// Times on disk become those of the archive.
     pub(super) stamp: bool,
     pub(super) clamp: Option<i64>,
+    /// All times are this one.
+    pub(super) time: Option<i64>,
+    pub(super) root: Root<'a>,
     pub(super) way: Way,
 }
 
@@ -74,7 +78,7 @@ impl Walk<'_> {
 
     fn root(&mut self) -> Result<()> {
         let stat = fs::fstat(self.new).context(|| "packing the root")?;
-        let (row, attributes) = self.describe(Kind::Dir, &stat, Node::Open(self.new))?;
+        let (mut row, attributes) = self.describe(Kind::Dir, &stat, Node::Open(self.new))?;
         let mut base = Row { mode: 0o755, ..Row::bare("", Kind::Dir) };
         if let Some(parent) = self.parent {
             let stat = fs::fstat(parent).context(|| "packing the root")?;
@@ -82,9 +86,17 @@ impl Walk<'_> {
             base.xattrs = Node::Open(parent).xattrs(Form::Whole).context(|| "packing the root")?;
         }
         base.mtime = row.mtime;
+        let changed = match self.root {
+            Root::WhereItDiffers => base != row,
+            Root::Left => false,
+            Root::In(_) => {
+                row = Row { mode: 0o755, mtime: row.mtime, ..Row::bare("", Kind::Dir) };
+                true
+            }
+        };
         let here = Here {
             dir: self.new,
-            changed: base != row,
+            changed,
             old: self.parent.map_or(Old::Unknown, Old::Dir),
             covered: self.form == Form::Whole || attributes.opaque,
             opaque: attributes.opaque,
@@ -341,7 +353,8 @@ impl Walk<'_> {
         let mut row = Row::bare(self.way.path.clone(), kind);
         row.mode = if kind == Kind::Symlink { 0o777 } else { tree::permissions(stat) };
         (row.uid, row.gid) = (stat.st_uid, stat.st_gid);
-        row.mtime = self.clamp.map_or(stat.st_mtime, |clamp| clamp.min(stat.st_mtime)).saturating_mul(SECOND);
+        let clamped = self.clamp.map_or(stat.st_mtime, |clamp| clamp.min(stat.st_mtime));
+        row.mtime = self.time.unwrap_or(clamped).saturating_mul(SECOND);
         match kind {
             Kind::File => row.size = tree::size(stat),
             Kind::Char | Kind::Block => row.rdev = tree::rdev(stat),

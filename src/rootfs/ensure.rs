@@ -32,7 +32,7 @@ pub fn ensure(engine: &Engine, parent: &Stack, layer: &Layer, lease: &Lease, job
 }
 
 /// A snapshot that has the layer on top.
-fn holder(engine: &Engine, layer: &Layer) -> Result<Option<SnapshotId>> {
+pub(super) fn holder(engine: &Engine, layer: &Layer) -> Result<Option<SnapshotId>> {
     let chains = engine.db.read(|index| index.chains())?;
     for chain in chains.iter().filter(|chain| chain.layer == layer.number) {
         if let Some(id) = engine.snapshots.find(&chain.id)? {

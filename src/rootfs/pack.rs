@@ -55,7 +55,7 @@ pub fn pack(
     let mut recipe = RecipeFile::create(engine, &slot)?;
     let mut rows = slot.rows()?;
     let mut checked = Checked { rows: &mut rows, expected: known.files, differs: None };
-    let options = PackOptions { clamp: made.epoch, stamp: true, tee: None };
+    let options = PackOptions { clamp: made.epoch, stamp: true, ..PackOptions::default() };
     let packed = {
         let compared = draft.compare()?;
         layer::pack(job, compared.changes(true), options, &mut checked, recipe.out()).context(say)?

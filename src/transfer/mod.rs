@@ -1,4 +1,4 @@
-//! Moving images: where they come from, and the flow that brings one here.
+//! Moving images: where they come from, the flow that brings one here, and where they go.
 //!
 //! A [`Source`] knows names, manifests and blobs, and promises nothing about their bytes. What reads from one verifies:
 //! [`find`] the manifests and the config, [`Found::fetch`] the layers, whose [`Layer`] streams end in an error unless
@@ -8,9 +8,9 @@
 mod fetch;
 mod stream;
 
-use std::io::Read;
+use std::io::{Read, Write};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{Descriptor, Reference};
 use crate::job::Job;
 
@@ -45,4 +45,53 @@ pub trait Source: Send + Sync {
 
     /// The job was cancelled: calls that block in other threads must return soon. The source is spent after it.
     fn interrupt(&self) {}
+}
+
+/// Writes a blob's bytes, all of them.
+pub type Fill<'a> = dyn FnMut(&mut dyn Write) -> Result<()> + 'a;
+
+/// Where images go: a layout on disk, an archive, the store.
+///
+/// Children come before parents: layers and config, the manifest, the index. What is given twice is kept once. Nothing
+/// of it has a name before the end, which each sink has in its own form.
+pub trait Sink {
+    /// Takes a blob. `fill` may be called once, or never where the bytes are there already; an error of it is passed
+    /// on. Bytes that are not as many as the descriptor promises are an error; their digest is vouched for by `fill`.
+    fn blob(&mut self, blob: &Descriptor, fill: &mut Fill<'_>) -> Result<()>;
+}
+
+/// Counts what passes, against what was promised.
+pub struct Counted<'a> {
+    out: &'a mut dyn Write,
+    left: u64,
+}
+
+impl<'a> Counted<'a> {
+    pub fn new(out: &'a mut dyn Write, size: u64) -> Self {
+        Counted { out, left: size }
+    }
+
+    pub fn finish(self, blob: &Descriptor) -> Result<()> {
+        match self.left {
+            0 => Ok(()),
+            left => Err(Error::internal(format!(
+                "{} came with {left} bytes less than its descriptor says",
+                blob.digest
+            ))),
+        }
+    }
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        match self.left.checked_sub(written as u64) {
+            Some(left) => self.left = left,
+            None => return Err(Error::internal("a blob goes on beyond its end").into()),
+        }
+        Ok(written)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
 }

@@ -51,7 +51,7 @@ impl Distribution {
 pub fn bootstrap(engine: &Engine, options: &Options, job: &Job) -> Result<ImageId> {
     let tool = find_tool(&options.path)?;
     let dir = engine.root.join("ingest");
-    let mut archive = import::unnamed_file(engine)?;
+    let mut archive = engine.unnamed_file()?;
     let mirror = options.mirror.as_deref().unwrap_or(options.distribution.mirror());
     job.report(Event::Note(format!("{} fetches {} from {mirror}", tool.name(), options.suite)));
     tool.run(options, mirror, &dir, &mut archive, job)?;

@@ -1,23 +1,27 @@
 //! `build`: a Dockerfile and its context become an image with names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::build::mounts::{Agent, Agents, SecretBytes};
-use crate::build::{self, Base, Given, Inputs, Notes};
+use crate::build::{self, Base, Given, Inputs, Notes, Part};
 use crate::context::StatCache;
 use crate::context::ignore::Ignore;
-use crate::db::{BuildId, BuildStatus, Lease, NewBuild};
+use crate::db::{BuildId, NewBuild};
 use crate::dockerfile::{self, PlanOptions, Resolver, Scope};
 use crate::engine::Engine;
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Context as _, Result};
 use crate::image::{ImageConfig, ImageId, Platform, Reference};
 use crate::job::{Event, Job};
-use crate::plan::{Network, Resources};
+use crate::output::{self, Written};
+use crate::plan::{Network, Plan, Resources};
 use crate::rootfs::Stack;
+use crate::verb::build_results as results;
 use crate::verb::{images, pull};
+
+pub use results::Results;
 
 pub struct Options {
     /// Absolute; `None`: there is no context (the Dockerfile came from standard input).
@@ -32,6 +36,7 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     pub target: Option<String>,
     pub platform: Platform,
+    pub results: Results,
     pub network: Network,
     pub no_cache: bool,
     /// Base images are asked for at their registry even when they are here.
@@ -78,13 +83,29 @@ pub struct RunOptions {
     pub resources: Resources,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Built {
+    /// Of several platforms, the host's, else the first.
     pub image: ImageId,
     /// Steps that had to be done.
     pub ran: usize,
     /// What it is remembered as.
     pub build: BuildId,
+    /// By each output, in order.
+    pub written: Vec<Written>,
+}
+
+impl Options {
+    /// What is built for, each once.
+    fn platforms(&self) -> Vec<Platform> {
+        let mut platforms = vec![self.platform.clone()];
+        for platform in &self.results.more_platforms {
+            if !platforms.iter().any(|known| known.normal() == platform.normal()) {
+                platforms.push(platform.clone());
+            }
+        }
+        platforms
+    }
 }
 
 /// Errors of the Dockerfile come before anything runs. What was made before a failure is kept for the next build.
@@ -101,13 +122,23 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
 fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Vec<String>) -> Result<Built> {
     let start = Instant::now();
     let ignore = ignore(options)?;
+    let platforms = options.platforms();
+    output::check(&options.results.outputs, platforms.len())?;
     let bases = Bases { engine, options, job, known: Mutex::default() };
     let scope = Scope { all_stages: false, ignore: Some(&ignore) };
     let (name, text) = (&options.dockerfile_name, &options.dockerfile);
-    let checked = dockerfile::check(name, text, &plan_options(options), &bases, scope);
-    findings.extend(checked.findings.iter().map(ToString::to_string));
-    let plan = checked.plan?;
-    for warning in &plan.warnings {
+    let mut plans: Vec<Plan> = Vec::new();
+    for platform in &platforms {
+        let checked = dockerfile::check(name, text, &plan_options(options, platform), &bases, scope);
+        for finding in checked.findings.iter().map(ToString::to_string) {
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+        plans.push(checked.plan?);
+    }
+    let mut warned = BTreeSet::new();
+    for warning in plans.iter().flat_map(|plan| &plan.warnings).filter(|warning| warned.insert(*warning)) {
         job.warn(warning.clone());
     }
 
@@ -124,11 +155,12 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     let notes = Notes::default();
     let told = describe(options);
     let previous = build::Previous::new(told.context, told.dockerfile, record);
-    let inputs = Inputs {
+    let mut inputs = Inputs {
         context,
         images: &bases,
         no_cache: options.no_cache,
-        epoch: plan.epoch,
+        epoch: None,
+        part: Part::default(),
         record,
         lease: &lease,
         notes: &notes,
@@ -138,18 +170,22 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         host: &options.host,
         run: Given { secrets: options.run.secrets.clone(), agents },
     };
-    let outcome = build::build(engine, &plan, &inputs, job);
+    let outcomes = build_each(engine, &platforms, &plans, &mut inputs, job);
     if let Err(problem) = stats.save() {
         job.warn(format!("the next build will read the whole context again: {problem}"));
     }
-    let settled = settle(engine, options, record, lease, &notes, outcome.as_ref());
-    let outcome = outcome?;
+    let left = outcomes.and_then(|outcomes| {
+        let epoch = plans.iter().find_map(|plan| plan.epoch);
+        results::leave(engine, options, &platforms, outcomes, epoch, job)
+    });
+    let settled = results::settle(engine, record, lease, &notes, left.as_ref());
+    let left = left?;
     settled?;
-    job.report(Event::Built { image: outcome.image, took: start.elapsed() });
-    for name in &options.names {
-        job.report(Event::Tagged { name: name.familiar(), image: outcome.image });
+    job.report(Event::Built { image: left.image, took: start.elapsed() });
+    for name in left.names() {
+        job.report(Event::Tagged { name: name.familiar(), image: left.image });
     }
-    Ok(Built { image: outcome.image, ran: outcome.ran, build: record })
+    Ok(Built { image: left.image, ran: left.ran, build: record, written: left.written })
 }
 
 pub(super) fn ignore(options: &Options) -> Result<Ignore> {
@@ -159,11 +195,36 @@ pub(super) fn ignore(options: &Options) -> Result<Ignore> {
     }
 }
 
-pub(super) fn plan_options(options: &Options) -> PlanOptions {
+/// One platform after the other: what two have in common the second finds in the cache.
+fn build_each(
+    engine: &Engine,
+    platforms: &[Platform],
+    plans: &[Plan],
+    inputs: &mut Inputs<'_>,
+    job: &Job,
+) -> Result<Vec<build::Outcome>> {
+    let total = plans.iter().map(Plan::step_count).sum();
+    let mut before = 0;
+    let mut outcomes = Vec::new();
+    for (platform, plan) in std::iter::zip(platforms, plans) {
+        let label = (platforms.len() > 1).then(|| platform.to_string());
+        inputs.epoch = plan.epoch;
+        inputs.part = Part { before, total, label };
+        let outcome = build::build(engine, plan, inputs, job);
+        outcomes.push(match platforms.len() {
+            1 => outcome?,
+            _ => outcome.context(|| format!("building for {platform}"))?,
+        });
+        before += plan.step_count();
+    }
+    Ok(outcomes)
+}
+
+pub(super) fn plan_options(options: &Options, platform: &Platform) -> PlanOptions {
     PlanOptions {
         build_args: options.build_args.clone(),
         target: options.target.clone(),
-        platform: options.platform.clone(),
+        platform: platform.clone(),
         labels: options.labels.clone(),
         network: options.network,
         run: run_options(&options.run),
@@ -186,7 +247,7 @@ fn describe(options: &Options) -> NewBuild {
         "names": names,
         "build_args": options.build_args.keys().collect::<Vec<_>>(),
         "target": options.target,
-        "platform": options.platform.to_string(),
+        "platform": options.platforms().iter().map(Platform::to_string).collect::<Vec<_>>().join(","),
         "no_cache": options.no_cache,
     });
     NewBuild {
@@ -194,48 +255,6 @@ fn describe(options: &Options) -> NewBuild {
         dockerfile: options.dockerfile_name.clone(),
         options: said.to_string(),
     }
-}
-
-/// One barrier for the whole build, then the names; none where nothing is new.
-fn settle(
-    engine: &Engine,
-    options: &Options,
-    record: BuildId,
-    lease: Lease,
-    notes: &Notes,
-    outcome: Result<&build::Outcome, &Error>,
-) -> Result<()> {
-    let (status, image) = match outcome {
-        Ok(outcome) => (BuildStatus::Done, Some(outcome.image)),
-        Err(error) if error.kind() == Kind::Cancelled => (BuildStatus::Cancelled, None),
-        Err(_) => (BuildStatus::Failed, None),
-    };
-    let (pending, stands) = engine.db.read(|index| {
-        let mut stands = true;
-        for name in image.iter().flat_map(|_| &options.names) {
-            stands &= index
-                .tag(&name.to_string())?
-                .is_some_and(|tag| Some(tag.image) == image && tag.target.is_none());
-        }
-        Ok((!index.pending()?.is_empty(), stands))
-    })?;
-    if pending || !stands {
-        engine.barrier(|durable| {
-            for name in image.iter().flat_map(|_| &options.names) {
-                let image = image.as_ref().expect("there are names only with an image");
-                durable.move_tag(&name.to_string(), image, None, "build", None)?;
-            }
-            notes.write(durable, record)?;
-            durable.finish_build(record, status, image.as_ref())
-        })?;
-    } else {
-        engine.db.write(|index| {
-            notes.write(index, record)?;
-            index.finish_build(record, status, image.as_ref())
-        })?;
-    }
-    drop(lease);
-    engine.sweep()
 }
 
 /// Base images: here, or pulled; each once.

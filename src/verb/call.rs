@@ -35,7 +35,7 @@ pub fn targets(options: &Options) -> Result<Vec<Target>> {
 /// Nothing runs: what steps ask for need not have been given.
 fn plan_options(options: &Options) -> PlanOptions {
     let run = RunOptions { insecure: true, ..RunOptions::default() };
-    PlanOptions { run, ..build::plan_options(options) }
+    PlanOptions { run, ..build::plan_options(options, &options.platform) }
 }
 
 /// Base images as far as they are here; of others nothing is known, and nothing is pulled.

@@ -30,7 +30,7 @@ pub fn export(engine: &Engine, row: &ContainerRow, out: &mut (dyn Write + Send),
 }
 
 fn pack(tree: std::os::fd::BorrowedFd<'_>, out: &mut (dyn Write + Send), job: &Job) -> Result<()> {
-    let options = PackOptions { clamp: None, stamp: false, tee: Some(out) };
+    let options = PackOptions { tee: Some(out), ..PackOptions::default() };
     let trees = Changes::Trees { tree, parent: None };
     layer::pack(job, trees, options, &mut (), &mut std::io::sink()).map(drop)
 }

@@ -74,16 +74,6 @@ fn make(engine: &Engine, file: File, options: &Options, job: &Job) -> Result<Ima
     Ok(id)
 }
 
-/// A file of the store that nobody else sees, and that is gone when it is closed: for an archive that comes as a stream.
-pub fn unnamed_file(engine: &Engine) -> Result<File> {
-    use rustix::fs::{Mode, OFlags};
-    let dir = engine.root.join("ingest");
-    let making = || format!("making a file in {}", dir.display());
-    std::fs::create_dir_all(&dir).context(making)?;
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    rustix::fs::open(&dir, flags, Mode::from_raw_mode(0o600)).map(File::from).context(making)
-}
-
 struct Whole {
     file: Mutex<File>,
 }

@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+mod build_results;
 pub mod cache;
 pub mod call;
 pub mod change;

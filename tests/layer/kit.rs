@@ -155,7 +155,7 @@ pub(super) fn packed(changes: Changes<'_>) -> PackedLayer {
 
 pub(super) fn packed_at(changes: Changes<'_>, clamp: Option<i64>) -> PackedLayer {
     let (mut tar, mut rows, mut recipe) = (Vec::new(), Vec::new(), Vec::new());
-    let options = PackOptions { clamp, stamp: false, tee: Some(&mut tar) };
+    let options = PackOptions { clamp, tee: Some(&mut tar), ..PackOptions::default() };
     let packed = pack(&Job::silent(), changes, options, &mut rows, &mut recipe).unwrap();
     assert_eq!(packed.diff_id.0, Digest::of(&tar));
     assert_eq!(packed.size, tar.len() as u64);

@@ -1,6 +1,7 @@
 //! `build`: a Dockerfile and its context become an image.
 
 mod call;
+mod output;
 mod run_flags;
 
 use std::collections::BTreeMap;
@@ -38,9 +39,9 @@ pub(super) struct Args {
     /// Set a label of the image
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
-    /// What to build for
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<Platform>,
+    /// What to build for; several make one image with a variant for each
+    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT],..", value_delimiter = ',')]
+    platforms: Vec<Platform>,
     /// The network of RUN steps: default, none or host
     #[arg(long, value_name = "NAME", default_value = "default", hide_default_value = true)]
     network: String,
@@ -59,9 +60,8 @@ pub(super) struct Args {
     /// Say nothing but the image's id
     #[arg(short, long)]
     quiet: bool,
-    /// Write the image's id to a file
-    #[arg(long, value_name = "FILE")]
-    iidfile: Option<PathBuf>,
+    #[command(flatten)]
+    output: output::OutputArgs,
     #[command(flatten)]
     run: run_flags::RunFlags,
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub(super) struct Args {
 impl Verb for Args {
     const NAMES: &'static [&'static str] = &["build", "image build", "builder build"];
     const ABOUT: &'static str = "Build an image from a Dockerfile";
-    const EXAMPLE: &'static str = "outcrop build -t site .\noutcrop build -f web/Dockerfile --build-arg VERSION=2 -t web:2 .\noutcrop build --check .";
+    const EXAMPLE: &'static str = "outcrop build -t site .\noutcrop build -f web/Dockerfile --build-arg VERSION=2 -t web:2 .\noutcrop build -o type=oci,dest=site.tar .\noutcrop build --check .";
 
     fn run(self, context: &Context) -> Result<ExitCode> {
         let mode = if self.quiet { Mode::Quiet } else { self.progress };
@@ -83,7 +83,12 @@ impl Verb for Args {
         if let Some(call) = call {
             return call.run(context, &options);
         }
-        let progress = Progress::of(mode);
+        let streams = output::OutputArgs::streams(&options.results);
+        if streams && self.explain {
+            return Err(Error::invalid("`--explain` and an output both go to standard output")
+                .hint("give the output a file: dest=FILE"));
+        }
+        let progress = if streams { Progress::aside(mode) } else { Progress::of(mode) };
         let job = context.job(progress.report());
         let built = build::build(context.engine()?, &options, &job)
             .context(|| format!("building `{}`", self.path))?;
@@ -93,13 +98,10 @@ impl Verb for Args {
             super::explain::text(&mut out, &explain::explain(context.engine()?, Some(built.build), None)?)?;
             out.done()?;
         }
-        if let Some(file) = &self.iidfile {
-            std::fs::write(file, built.image.to_string())
-                .context(|| format!("writing the image's id to `{}`", file.display()))?;
-        }
-        if self.quiet {
+        self.output.tell(&built)?;
+        if self.quiet && !streams {
             let mut out = context.out();
-            out.line(built.image)?;
+            out.line(output::id(&built))?;
             out.done()?;
         }
         Ok(ExitCode::SUCCESS)
@@ -128,7 +130,8 @@ impl Args {
             build_args,
             labels: self.labels()?,
             target: self.target.clone(),
-            platform: self.platform.clone().unwrap_or_else(Platform::host),
+            platform: self.platforms.first().cloned().unwrap_or_else(Platform::host),
+            results: self.output.results(self.platforms.iter().skip(1).cloned().collect())?,
             network: self.network()?,
             no_cache: self.no_cache,
             pull: self.pull,

@@ -20,9 +20,13 @@ impl Compression for Gzip {
     fn decoder<'a>(&self, input: Box<dyn Read + Send + 'a>) -> Result<Box<dyn Read + Send + 'a>> {
         Ok(Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(64 << 10, input))))
     }
-    /// Level 6. The bytes change with the library's version: blobs are kept, not made again.
-    fn encoder<'a>(&self, output: Box<dyn Write + Send + 'a>) -> Result<Box<dyn Encoder + 'a>> {
-        Ok(Box::new(Blocks::new(GzEncoder::new(output, flate2::Compression::new(6)))))
+    /// Level 6 where nothing is said. The bytes change with the library's version: blobs are kept, not made again.
+    fn encoder<'a>(
+        &self,
+        output: Box<dyn Write + Send + 'a>,
+        level: Option<u32>,
+    ) -> Result<Box<dyn Encoder + 'a>> {
+        Ok(Box::new(Blocks::new(GzEncoder::new(output, flate2::Compression::new(level.unwrap_or(6).min(9))))))
     }
 }
 

@@ -16,7 +16,12 @@ pub trait Compression: Send + Sync {
     fn matches(&self, head: &[u8]) -> bool;
     fn decoder<'a>(&self, input: Box<dyn Read + Send + 'a>) -> Result<Box<dyn Read + Send + 'a>>;
     /// The same bytes for the same input, however it is cut into writes. The stream ends with `finish`.
-    fn encoder<'a>(&self, output: Box<dyn Write + Send + 'a>) -> Result<Box<dyn Encoder + 'a>>;
+    /// `level` as the library counts, clamped to what there is; `None`: one that is fixed.
+    fn encoder<'a>(
+        &self,
+        output: Box<dyn Write + Send + 'a>,
+        level: Option<u32>,
+    ) -> Result<Box<dyn Encoder + 'a>>;
 }
 
 /// A compressed stream in the making.
@@ -136,7 +141,7 @@ mod tests {
 
     fn encode(compression: &dyn Compression, text: &[u8], cut: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut encoder = compression.encoder(Box::new(&mut out)).unwrap();
+        let mut encoder = compression.encoder(Box::new(&mut out), None).unwrap();
         for piece in text.chunks(cut) {
             encoder.write_all(piece).unwrap();
             encoder.flush().unwrap();

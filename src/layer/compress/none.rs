@@ -17,7 +17,11 @@ impl Compression for None {
     fn decoder<'a>(&self, input: Box<dyn Read + Send + 'a>) -> Result<Box<dyn Read + Send + 'a>> {
         Ok(input)
     }
-    fn encoder<'a>(&self, output: Box<dyn Write + Send + 'a>) -> Result<Box<dyn Encoder + 'a>> {
+    fn encoder<'a>(
+        &self,
+        output: Box<dyn Write + Send + 'a>,
+        _: Option<u32>,
+    ) -> Result<Box<dyn Encoder + 'a>> {
         Ok(Box::new(Plain(output)))
     }
 }

@@ -19,9 +19,14 @@ impl Compression for Zstd {
     fn decoder<'a>(&self, input: Box<dyn Read + Send + 'a>) -> Result<Box<dyn Read + Send + 'a>> {
         Ok(Box::new(zstd::Decoder::new(input).context(|| "opening a zstd stream")?))
     }
-    /// Level 3, the tools' own default.
-    fn encoder<'a>(&self, output: Box<dyn Write + Send + 'a>) -> Result<Box<dyn Encoder + 'a>> {
-        let encoder = zstd::Encoder::new(output, 3).context(|| "opening a zstd stream")?;
+    /// Level 3 where nothing is said, the tools' own default.
+    fn encoder<'a>(
+        &self,
+        output: Box<dyn Write + Send + 'a>,
+        level: Option<u32>,
+    ) -> Result<Box<dyn Encoder + 'a>> {
+        let encoder = zstd::Encoder::new(output, level.map_or(3, |level| level.min(22).cast_signed()))
+            .context(|| "opening a zstd stream")?;
         Ok(Box::new(Blocks::new(encoder)))
     }
 }

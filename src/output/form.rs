@@ -1,0 +1,98 @@
+//! The form of an image's blobs: how layers are compressed, whose media types documents have.
+
+use super::fields::Fields;
+use crate::error::Result;
+use crate::image::{Compression, MediaType};
+use crate::layer::compress;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    pub(super) compression: Compression,
+    /// As the library counts; `None`: ours.
+    pub(super) level: Option<u32>,
+    /// Also layers that are here compressed in another way.
+    pub(super) force: bool,
+    /// OCI's media types, else Docker's.
+    pub(super) oci: bool,
+}
+
+impl Form {
+    /// `compression`, `compression-level`, `force-compression`, `oci-mediatypes`. `None` where nothing was said of
+    /// layers. `oci`: the default; `must`: why Docker's types will not do.
+    pub(super) fn take(fields: &mut Fields, oci: bool, must: Option<&str>) -> Result<Option<Form>> {
+        let said = fields.take("compression");
+        let compression = match said.as_deref() {
+            None | Some("gzip") => Compression::Gzip,
+            Some("uncompressed") => Compression::None,
+            Some("zstd") => Compression::Zstd,
+            Some(other) => return Err(fields.wrong("compression", other, "uncompressed, gzip or zstd")),
+        };
+        let level = fields.take("compression-level").filter(|level| !level.is_empty());
+        let level = match level.as_deref().map(str::parse::<u32>) {
+            None => None,
+            Some(Ok(level)) if level <= 22 => Some(level),
+            Some(_) => {
+                let level = level.unwrap_or_default();
+                return Err(fields.wrong("compression-level", &level, "0 to 9 with gzip, 0 to 22 with zstd"));
+            }
+        };
+        let force = fields.flag("force-compression")?;
+        let types = fields.flag("oci-mediatypes")?;
+        let must = match compression {
+            Compression::Zstd => Some("zstd"),
+            _ => must,
+        };
+        if let (Some(false), Some(reason)) = (types, must) {
+            return Err(fields.wrong(
+                "oci-mediatypes",
+                "false",
+                &format!("true alone here: Docker's media types have no {reason}"),
+            ));
+        }
+        let nothing = said.is_none() && level.is_none() && force.is_none() && types.is_none();
+        if nothing && must.is_none() {
+            return Ok(None);
+        }
+        let oci = types.unwrap_or(oci) || must.is_some();
+        Ok(Some(Form { compression, level, force: force.unwrap_or(false), oci }))
+    }
+
+    /// gzip, and what is here in another compression as it is.
+    pub(super) fn plain(oci: bool) -> Form {
+        Form { compression: Compression::Gzip, level: None, force: false, oci }
+    }
+
+    pub(super) fn layer(&self, compression: Compression) -> MediaType {
+        // Docker's types have no zstd, and a layer may have come so.
+        match self.oci || compression == Compression::Zstd {
+            true => MediaType::OciLayer(compression),
+            false => MediaType::DockerLayer(compression),
+        }
+    }
+    pub(super) fn config(&self) -> MediaType {
+        if self.oci { MediaType::OciConfig } else { MediaType::DockerConfig }
+    }
+    pub(super) fn manifest(&self) -> MediaType {
+        if self.oci { MediaType::OciManifest } else { MediaType::DockerManifest }
+    }
+    pub(super) fn index(&self) -> MediaType {
+        if self.oci { MediaType::OciIndex } else { MediaType::DockerManifestList }
+    }
+}
+
+/// As the table of compressions and the index call it.
+pub(super) fn name(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "none",
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+    }
+}
+
+pub(super) fn by_name(name: &str) -> Option<Compression> {
+    [Compression::None, Compression::Gzip, Compression::Zstd].into_iter().find(|one| self::name(*one) == name)
+}
+
+pub(super) fn encoder(compression: Compression) -> &'static dyn compress::Compression {
+    compress::by_name(name(compression)).expect("each has one")
+}

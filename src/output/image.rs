@@ -1,0 +1,137 @@
+//! `type=image`: the image in the store, under its names.
+//!
+//! An image is its config and its layers. It has a manifest in the store only where one says more: annotations, a form of
+//! layers that was asked for, an index. Layers that nobody wants compressed are named there by their tar, which can be
+//! made again at any time: nothing is stored twice.
+
+use std::io::Write as _;
+
+use super::annotation::Annotation;
+use super::bundle::{self, Sent};
+use super::fields::Fields;
+use super::form::{self, Form};
+use super::progress::{self, Work};
+use super::{Entry, Keep, Output, Product, Written, all_names};
+use crate::db::BlobLayer;
+use crate::engine::Engine;
+use crate::error::{Context as _, Result};
+use crate::image::{Compression, Descriptor, MediaType, Reference};
+use crate::transfer::{Fill, Sink};
+
+pub(super) const ENTRY: Entry = Entry { name: "image", read };
+
+#[derive(Debug)]
+struct Store {
+    names: Vec<Reference>,
+    annotations: Vec<Annotation>,
+    /// What was said of it, if anything.
+    form: Option<Form>,
+}
+
+/// Layers as they are in the store.
+const UNCOMPRESSED: Form = Form { compression: Compression::None, level: None, force: true, oci: true };
+
+pub(super) fn read(mut fields: Fields) -> Result<Box<dyn Output>> {
+    let names = fields.names()?;
+    let annotations = fields.annotations()?;
+    let must = (!annotations.is_empty()).then_some("annotations");
+    let said = fields.has("compression");
+    let form = Form::take(&mut fields, true, must)?.map(|form| match said {
+        true => form,
+        false => Form { oci: form.oci, ..UNCOMPRESSED },
+    });
+    // It always is in the store, and always unpacked there.
+    fields.take("unpack");
+    if fields.flag("store")? == Some(false) {
+        return Err(fields.wrong("store", "false", "true: an image that is kept nowhere is no output"));
+    }
+    fields.refuse(&[
+        "push",
+        "push-by-digest",
+        "registry.insecure",
+        "dangling-name-prefix",
+        "name-canonical",
+    ])?;
+    super::common(&mut fields)?;
+    fields.finish()?;
+    Ok(Box::new(Store { names, annotations, form }))
+}
+
+impl Output for Store {
+    fn describe(&self) -> String {
+        "the image in the store".into()
+    }
+
+    fn check(&self, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, product: &Product<'_>) -> Result<Written> {
+        let names = all_names(product, &self.names);
+        let says_more = !product.annotations.is_empty() || self.form.is_some() || product.index;
+        if !says_more {
+            return Ok(Written {
+                descriptor: None,
+                names: names.clone(),
+                keep: Some(Keep { names, target: None }),
+            });
+        }
+        let form = super::with_annotations(product, self.form.as_ref().unwrap_or(&UNCOMPRESSED))?;
+        let total = progress::layers_size(product);
+        let work = Work::start(product.job, "Keeping the manifest".into(), Some(total));
+        let mut store = Blobs { engine: product.engine };
+        let sent = bundle::send(product, &form, &self.annotations, &mut store, &work)?;
+        link(product, &sent)?;
+        let keep = Keep { names: names.clone(), target: Some(sent.top.digest) };
+        Ok(Written { descriptor: Some(sent.top), names, keep: Some(keep) })
+    }
+}
+
+/// What each document names is kept while it is.
+fn link(product: &Product<'_>, sent: &Sent) -> Result<()> {
+    product.engine.db.write(|index| {
+        for (image, sent_image) in std::iter::zip(product.images, &sent.images) {
+            let manifest = &sent_image.manifest.digest;
+            if *manifest != sent.top.digest {
+                index.link_blob(&sent.top.digest, manifest)?;
+            }
+            index.link_blob(manifest, image.id.digest())?;
+            for (layer, diff_id) in &sent_image.layers {
+                index.link_blob(manifest, &layer.digest)?;
+                let compression = layer.media_type.compression().unwrap_or(Compression::None);
+                if compression != Compression::None {
+                    index.insert_blob_layer(&BlobLayer {
+                        blob: layer.digest,
+                        diff_id: *diff_id,
+                        compression: form::name(compression).to_owned(),
+                        size: layer.size,
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The store, as where blobs go. Plain tars of layers do not: they are there as trees.
+struct Blobs<'e> {
+    engine: &'e Engine,
+}
+
+impl Sink for Blobs<'_> {
+    fn blob(&mut self, blob: &Descriptor, fill: &mut Fill<'_>) -> Result<()> {
+        let plain = matches!(
+            blob.media_type,
+            MediaType::OciLayer(Compression::None) | MediaType::DockerLayer(Compression::None)
+        );
+        if plain || self.engine.blobs.contains(&blob.digest)? {
+            return Ok(());
+        }
+        let mut writer = self.engine.blobs.writer(Some(blob.digest), Some(blob.size))?;
+        fill(&mut writer)?;
+        writer.flush().context(|| "storing a blob")?;
+        let document = blob.media_type.is_manifest() || blob.media_type.is_index();
+        let media_type = blob.media_type.to_string();
+        writer.commit(document.then_some(&*media_type)).map(drop)
+    }
+}
