@@ -62,10 +62,12 @@ impl Options {
             labels: BTreeMap::new(),
             target: None,
             platform: Platform::host(),
+            results: Results::default(),
             network: Network::default(),
             no_cache: false,
             pull: false,
             host: crate::network::Host::default(),
+            run: RunOptions::default(),
             registry: crate::registry::Options::default(),
             #[cfg(debug_assertions)]
             hole: None,
