@@ -86,6 +86,94 @@ fn a_given_proxy_goes_before_what_env_says_and_leaves_no_trace() {
     assert_eq!(last(&plan).steps[1].created_by, "RUN /bin/sh -c x");
 }
 
+// ---- SOURCE_DATE_EPOCH ----
+
+/// The epoch, what was asked for it, and the history.
+fn dated(text: &str, given: &[(&str, &str)]) -> (Option<i64>, String, String) {
+    let images = images();
+    let plan = plan_with(text, &args(given), &images).unwrap_or_else(|error| panic!("{}", told(&error)));
+    let asked = images.asked.borrow().iter().filter(|asked| !asked.contains("debian")).cloned().collect();
+    (plan.epoch, asked, history(last(&plan)).join("; "))
+}
+
+#[test]
+fn an_epoch_is_a_number_given_or_declared_before_from() {
+    const E: &str = "SOURCE_DATE_EPOCH";
+    let none = String::new;
+    assert_eq!(
+        dated("FROM debian\nARG SOURCE_DATE_EPOCH", &[]),
+        (None, none(), "ARG SOURCE_DATE_EPOCH".into())
+    );
+    let stage = "FROM debian\nARG SOURCE_DATE_EPOCH";
+    assert_eq!(dated(stage, &[(E, "5")]), (Some(5), none(), "ARG SOURCE_DATE_EPOCH=5".into()));
+    let global = format!("ARG N=7\nARG SOURCE_DATE_EPOCH=${{N}}0\n{stage}");
+    assert_eq!(dated(&global, &[]), (Some(70), none(), "ARG SOURCE_DATE_EPOCH=70".into()));
+    assert_eq!(dated(&global, &[(E, "-5")]), (Some(-5), none(), "ARG SOURCE_DATE_EPOCH=-5".into()));
+    // Given empty, it is taken away.
+    assert_eq!(dated(&global, &[(E, "")]), (None, none(), "ARG SOURCE_DATE_EPOCH".into()));
+    // In a stage alone it is a variable like others.
+    assert_eq!(dated("FROM debian\nARG SOURCE_DATE_EPOCH=5", &[]).0, None);
+}
+
+#[test]
+fn an_epoch_may_be_the_time_of_the_context_or_of_what_a_stage_adds() {
+    let stage = "FROM debian\nARG SOURCE_DATE_EPOCH";
+    let context = dated(&format!("ARG SOURCE_DATE_EPOCH=context\n{stage}"), &[]);
+    assert_eq!(context, (None, "Context".into(), "ARG SOURCE_DATE_EPOCH".into()));
+    let text = format!(
+        "ARG SOURCE_DATE_EPOCH=SRC\nARG V=1\nFROM scratch AS src\nARG P=a-$V SUM=sha256:0\nADD --checksum=$SUM https://e.org/$P.tar /\n{stage}"
+    );
+    assert_eq!(
+        dated(&text, &[("V", "2")]),
+        (
+            Some(7),
+            "Added { source: \"https://e.org/a-2.tar\", checksum: Some(\"sha256:0\"), is_git: false }".into(),
+            "ARG SOURCE_DATE_EPOCH=7".into()
+        )
+    );
+    let git = format!("FROM scratch AS src\nADD --keep-git-dir=true https://e.org/a /\n{stage}");
+    let (epoch, asked, _) = dated(&git, &[("SOURCE_DATE_EPOCH", "src")]);
+    assert_eq!((epoch, asked.contains("is_git: true")), (Some(7), true));
+}
+
+#[test]
+fn what_cannot_date_a_build_is_shown() {
+    const HINT: &str = "hint: a stage that dates the build is `FROM scratch`, ARGs, and one ADD of a URL or a git repository";
+    for (stage, line, shown) in [
+        (
+            "FROM debian AS s\nADD https://e.org/a /",
+            2,
+            "it does not stand on scratch\n  2 | FROM debian AS s\n    |      ^^^^^^",
+        ),
+        ("FROM scratch AS s", 2, "it adds nothing\n  2 | FROM scratch AS s\n    |      ^^^^^^^"),
+        ("FROM scratch AS s\nCOPY a /", 3, "it holds more than ARG and ADD\n  3 | COPY a /\n    | ^^^^"),
+        (
+            "FROM scratch AS s\nADD a /",
+            3,
+            "what it adds is neither a URL nor a git repository\n  3 | ADD a /\n    |     ^",
+        ),
+        (
+            "FROM scratch AS s\nADD https://e.org/a https://e.org/b /",
+            3,
+            "it adds more than one thing\n  3 | ADD https://e.org/a https://e.org/b /\n    |     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^",
+        ),
+    ] {
+        let error = refused(&format!("ARG SOURCE_DATE_EPOCH=s\n{stage}\nFROM debian"));
+        assert_eq!(
+            told(&error),
+            format!(
+                "error: reading `Dockerfile`\n  because: line {line}: the stage `s` cannot say SOURCE_DATE_EPOCH: {shown}\n{HINT}"
+            )
+        );
+    }
+    assert_eq!(
+        told(&refused("ARG SOURCE_DATE_EPOCH=soon\nFROM debian")),
+        "error: reading `Dockerfile`\n  because: line 1: SOURCE_DATE_EPOCH is `soon`, which is no number, not `context` and no stage\n  1 | ARG SOURCE_DATE_EPOCH=soon\n    |     ^^^^^^^^^^^^^^^^^^^^^^\nhint: give it in seconds since 1970, as in `--build-arg SOURCE_DATE_EPOCH=1700000000`, or name a stage"
+    );
+    let given = plan_with("FROM debian", &args(&[("SOURCE_DATE_EPOCH", "soon")]), &images());
+    assert!(told(&given.unwrap_err()).contains("because: SOURCE_DATE_EPOCH is `soon`, which is no number"));
+}
+
 // ---- stages ----
 
 #[test]

@@ -8,6 +8,7 @@
 //! The language is that of BuildKit's frontend. What it can say and this version cannot do is refused by name.
 
 mod check;
+mod epoch;
 mod expand;
 mod go;
 mod heredoc;
@@ -119,6 +120,21 @@ pub trait Resolver {
     fn is_known(&self, _reference: &str, _platform: &Platform) -> bool {
         true
     }
+
+    /// When something was made, in seconds since 1970: a commit's time, what a server says (`Last-Modified`), the
+    /// newest file of an archive. `None` for what has no such time, as a directory.
+    fn time(&self, _of: &Dated) -> Result<Option<i64>> {
+        Ok(None)
+    }
+}
+
+/// What SOURCE_DATE_EPOCH may be the time of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dated {
+    /// `context`: the build context.
+    Context,
+    /// What a stage adds: a URL or a git repository, expanded. `is_git`: `--keep-git-dir` says so.
+    Added { source: String, checksum: Option<String>, is_git: bool },
 }
 
 /// How far checks look.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::check::{self, BaseSeen, Earlier, FromSeen, Notes, Place, StepSeen};
+use super::epoch;
 use super::expand::{Expansion, Mode};
 use super::instruction::{self, Effect, Instruction, Step};
 use super::nearest::did_you_mean;
@@ -33,7 +34,10 @@ pub(super) fn plan(
 ) -> Result<Planned> {
     let target = target(dockerfile, options)?;
     check_file(dockerfile, options, target, notes);
-    let (globals, global_args) = globals(dockerfile, options, target)?;
+    let mut options = options.clone();
+    let (mut globals, global_args) = globals(dockerfile, &options, target)?;
+    let epoch = epoch::resolve(dockerfile, &mut options, &mut globals, resolver)?;
+    let options = &options;
     let names = Names(dockerfile.stages.iter().map(|stage| stage.name().map(str::to_lowercase)).collect());
     let around = Surroundings { options, globals: &globals, names: &names, escape: dockerfile.escape };
     let mut planner = Planner {
@@ -66,7 +70,6 @@ pub(super) fn plan(
         states.push(state);
         planned.push(stage);
     }
-    let epoch = epoch(options, &globals).map_err(|error| dockerfile.source.error(error))?;
     let mut warnings = dockerfile.warnings.clone();
     let syntax = dockerfile.syntax.as_deref();
     warnings.extend(syntax::warning(&dockerfile.source.name, syntax, options));
@@ -537,17 +540,6 @@ fn globals(
         }
     }
     Ok((globals, args))
-}
-
-fn epoch(options: &PlanOptions, globals: &Variables) -> Result<Option<i64>> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let given = options.build_args.get(NAME).cloned().or_else(|| globals.get(NAME));
-    let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
-    match text.parse() {
-        Ok(seconds) => Ok(Some(seconds)),
-        Err(_) => Err(Error::invalid(format!("{NAME} is `{text}`, which is no number"))
-            .hint("give it in seconds since 1970, as in `--build-arg SOURCE_DATE_EPOCH=1700000000`")),
-    }
 }
 
 /// Build arguments that no ARG declares and that mean nothing by themselves.

@@ -31,6 +31,9 @@ impl Variables {
             None => self.0.push((name.to_owned(), value.to_owned())),
         }
     }
+    pub(super) fn unset(&mut self, name: &str) {
+        self.0.retain(|(known, _)| known != name);
+    }
     /// `NAME=value` each.
     fn set_all<'e>(&mut self, entries: impl Iterator<Item = &'e String>) {
         for entry in entries {

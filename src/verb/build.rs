@@ -10,9 +10,9 @@ use crate::build::{self, Base, Given, Inputs, Notes, Part};
 use crate::context::StatCache;
 use crate::context::ignore::Ignore;
 use crate::db::{BuildId, NewBuild};
-use crate::dockerfile::{self, PlanOptions, Resolver, Scope};
+use crate::dockerfile::{self, Dated, PlanOptions, Resolver, Scope};
 use crate::engine::Engine;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::image::{ImageConfig, ImageId, Platform, Reference};
 use crate::job::{Event, Job};
 use crate::output::{self, Written};
@@ -297,6 +297,17 @@ impl Bases<'_> {
 impl Resolver for Bases<'_> {
     fn base(&self, reference: &str, platform: &Platform) -> Result<ImageConfig> {
         self.get(reference, platform).map(|base| base.config)
+    }
+
+    fn time(&self, of: &Dated) -> Result<Option<i64>> {
+        match of {
+            // A directory's files have times, and each checkout gives them others.
+            Dated::Context => Ok(None),
+            Dated::Added { source, .. } => Err(Error::unsupported(format!(
+                "SOURCE_DATE_EPOCH of `{source}` is not supported by this version"
+            ))
+            .hint("give it in seconds since 1970")),
+        }
     }
 }
 
