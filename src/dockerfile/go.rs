@@ -20,14 +20,19 @@ fn quote(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\u{b}' => out.push_str("\\v"),
             c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if c.is_control() || (c.is_whitespace() && c != ' ') => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
+            c if !is_printable(c) && c <= '\u{ffff}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if !is_printable(c) => out.push_str(&format!("\\U{:08x}", u32::from(c))),
             c => out.push(c),
         }
     }
     out.push('"');
     out
+}
+
+/// Go's `unicode.IsPrint`: Rust's debug form escapes the same characters, where none begins a text.
+fn is_printable(c: char) -> bool {
+    let text: String = ['a', c].iter().collect();
+    c == '\'' || text.escape_debug().count() == 2
 }
 
 /// Nanoseconds of Go's `time.ParseDuration`: `1h2m3.5s`, `300ms`, `-2us`, `0`.
@@ -179,6 +184,11 @@ mod tests {
     fn lists_are_quoted_as_go_does() {
         let words = ["a b", "\"\\", "\t\u{1}é"].map(str::to_owned);
         assert_eq!(quoted_list(&words), r#"["a b" "\"\\" "\t\x01é"]"#);
+        let rare = ["\u{7f}\u{ad}\u{200b}\u{a0}\u{2028}", "'\u{301}☺\u{1f600}", "\u{e0001}\u{10ffff}"];
+        assert_eq!(
+            quoted_list(&rare.map(str::to_owned)),
+            "[\"\\x7f\\u00ad\\u200b\\u00a0\\u2028\" \"'\u{301}☺\u{1f600}\" \"\\U000e0001\\U0010ffff\"]"
+        );
     }
 
     #[test]
