@@ -1,6 +1,6 @@
 # `make demo` shows outcrop at work; `make test` is all that CI runs. Both install what they need and say so.
 SHELL := /bin/bash
-.PHONY: demo test soak check bench build tools-demo tools-test tools-bench
+.PHONY: demo test soak fuzz check bench build tools-demo tools-test tools-bench tools-fuzz
 
 build:
 	cargo build --release
@@ -24,6 +24,10 @@ check:
 bench: tools-bench build
 	bench/run
 
+# Each fuzz target for FUZZ_SECONDS (60).
+fuzz: tools-fuzz
+	fuzz/run
+
 tools-demo:
 	@tools/need cargo:- cc:gcc mmdebstrap:mmdebstrap
 
@@ -34,3 +38,6 @@ tools-test:
 
 tools-bench:
 	@tools/need cargo:- cc:gcc hyperfine:hyperfine python3:python3 busybox:busybox-static
+
+tools-fuzz:
+	@tools/need cargo:- cc:gcc c++:g++

@@ -10,6 +10,8 @@
 mod check;
 mod epoch;
 mod expand;
+#[doc(hidden)]
+pub mod fuzzing;
 mod go;
 mod heredoc;
 mod instruction;

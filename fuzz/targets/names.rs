@@ -1,0 +1,7 @@
+//! See `invariants/names.rs`.
+#![no_main]
+
+#[path = "../invariants/mod.rs"]
+mod invariants;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| invariants::names::check(data));

@@ -1,0 +1,7 @@
+//! See `invariants/wildcard.rs`.
+#![no_main]
+
+#[path = "../invariants/mod.rs"]
+mod invariants;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| invariants::wildcard::check(data));
