@@ -316,7 +316,7 @@ fn variables_are_set_before_they_are_used() {
             "FROM base\nENV PATH=$PAHT:/bin PAHT=1",
             &["UndefinedVar: `$PAHT` is not set and stands for nothing; did you mean `PATH`? (line 2)"],
         ),
-        ("FROM base\nENV A=${B:-c}${D:+e}", &[]),
+        ("FROM base\nENV A=${B:-c}${D:+e}\nEXPOSE 8$x", &[]),
         ("FROM base\nARG A=$x", &["UndefinedVar: `$x` is not set and stands for nothing (line 2)"]),
         (
             "FROM base\nCOPY <<EOF <<\"END\" /\n$x\nEOF\n$y\nEND",

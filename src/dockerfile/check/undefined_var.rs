@@ -9,7 +9,11 @@ pub(super) static CHECK: Check = Check {
     look: Look::Step(look),
 };
 
+/// Not in EXPOSE, where BuildKit does not look.
 fn look(seen: &StepSeen<'_>, notes: &mut Notes) {
+    if seen.statement.keyword == "EXPOSE" {
+        return;
+    }
     let mut told: Vec<&str> = Vec::new();
     for unset in seen.unset {
         if told.contains(&unset.name.as_str()) {
