@@ -99,7 +99,9 @@ fn copy_step(
     what: &plan::Copy,
     input: &[Input<'_>],
 ) -> Result<Done> {
-    if let Some(archive) = input.iter().filter(|_| what.unpack).find_map(Input::first_archive) {
+    let mut local =
+        what.sources.iter().zip(input).filter(|(source, _)| matches!(source, plan::Source::Path(_)));
+    if let Some(archive) = local.find_map(|(_, input)| input.first_archive().filter(|_| what.unpack)) {
         return Err(Error::unsupported(format!(
             "ADD of an archive (`{archive}`) is not supported by this version"
         ))

@@ -21,7 +21,7 @@ use std::sync::{Condvar, Mutex};
 
 use mounts::{Agents, SecretBytes};
 
-use crate::context::{StatCache, ignore::Ignore};
+use crate::context::{Remote, StatCache, ignore::Ignore};
 use crate::db::{BuildId, Lease};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
@@ -34,6 +34,8 @@ use crate::rootfs::Stack;
 pub struct Inputs<'b> {
     /// `None` when the Dockerfile came without a context.
     pub context: Option<Context<'b>>,
+    /// Files and repositories that ADD reads from other machines.
+    pub remote: &'b Remote<'b>,
     /// Base images and images that COPY reads; the caller looks them up or pulls them.
     pub images: &'b (dyn Images + Sync),
     /// Every step runs; what comes of it may still be an old layer.

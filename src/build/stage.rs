@@ -279,7 +279,12 @@ impl<'b> Stage<'b> {
         let inputs: Vec<Input<'b>> =
             copy.sources.iter().map(|source| self.input(copy, source)).collect::<Result<_>>()?;
         if !inputs.is_empty() && inputs.iter().all(|input| input.selection.sources.is_empty()) {
-            let said: Vec<&str> = copy.sources.iter().map(|plan::Source::Path(path)| path.as_str()).collect();
+            let path = |source: &'_ plan::Source| match source {
+                plan::Source::Path(path) => path.clone(),
+                plan::Source::Http(source) => source.url.clone(),
+                plan::Source::Git(source) => crate::context::git_url::shown(source),
+            };
+            let said: Vec<String> = copy.sources.iter().map(path).collect();
             let place = &inputs[0].tree.what;
             return Err(Error::not_found(format!(
                 "{place} holds nothing that matches `{}`",
@@ -294,8 +299,10 @@ impl<'b> Stage<'b> {
             plan::Source::Path(path) => {
                 let tree = self.tree(&copy.from)?;
                 let selection = tree.select(path, self.job)?;
-                Ok(Input { tree, selection })
+                Ok(Input { tree, selection, identity: None })
             }
+            plan::Source::Http(source) => self.inputs.remote.http(source, self.job),
+            plan::Source::Git(source) => self.inputs.remote.git(source, self.job),
         }
     }
 

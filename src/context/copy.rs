@@ -47,7 +47,7 @@ pub fn into(
 ) -> Result<Vec<Copied>> {
     let target = Target::find(root, destination, inputs, inline, options)?;
     let mut copied = Vec::new();
-    for Input { tree, selection } in inputs {
+    for Input { tree, selection, .. } in inputs {
         for source in &selection.sources {
             let copying =
                 Copying { tree, source, root, options, job, from: None, to: None, directories: Vec::new() };
@@ -468,7 +468,7 @@ mod tests {
         let stats = StatCache::in_memory();
         let input = |source: &&str| -> Result<Input<'_>> {
             let tree = Tree::new(open(from), "the build context", Digests::Stat(&stats));
-            Ok(Input { selection: tree.select(source, &Job::silent())?, tree })
+            Ok(Input { selection: tree.select(source, &Job::silent())?, tree, identity: None })
         };
         let inputs = sources.iter().map(input).collect::<Result<Vec<_>>>()?;
         let copied = into(root, destination, &inputs, &[], Options::default(), &Job::silent())?;

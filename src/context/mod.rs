@@ -4,12 +4,20 @@
 //! file has not changed); [`Selection::digest`] is what a cache key is made of; [`copy::into`] does the copying.
 
 pub mod copy;
+mod git;
+pub mod git_url;
 pub mod ignore;
 pub mod listing;
+mod private;
+mod remote;
 mod select;
 mod stat_cache;
+mod trim;
+mod web;
 pub mod wildcard;
 
+pub use private::Private;
+pub use remote::{GitHost, Remote, Secrets};
 pub use select::{Item, Selection, Source};
 
 pub use stat_cache::StatCache;
@@ -37,6 +45,8 @@ pub struct Tree<'a> {
 pub enum Digests<'a> {
     /// Unchanged since it was read last: by inode, size and times.
     Stat(&'a StatCache),
+    /// Each is read: they were made just now.
+    Read,
     /// The index knows the files of a layer.
     Index(LookUp<'a>),
 }
@@ -70,12 +80,14 @@ impl<'a> Tree<'a> {
 pub struct Input<'a> {
     pub tree: Tree<'a>,
     pub selection: Selection,
+    /// What decides its content, where its bytes are not the same twice: a `.git` directory.
+    pub identity: Option<Digest>,
 }
 
 impl Input<'_> {
     /// All that the copying takes from it; never times.
     pub fn digest(&self) -> Digest {
-        self.selection.digest(self.tree.keeps_owners())
+        self.identity.unwrap_or_else(|| self.selection.digest(self.tree.keeps_owners()))
     }
 
     /// A source that ADD would unpack: compressed in a way that archives are, or a tar.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub use mount::{Bind, Cache, Mount, Secret, Sharing, Ssh, Tmpfs};
 
-use crate::image::{Platform, RunConfig};
+use crate::image::{Digest, Platform, RunConfig};
 use crate::runtime::Rlimit;
 
 #[derive(Clone, Debug)]
@@ -161,6 +161,32 @@ pub struct Copy {
 pub enum Source {
     /// Below the tree that `from` names, as written and expanded; wildcards not yet matched.
     Path(String),
+    Http(HttpSource),
+    Git(GitSource),
+}
+
+/// A file from a web server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSource {
+    /// As written and expanded.
+    pub url: String,
+    /// What its bytes must be; then the server is not asked while they are here.
+    pub checksum: Option<Digest>,
+}
+
+/// A commit of a git repository, or a directory in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitSource {
+    /// As git takes it; it may hold a password.
+    pub remote: String,
+    /// A branch, tag, full reference or commit; `None` is what the remote calls HEAD.
+    pub reference: Option<String>,
+    /// Clean, without leading slash; empty for all of it.
+    pub subdir: String,
+    pub keep_git_dir: bool,
+    pub submodules: bool,
+    /// The beginning of the commit's id, or of the tag's.
+    pub checksum: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -31,7 +31,7 @@ use crate::job::Job;
 use crate::transfer::Source;
 
 pub use auth::Credentials;
-pub use download::download;
+pub use download::{Conditions, Fetched, download, fetch, percent_decoded, without_password};
 pub use patience::Patience;
 pub use route::Proxies;
 pub use web::Timeouts;
@@ -120,7 +120,7 @@ impl Registry {
         let mut refused = 0;
         loop {
             let authorization = grant.as_ref().map(|grant| grant.header.as_str());
-            let answer = self.web.get(job, &Ask { url: &url, accept, authorization, from })?;
+            let answer = self.web.get(job, &Ask { accept, authorization, from, ..Ask::of(&url) })?;
             refused += 1;
             // Somebody else's refusal, after a redirect, is not answered with our token.
             if answer.status != 401 || refused > 2 || !same_origin(&url, &answer.url) {
@@ -134,7 +134,7 @@ impl Registry {
     }
 
     fn ask_elsewhere(&self, job: &Job, url: &Uri, from: u64) -> Result<Answer> {
-        self.web.get(job, &Ask { url, accept: None, authorization: None, from })
+        self.web.get(job, &Ask { from, ..Ask::of(url) })
     }
 
     /// What the refusal asks for; `None` when there is nothing to answer it with. `used` has just been refused.
@@ -189,8 +189,7 @@ impl Registry {
         }
         let basic = self.credentials.as_ref().map(Credentials::basic);
         let asked = Instant::now();
-        let answer =
-            self.web.get(job, &Ask { url: &url, accept: None, authorization: basic.as_deref(), from: 0 })?;
+        let answer = self.web.get(job, &Ask { authorization: basic.as_deref(), ..Ask::of(&url) })?;
         let mut answer = self.accept(answer, &format!("a token for {scope}"))?;
         let body = answer.read(MAX_ANSWER)?;
         let parsed: TokenAnswer =

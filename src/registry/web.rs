@@ -5,7 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use ureq::http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
+use ureq::http::header::{
+    ACCEPT, AUTHORIZATION, IF_MODIFIED_SINCE, IF_NONE_MATCH, LOCATION, RANGE, RETRY_AFTER,
+};
 use ureq::http::uri::Scheme;
 use ureq::http::{HeaderMap, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
@@ -68,6 +70,14 @@ pub(super) struct Ask<'a> {
     pub(super) authorization: Option<&'a str>,
     /// The first byte wanted.
     pub(super) from: u64,
+    pub(super) if_none_match: Option<&'a str>,
+    pub(super) if_modified_since: Option<&'a str>,
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn of(url: &'a Uri) -> Self {
+        Ask { url, accept: None, authorization: None, from: 0, if_none_match: None, if_modified_since: None }
+    }
 }
 
 pub(super) struct Answer {
@@ -183,8 +193,7 @@ impl Web {
 
     /// One attempt without retries; for finding out what speaks there.
     pub(super) fn probe(&self, url: &Uri) -> Result<Answer> {
-        self.follow(&Ask { url, accept: None, authorization: None, from: 0 })
-            .map_err(|failure| failure.error(1))
+        self.follow(&Ask::of(url)).map_err(|failure| failure.error(1))
     }
 
     fn follow(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
@@ -222,6 +231,12 @@ impl Web {
         }
         if ask.from > 0 {
             request = request.header(RANGE, format!("bytes={}-", ask.from));
+        }
+        for (name, value) in [(IF_NONE_MATCH, ask.if_none_match), (IF_MODIFIED_SINCE, ask.if_modified_since)]
+        {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
         let (parts, body) = request.call()?.into_parts();
         tracing::debug!(host = host_of(url), path = url.path(), status = parts.status.as_u16(), "GET");

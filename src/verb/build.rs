@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use crate::build::mounts::{Agent, Agents, SecretBytes};
 use crate::build::{self, Base, Given, Inputs, Notes, Part};
-use crate::context::StatCache;
 use crate::context::ignore::Ignore;
+use crate::context::{GitHost, Remote, StatCache};
 use crate::db::{BuildId, NewBuild};
 use crate::dockerfile::{self, Dated, PlanOptions, Resolver, Scope};
 use crate::engine::Engine;
@@ -44,6 +44,7 @@ pub struct Options {
     pub host: crate::network::Host,
     pub run: RunOptions,
     pub registry: crate::registry::Options,
+    pub git: GitHost,
     /// A part that is left out of every key, to see that tests find the false hits that come of it.
     #[cfg(debug_assertions)]
     pub hole: Option<&'static str>,
@@ -69,6 +70,7 @@ impl Options {
             host: crate::network::Host::default(),
             run: RunOptions::default(),
             registry: crate::registry::Options::default(),
+            git: GitHost::default(),
             #[cfg(debug_assertions)]
             hole: None,
         }
@@ -157,8 +159,11 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     let notes = Notes::default();
     let told = describe(options);
     let previous = build::Previous::new(told.context, told.dockerfile, record);
+    let secret = |id: &str| options.run.secrets.get(id).map(|secret| secret.0.clone());
+    let remote = Remote::new(engine, &options.registry, &options.git, &secret);
     let mut inputs = Inputs {
         context,
+        remote: &remote,
         images: &bases,
         no_cache: options.no_cache,
         epoch: None,

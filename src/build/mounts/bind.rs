@@ -91,7 +91,7 @@ impl<'m> Bind<'m> {
 pub(super) fn subtree<'b>(stage: &Stage<'b>, from: &CopyFrom, source: &str) -> Result<Input<'b>> {
     let tree = stage.tree(from)?;
     let selection = tree.subtree(source, stage.job)?;
-    Ok(Input { tree, selection })
+    Ok(Input { tree, selection, identity: None })
 }
 
 /// Of a directory that is mounted, or of what a cache begins with; `None`: of a file.

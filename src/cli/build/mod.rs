@@ -9,6 +9,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use outcrop::context::GitHost;
 use outcrop::error::{Context as _, Error, Kind, Result};
 use outcrop::image::{Platform, Reference};
 use outcrop::network::Host;
@@ -138,6 +139,7 @@ impl Args {
             host: Host::read(Path::new("/etc"))?,
             run: self.run.options()?,
             registry: super::registry_options(),
+            git: git_host(),
             ..Options::new(source.name, source.text)
         })
     }
@@ -221,6 +223,16 @@ impl Args {
             )?;
         let text = read_text(open, &shown)?;
         Ok(Source { ignore: ignore_of(&dir, Some(&file))?, context: Some(dir), name: shown, text })
+    }
+}
+
+/// What git may know of the caller.
+fn git_host() -> GitHost {
+    let known_hosts = std::env::var_os("HOME").map(|home| Path::new(&home).join(".ssh/known_hosts"));
+    GitHost {
+        path: std::env::var_os("PATH").unwrap_or_default(),
+        ssh_agent: std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
+        known_hosts: known_hosts.filter(|file| file.is_file()),
     }
 }
 

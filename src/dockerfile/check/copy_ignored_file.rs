@@ -19,7 +19,7 @@ fn look(seen: &StepSeen<'_>, notes: &mut Notes) {
         return;
     }
     for source in &copy.sources {
-        let Source::Path(path) = source;
+        let Source::Path(path) = source else { continue };
         if left_out(ignore, path) {
             let message =
                 format!("{} names `{path}`, which the ignore file leaves out", seen.statement.keyword);

@@ -1,11 +1,14 @@
-//! `ADD [--chown=..] [--chmod=..] SOURCE... DESTINATION`: COPY that unpacks local archives.
+//! `ADD [--checksum=..] [--keep-git-dir] [--chown=..] [--chmod=..] SOURCE... DESTINATION`: COPY that unpacks local
+//! archives, and takes files from the web and commits of git repositories.
 
-use super::copy::{Files, parse_files};
-use super::{Effect, Entry, Instruction, Step, Takes};
+use super::copy::{Files, is_web, parse_files};
+use super::{Effect, Entry, Instruction, Step, Takes, flag, switch};
+use crate::context::git_url;
 use crate::dockerfile::source::Problem;
 use crate::dockerfile::stage::StageState;
-use crate::dockerfile::statement::Statement;
-use crate::plan::CopyFrom;
+use crate::dockerfile::statement::{Statement, Word};
+use crate::image::Digest;
+use crate::plan::{CopyFrom, GitSource, HttpSource, Source};
 
 pub(super) static ENTRY: Entry = Entry {
     keyword: "ADD",
@@ -14,31 +17,93 @@ pub(super) static ENTRY: Entry = Entry {
         ("chmod", Takes::Value),
         ("link", Takes::SwitchLater),
         ("exclude", Takes::ValueLater),
-        ("checksum", Takes::ValueLater),
-        ("keep-git-dir", Takes::SwitchLater),
+        ("checksum", Takes::Value),
+        ("keep-git-dir", Takes::Switch),
         ("unpack", Takes::SwitchLater),
     ],
-    parse: |statement| Ok(Instruction::Step(Box::new(Add(parse_files(statement)?)))),
+    parse: |statement| {
+        let add = Add {
+            files: parse_files(statement)?,
+            checksum: flag(statement, "checksum"),
+            keep_git_dir: switch(statement, "keep-git-dir"),
+        };
+        if let Some(checksum) = add.checksum.as_ref().filter(|_| add.files.count() != 1) {
+            return Err(Problem::invalid(
+                checksum.span.clone(),
+                "--checksum is of one source, and here are several",
+            )
+            .hint("write an ADD for each"));
+        }
+        Ok(Instruction::Step(Box::new(add)))
+    },
 };
 
 #[derive(Debug)]
-struct Add(Files);
+struct Add {
+    files: Files,
+    checksum: Option<Word>,
+    keep_git_dir: bool,
+}
 
 impl Step for Add {
     fn apply(&self, statement: &Statement, stage: &mut StageState<'_>) -> Result<Effect, Problem> {
-        for source in &self.0.sources {
-            let text = stage.word(source)?;
-            if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
-                return Err(Problem::later(source.span.clone(), "`ADD` of a URL")
-                    .hint("fetch it in a RUN step, or put the file into the context"));
+        let foreign = |text: &str, word: &Word, stage: &mut StageState<'_>| {
+            let checksum = match &self.checksum {
+                Some(word) => Some((stage.word(word)?, word)).filter(|(text, _)| !text.is_empty()),
+                None => None,
+            };
+            let git = git_url::parse(text).map_err(|error| {
+                Problem::invalid(word.span.clone(), error.message().to_owned())
+                    .maybe_hint(error.hint_text().map(str::to_owned))
+            })?;
+            if let Some(git) = git {
+                return self.git(git, checksum).map(Some);
             }
-            let scp =
-                text.split_once(':').is_some_and(|(host, _)| host.starts_with("git@") && !host.contains('/'));
-            if scp || ["git://", "ssh://"].iter().any(|scheme| text.starts_with(scheme)) {
-                return Err(Problem::later(source.span.clone(), "`ADD` of a git repository")
-                    .hint("clone it in a RUN step, or put the files into the context"));
+            if is_web(text) {
+                let checksum = checksum.map(|(text, word)| sha256(&text, word)).transpose()?;
+                return Ok(Some(Source::Http(HttpSource { url: text.to_owned(), checksum })));
             }
-        }
-        self.0.apply(statement, stage, CopyFrom::Context, true)
+            match checksum {
+                Some((_, word)) => {
+                    Err(Problem::invalid(word.span.clone(), "--checksum is of a URL or a git repository")
+                        .hint("files of the build context need none: leave it out"))
+                }
+                None => Ok(None),
+            }
+        };
+        self.files.apply(statement, stage, CopyFrom::Context, true, &foreign)
     }
+}
+
+impl Add {
+    fn git(&self, mut git: GitSource, checksum: Option<(String, &Word)>) -> Result<Source, Problem> {
+        git.keep_git_dir |= self.keep_git_dir;
+        if let Some((text, word)) = checksum {
+            let invalid = |message: String| Problem::invalid(word.span.clone(), message);
+            if !git_url::is_commit_prefix(&text) {
+                return Err(invalid(format!("`{text}` is no commit id"))
+                    .hint("write the digits of the commit, as in `git log`: 0-9 and a-f"));
+            }
+            if git.checksum.as_ref().is_some_and(|other| *other != text) {
+                return Err(
+                    invalid("the address names another commit than --checksum".into()).hint("leave one out")
+                );
+            }
+            git.checksum = Some(text);
+        }
+        Ok(Source::Git(git))
+    }
+}
+
+fn sha256(text: &str, word: &Word) -> Result<Digest, Problem> {
+    text.parse().map_err(|_not_one| {
+        let message = match text.split_once(':') {
+            Some((algorithm @ ("sha384" | "sha512"), _)) => {
+                format!("`--checksum` with {algorithm} is not supported")
+            }
+            _ => format!("`{text}` is no checksum"),
+        };
+        Problem::invalid(word.span.clone(), message)
+            .hint("write --checksum=sha256: and the 64 digits that `sha256sum` prints")
+    })
 }

@@ -1,7 +1,7 @@
 //! `COPY [--from=..] [--chown=..] [--chmod=..] SOURCE... DESTINATION`, and what ADD has in common with it.
 
 use super::{Effect, Entry, Instruction, Step, Takes, flag};
-use crate::context::{ignore, wildcard};
+use crate::context::{git_url, ignore, wildcard};
 use crate::dockerfile::expand::Mode;
 use crate::dockerfile::heredoc::Heredoc;
 use crate::dockerfile::source::Problem;
@@ -91,14 +91,18 @@ impl Step for Copy {
             None => CopyFrom::Context,
             Some(from) => stage.copy_from(from)?,
         };
-        for source in &self.files.sources {
-            let text = stage.word(source)?;
-            if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
-                return Err(Problem::invalid(source.span.clone(), "COPY takes no URLs")
-                    .hint("ADD does, or a RUN step that fetches it"));
+        let foreign = |text: &str, word: &Word, _: &mut StageState<'_>| {
+            let refused = |what: &str| {
+                Err(Problem::invalid(word.span.clone(), format!("COPY takes no {what}"))
+                    .hint("ADD does, or a RUN step that fetches it"))
+            };
+            match git_url::parse(text) {
+                Ok(Some(_)) | Err(_) => refused("git repositories"),
+                Ok(None) if is_web(text) => refused("URLs"),
+                Ok(None) => Ok(None),
             }
-        }
-        self.files.apply(statement, stage, from, false)
+        };
+        self.files.apply(statement, stage, from, false, &foreign)
     }
 
     fn copies_from(&self, names: &Names, number: usize) -> Result<Vec<CopyFrom>, Problem> {
@@ -107,12 +111,18 @@ impl Step for Copy {
 }
 
 impl Files {
+    /// How many sources were written, before any word of them becomes several.
+    pub(super) fn count(&self) -> usize {
+        self.sources.len() + self.inline.len()
+    }
+
     pub(super) fn apply(
         &self,
         statement: &Statement,
         stage: &mut StageState<'_>,
         from: CopyFrom,
         unpack: bool,
+        foreign: &Foreign<'_>,
     ) -> Result<Effect, Problem> {
         let mut told = statement.keyword.clone();
         let mut tell = |text: &str| {
@@ -135,6 +145,11 @@ impl Files {
             if source.is_empty() {
                 return Err(Problem::invalid(word.span.clone(), "the source is empty")
                     .hint("a variable in it may not be set"));
+            }
+            if let Some(found) = foreign(&source, word, stage)? {
+                tell(&source);
+                sources.push(found);
+                continue;
             }
             if from == CopyFrom::Context && leaves(&source) {
                 return Err(Problem::invalid(
@@ -172,6 +187,14 @@ impl Files {
         let copy = plan::Copy { from, sources, inline, destination, chown, chmod, unpack };
         Ok(Effect { created_by: told, action: Action::Copy(copy) })
     }
+}
+
+/// What a source is that is no path.
+pub(super) type Foreign<'f> =
+    dyn Fn(&str, &Word, &mut StageState<'_>) -> Result<Option<plan::Source>, Problem> + 'f;
+
+pub(super) fn is_web(text: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme))
 }
 
 fn octal(text: &str, word: &Word) -> Result<u32, Problem> {

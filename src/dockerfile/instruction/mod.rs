@@ -68,7 +68,9 @@ enum Takes {
     Value,
     /// A value, in a later version.
     ValueLater,
-    /// Nothing, `true` or `false`, in a later version.
+    /// Nothing, `true` or `false`.
+    Switch,
+    /// The same, in a later version.
     SwitchLater,
 }
 
@@ -150,12 +152,12 @@ fn check_flags(entry: &Entry, statement: &Statement) -> Result<(), Problem> {
                 return Err(invalid(format!("`--{name}` has no value"))
                     .hint(format!("write `--{name}=value`, without a blank")));
             }
-            (Takes::SwitchLater, Some(value))
+            (Takes::Switch | Takes::SwitchLater, Some(value))
                 if !["true", "false"].contains(&&*value.to_ascii_lowercase()) =>
             {
                 return Err(invalid(format!("`--{name}` is `true` or `false`, not `{value}`")));
             }
-            (Takes::Value | Takes::ValueLater | Takes::SwitchLater, _) => {}
+            (Takes::Value | Takes::ValueLater | Takes::Switch | Takes::SwitchLater, _) => {}
         }
     }
     Ok(())
@@ -169,7 +171,7 @@ pub(super) fn unsupported(statement: &Statement) -> Option<Problem> {
         entry.flags.iter().any(|(known, takes)| {
             *known == flag.name
                 && match takes {
-                    Takes::Value => false,
+                    Takes::Value | Takes::Switch => false,
                     Takes::ValueLater => true,
                     Takes::SwitchLater => !is_off(flag),
                 }
@@ -187,6 +189,12 @@ fn flag(statement: &Statement, name: &str) -> Option<Word> {
     let flag = statement.flags.iter().find(|flag| flag.name == name)?;
     let value = flag.value.clone().filter(|value| !value.is_empty())?;
     Some(Word { text: value, span: flag.span.clone() })
+}
+
+/// Whether a flag that takes nothing, `true` or `false` is given, and not as `false`.
+fn switch(statement: &Statement, name: &str) -> bool {
+    let flag = statement.flags.iter().find(|flag| flag.name == name);
+    flag.is_some_and(|flag| flag.value.as_ref().is_none_or(|value| !value.eq_ignore_ascii_case("false")))
 }
 
 /// What follows as one word, blanks and all.
