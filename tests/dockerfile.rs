@@ -274,22 +274,12 @@ fn the_other_instructions_say_what_buildkit_says() {
         ("STOPSIGNAL SIGQUIT", &["STOPSIGNAL SIGQUIT"]),
         ("USER app:1000", &["USER app:1000"]),
         ("MAINTAINER A B <a@b>", &["MAINTAINER A B <a@b>"]),
-        (
-            "HEALTHCHECK NONE",
-            &["HEALTHCHECK {Test:[NONE] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}"],
-        ),
+        ("HEALTHCHECK NONE", &[r#"HEALTHCHECK &{["NONE"] "0s" "0s" "0s" "0s" '\x00'}"#]),
         (
             "HEALTHCHECK --interval=1m30s --timeout=500ms --retries=3 --start-period=2s --start-interval=1s cmd curl -f x",
-            &[
-                "HEALTHCHECK {Test:[CMD-SHELL curl -f x] Interval:1m30s Timeout:500ms StartPeriod:2s StartInterval:1s Retries:3}",
-            ],
+            &[r#"HEALTHCHECK &{["CMD-SHELL" "curl -f x"] "1m30s" "500ms" "2s" "1s" '\x03'}"#],
         ),
-        (
-            "HEALTHCHECK CMD [\"a\", \"b\"]",
-            &[
-                "HEALTHCHECK {Test:[CMD a b] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}",
-            ],
-        ),
+        ("HEALTHCHECK CMD [\"a\", \"b\"]", &[r#"HEALTHCHECK &{["CMD" "a" "b"] "0s" "0s" "0s" "0s" '\x00'}"#]),
         ("ONBUILD RUN make \\\n  all", &["ONBUILD RUN make   all"]),
         ("COPY --chown=app:app --chmod=0755 a /b", &["COPY --chown=app:app --chmod=0755 a /b"]),
         ("ADD a.tar.gz /b/", &["ADD a.tar.gz /b/"]),

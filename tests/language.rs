@@ -238,7 +238,7 @@ fn an_empty_value_of_a_flag_is_none() {
     assert_eq!(steps("FROM --platform= debian\nCOPY --from= --chown= a b"), "COPY a b");
     assert_eq!(
         steps("FROM debian\nHEALTHCHECK --interval= --retries= CMD x"),
-        "HEALTHCHECK {Test:[CMD-SHELL x] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}"
+        r#"HEALTHCHECK &{["CMD-SHELL" "x"] "0s" "0s" "0s" "0s" '\x00'}"#
     );
 }
 

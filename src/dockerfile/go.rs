@@ -7,11 +7,21 @@ pub(super) fn quoted_list(words: &[String]) -> String {
 }
 
 /// Go's `strconv.Quote`.
-fn quote(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in text.chars() {
+pub(super) fn quote(text: &str) -> String {
+    quoted(text.chars(), '"')
+}
+
+/// Go's `%q` of a number: the character of that number, `'\x04'`.
+pub(super) fn quoted_number(number: i64) -> String {
+    let c = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+    quoted([c].into_iter(), '\'')
+}
+
+fn quoted(text: impl Iterator<Item = char>, mark: char) -> String {
+    let mut out = String::from(mark);
+    for c in text {
         match c {
-            '"' | '\\' => out.extend(['\\', c]),
+            c if c == mark || c == '\\' => out.extend(['\\', c]),
             '\u{7}' => out.push_str("\\a"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
@@ -25,7 +35,7 @@ fn quote(text: &str) -> String {
             c => out.push(c),
         }
     }
-    out.push('"');
+    out.push(mark);
     out
 }
 

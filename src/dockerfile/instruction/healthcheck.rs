@@ -94,14 +94,11 @@ impl Step for Check {
     fn apply(&self, _: &Statement, stage: &mut StageState<'_>) -> Result<Effect, Problem> {
         let check = &self.0;
         stage.config_mut().healthcheck = Some(check.clone());
-        Effect::config(format!(
-            "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-            check.test.iter().flatten().cloned().collect::<Vec<_>>().join(" "),
-            go::duration(check.interval),
-            go::duration(check.timeout),
-            go::duration(check.start_period),
-            go::duration(check.start_interval),
-            check.retries
-        ))
+        // Go's `%q` of the struct.
+        let times = [check.interval, check.timeout, check.start_period, check.start_interval]
+            .map(|time| go::quote(&go::duration(time)));
+        let test = go::quoted_list(check.test.as_deref().unwrap_or_default());
+        let retries = go::quoted_number(check.retries);
+        Effect::config(format!("HEALTHCHECK &{{{test} {} {retries}}}", times.join(" ")))
     }
 }
