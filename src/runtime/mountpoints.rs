@@ -197,9 +197,15 @@ impl Made {
 
 impl Point {
     fn undo(&self, root: BorrowedFd<'_>) -> io::Result<()> {
-        // Gone, moved, or now behind a link: not ours any more.
-        let Ok(parent) = open_beneath(root, &self.parent, OFlags::PATH | OFlags::DIRECTORY) else {
-            return Ok(());
+        let parent = match open_beneath(root, &self.parent, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(parent) => parent,
+            // Gone, moved, or now behind a link: not ours any more.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
         };
         let name = CString::new(self.name.clone()).map_err(io::Error::other)?;
         match lstat(parent.as_fd(), &name) {

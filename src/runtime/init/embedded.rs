@@ -47,10 +47,11 @@ pub(super) fn carry_out(engine: &UnixStream, spec: &Spec, stdio: Stdio) -> Resul
     let said = Said { warnings: std::mem::take(&mut cgroups.warnings), ..Said::default() };
     let watched = watch(engine, &first, Some(status), said);
     let ended = first.wait().context(|| "waiting for the container's first process")?;
-    drop(root);
+    let closed = root.close();
     drop(cgroups);
     drop(hold);
-    watched?.exit(ended)
+    let exit = watched?.exit(ended)?;
+    closed.map(|()| exit)
 }
 
 /// What the first process said before it became the command.

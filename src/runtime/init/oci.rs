@@ -81,9 +81,10 @@ pub(super) fn carry_out(
     };
     runtime.delete();
     bundle.detach(volumes.len());
-    drop(root);
+    let closed = root.close();
     drop(hold);
-    ended
+    let exit = ended?;
+    closed.map(|()| exit)
 }
 
 /// crun gives up when the second hierarchy of a hybrid layout has a controller, whatever it is asked to do.

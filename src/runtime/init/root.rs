@@ -57,6 +57,38 @@ impl Root {
     }
 }
 
+impl Root {
+    /// Takes away the mount points that were made. Where no journal tells anybody later what is left to do, a layer would
+    /// keep them: there a failure is an error.
+    pub(super) fn close(mut self) -> Result<()> {
+        let kept = self.journal.is_none();
+        match self.undo() {
+            Err(error) if kept => Err(error).context(|| "taking away the container's mount points"),
+            _ => Ok(()),
+        }
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        if self.made.is_empty() {
+            return Ok(());
+        }
+        let made = std::mem::take(&mut self.made);
+        match made.undo(self.as_fd()) {
+            Ok(()) => {
+                if let Some(journal) = &self.journal {
+                    let _gone = std::fs::remove_file(journal);
+                }
+                Ok(())
+            }
+            // The journal, if there is one, still says what is left to do.
+            Err(error) => {
+                tracing::warn!(%error, "mount points stay");
+                Err(error)
+            }
+        }
+    }
+}
+
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.mount.as_fd()
@@ -65,18 +97,7 @@ impl AsFd for Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        if self.made.is_empty() {
-            return;
-        }
-        match self.made.undo(self.as_fd()) {
-            Ok(()) => {
-                if let Some(journal) = &self.journal {
-                    let _gone = std::fs::remove_file(journal);
-                }
-            }
-            // The journal, if there is one, still says what is left to do.
-            Err(error) => tracing::warn!(%error, "mount points stay"),
-        }
+        let _told = self.undo();
     }
 }
 
