@@ -1,7 +1,8 @@
 //! COPY's work: what was selected goes below a destination in a root, by BuildKit's rules.
 //!
-//! The destination is a directory when it ends with a slash, when there are several sources, or when it is one
-//! already. A directory's contents are copied, not the directory. Missing parents are made with mode 755. A
+//! The destination is a directory when it ends with a slash, when a directory is copied, or when it is one already; a
+//! link is followed. Sources are copied one after the other, so of several files for one name the last one stays. Names
+//! of one file stay names of one file. A directory's contents are copied, not the directory. Missing parents are made with mode 755. A
 //! directory that is there keeps its metadata where it is the destination, and takes the source's below it.
 
 use std::ffi::{CStr, CString};
@@ -45,48 +46,51 @@ pub fn into(
     options: Options,
     job: &Job,
 ) -> Result<Vec<Copied>> {
-    let target = Target::find(root, destination, inputs, inline, options)?;
     let mut copied = Vec::new();
     for Input { tree, selection, .. } in inputs {
         for source in &selection.sources {
-            let copying =
-                Copying { tree, source, root, options, job, from: None, to: None, directories: Vec::new() };
-            copying.run(&target, &mut copied)?;
+            // What was copied before may be what stands there now.
+            let target = Target::find(root, destination, source.is_dir, options)?;
+            let base = if source.is_dir { target.path } else { target.place(&source.path) };
+            let copying = Copying {
+                tree,
+                source,
+                base,
+                root,
+                options,
+                job,
+                from: None,
+                to: None,
+                directories: Vec::new(),
+            };
+            copying.run(&mut copied)?;
         }
     }
     for file in inline {
+        let target = Target::find(root, destination, false, options)?;
         write_inline(root, &target.place(file.path.as_os_str().as_encoded_bytes()), file, options)?;
     }
     Ok(copied)
 }
 
-/// Where the copies go.
+/// Where a copy goes.
 struct Target {
-    /// Below the root, without leading slash; links in it are followed.
+    /// Below the root, without leading slash; links on the way to it are followed.
     path: Vec<u8>,
     is_dir: bool,
 }
 
 impl Target {
-    fn find(
-        root: BorrowedFd<'_>,
-        destination: &str,
-        inputs: &[Input<'_>],
-        inline: &[InlineFile],
-        options: Options,
-    ) -> Result<Self> {
-        let path = destination.trim_matches('/').as_bytes().to_vec();
+    /// Of a directory, whose content is copied, or of a file. Makes the directories on the way.
+    fn find(root: BorrowedFd<'_>, destination: &str, of_dir: bool, options: Options) -> Result<Self> {
         let say = || format!("copying to `{destination}`");
+        let path = behind_links(root, destination.trim_matches('/').as_bytes()).context(say)?;
         let there = match dir::open_in_root(root, &path, OFlags::PATH) {
             Ok(fd) => Some(FileType::from_raw_mode(rustix::fs::fstat(&fd).context(say)?.st_mode)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).context(say),
         };
-        let sources = || inputs.iter().flat_map(|input| &input.selection.sources);
-        let several = sources().count() + inline.len() > 1;
-        let whole_directory = sources().any(|source| source.is_dir);
-        let is_dir =
-            destination.ends_with('/') || several || whole_directory || there == Some(FileType::Directory);
+        let is_dir = destination.ends_with('/') || of_dir || there == Some(FileType::Directory);
         match there {
             Some(FileType::Directory) => {}
             Some(_) if is_dir => {
@@ -105,6 +109,30 @@ impl Target {
     fn place(&self, name: &[u8]) -> Vec<u8> {
         if self.is_dir { join(&self.path, base_name(name)) } else { self.path.clone() }
     }
+}
+
+/// What a destination that is a link leads to, there or not: that is what is replaced, and not the link.
+fn behind_links(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<Vec<u8>> {
+    let mut path = path.to_vec();
+    // As many as the kernel follows (path_resolution(7)).
+    for _ in 0..40 {
+        let parent = match dir::open_in_root(root, parent_of(&path), OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(parent) => parent,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path),
+            Err(error) => return Err(error),
+        };
+        let name = c_name(base_name(&path))?;
+        let link = match rustix::fs::readlinkat(&parent, &name, Vec::new()) {
+            Ok(link) => link.into_bytes(),
+            // No link, or nothing.
+            Err(_) => return Ok(path),
+        };
+        path = match link.strip_prefix(b"/") {
+            Some(absolute) => absolute.to_vec(),
+            None => join(&real_path(root, parent.as_fd())?, &link),
+        };
+    }
+    Err(rustix::io::Errno::LOOP.into())
 }
 
 fn parent_of(path: &[u8]) -> &[u8] {
@@ -140,6 +168,8 @@ fn c_name(name: &[u8]) -> io::Result<CString> {
 struct Copying<'c> {
     tree: &'c Tree<'c>,
     source: &'c Source,
+    /// Where it goes.
+    base: Vec<u8>,
     root: BorrowedFd<'c>,
     options: Options,
     job: &'c Job,
@@ -158,18 +188,20 @@ struct Open {
 }
 
 impl<'c> Copying<'c> {
-    fn run(mut self, target: &Target, copied: &mut Vec<Copied>) -> Result<()> {
-        let base = if self.source.is_dir { target.path.clone() } else { target.place(&self.source.path) };
+    fn run(mut self, copied: &mut Vec<Copied>) -> Result<()> {
         for (n, item) in self.source.items.iter().enumerate() {
             if n % 256 == 0 {
                 self.job.check()?;
             }
-            let to = join(&base, &item.path);
+            let to = join(&self.base, &item.path);
             let from = join(&self.source.path, &item.path);
             let done = match item.kind {
                 Kind::Dir if item.path.is_empty() => Ok(()),
                 Kind::Dir => self.directory(&to, item),
-                _ => self.file(&from, &to, item),
+                _ => match item.link {
+                    Some(first) => self.link(first, &to),
+                    None => self.file(&from, &to, item),
+                },
             };
             done.context(|| {
                 format!("copying `{}` from {} to `/{}`", lossy(&from), self.tree.what, lossy(&to))
@@ -266,6 +298,18 @@ impl<'c> Copying<'c> {
         .context(|| "setting the times")
     }
 
+    /// One more name of a file that was copied.
+    fn link(&mut self, first: usize, to: &[u8]) -> Result<()> {
+        let first = join(&self.base, &self.source.items[first].path);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let from = dir::open_in_root(self.root, parent_of(&first), flags)
+            .context(|| "opening the directory of the file's first name")?;
+        let (first, name) = (c_name(base_name(&first)), c_name(base_name(to)));
+        let (first, name) = (first.context(|| "naming the first copy")?, name.context(|| "naming the copy")?);
+        let parent = self.destination(parent_of(to))?;
+        replacing(parent, &name, || rustix::fs::linkat(&from, &first, parent, &name, AtFlags::empty()))
+    }
+
     fn open_source(&mut self, from: &[u8]) -> Result<OwnedFd> {
         // The source itself may be a link, which is followed; what lies below it is not.
         if from == self.source.path {
@@ -334,6 +378,19 @@ fn make(
             }
         })
     };
+    let made = replacing(parent, name, attempt)?;
+    if let (Some(to), Some(from)) = (&made, source) {
+        copy_bytes(from.as_fd(), to.as_fd()).context(|| "copying the bytes")?;
+    }
+    Ok(made)
+}
+
+/// Whatever is there and no directory goes.
+fn replacing<T>(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    attempt: impl Fn() -> rustix::io::Result<T>,
+) -> Result<T> {
     let made = match attempt() {
         Err(rustix::io::Errno::EXIST) => {
             match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
@@ -347,11 +404,7 @@ fn make(
         }
         other => other,
     };
-    let made = made.context(|| "making the copy")?;
-    if let (Some(to), Some(from)) = (&made, source) {
-        copy_bytes(from.as_fd(), to.as_fd()).context(|| "copying the bytes")?;
-    }
-    Ok(made)
+    made.context(|| "making the copy")
 }
 
 /// By reflink where the filesystem can, else in the kernel, else through a buffer.
@@ -413,6 +466,8 @@ fn write_inline(root: BorrowedFd<'_>, to: &[u8], file: &InlineFile, options: Opt
         rdev: 0,
         target: Vec::new(),
         xattrs: Vec::new(),
+        link: None,
+        inode: None,
     };
     let fd = make(parent.as_fd(), &name, &item, None).context(say)?.expect("a regular file");
     let mut out = std::fs::File::from(fd);

@@ -1,5 +1,6 @@
 //! What an instruction's sources name, walked in one order, each file with its digest.
 
+use std::collections::HashMap;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,6 +40,10 @@ pub struct Item {
     pub rdev: u64,
     pub target: Vec<u8>,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Another name of this item of the source.
+    pub link: Option<usize>,
+    /// Device and inode of a file that has several names.
+    pub(super) inode: Option<(u64, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +74,10 @@ impl Selection {
                 field(item.digest.as_ref().map_or(&[], |digest| digest.as_bytes()));
                 field(&item.rdev.to_le_bytes());
                 field(&item.target);
+                if let Some(first) = item.link {
+                    field(b"link");
+                    field(&(first as u64).to_le_bytes());
+                }
                 field(&(item.xattrs.len() as u64).to_le_bytes());
                 for (key, value) in &item.xattrs {
                     field(key);
@@ -102,9 +111,14 @@ impl Tree<'_> {
     pub fn select(&self, pattern: &str, job: &Job) -> Result<Selection> {
         let mut selection = Selection::default();
         let clean = self.clean(pattern)?;
-        let paths = if wildcard::is_pattern(&clean) { self.matching(&clean, pattern)? } else { vec![clean] };
+        let is_pattern = wildcard::is_pattern(&clean);
+        let paths = if is_pattern { self.matching(&clean, pattern)? } else { vec![clean] };
         for path in paths {
-            selection.sources.push(self.walk(path, pattern, job)?);
+            match self.walk(path, pattern, job)? {
+                Some(source) => selection.sources.push(source),
+                None if is_pattern => {}
+                None => return Err(self.ignored(pattern)),
+            }
         }
         self.fill_digests(&mut selection, job)?;
         Ok(selection)
@@ -112,7 +126,8 @@ impl Tree<'_> {
 
     /// Walks one file or directory; wildcards mean nothing.
     pub fn subtree(&self, path: &str, job: &Job) -> Result<Selection> {
-        let mut selection = Selection { sources: vec![self.walk(self.clean(path)?, path, job)?] };
+        let source = self.walk(self.clean(path)?, path, job)?.ok_or_else(|| self.ignored(path))?;
+        let mut selection = Selection { sources: vec![source] };
         self.fill_digests(&mut selection, job)?;
         Ok(selection)
     }
@@ -157,9 +172,7 @@ impl Tree<'_> {
             }
             found = next;
         }
-        found.retain(|path| {
-            !self.is_excluded(path, false) && dir::open_in_root(self.root(), path, OFlags::PATH).is_ok()
-        });
+        found.retain(|path| dir::open_in_root(self.root(), path, OFlags::PATH).is_ok());
         Ok(found)
     }
 
@@ -167,7 +180,8 @@ impl Tree<'_> {
         !path.is_empty() && self.excluded.is_some_and(|rules| rules.excluded(path, is_dir))
     }
 
-    fn walk(&self, path: Vec<u8>, written: &str, job: &Job) -> Result<Source> {
+    /// `None` where all of it is excluded.
+    fn walk(&self, path: Vec<u8>, written: &str, job: &Job) -> Result<Option<Source>> {
         let say = || format!("reading `{}` in {}", String::from_utf8_lossy(&path), self.what);
         let top = match dir::open_in_root(self.root(), &path, OFlags::PATH) {
             Ok(top) => top,
@@ -190,18 +204,19 @@ impl Tree<'_> {
                 dir::open_in_root(self.root(), &path, OFlags::RDONLY | OFlags::DIRECTORY).context(say)?;
             self.walk_dir(fd.as_fd(), &path, b"", &mut items, job)?;
             if excluded && items.len() == 1 {
-                return Err(self.ignored(written));
+                return Ok(None);
             }
         } else {
             if excluded {
-                return Err(self.ignored(written));
+                return Ok(None);
             }
             let kind = kind_of(&stat).ok_or_else(|| {
                 Error::invalid(format!("`{written}` in {} is a socket; sockets cannot be copied", self.what))
             })?;
             items.push(item(Vec::new(), kind, &stat, Vec::new(), known));
         }
-        Ok(Source { path, is_dir, items })
+        link(&mut items);
+        Ok(Some(Source { path, is_dir, items }))
     }
 
     fn ignored(&self, written: &str) -> Error {
@@ -369,6 +384,19 @@ fn item(path: Vec<u8>, kind: Kind, stat: &Stat, target: Vec<u8>, known: Known) -
         rdev: if matches!(kind, Kind::Char | Kind::Block) { stat.st_rdev } else { 0 },
         target,
         xattrs: known.xattrs,
+        link: None,
+        inode: (kind == Kind::File && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino)),
+    }
+}
+
+/// Names of one file within a source know each other.
+fn link(items: &mut [Item]) {
+    let mut first = HashMap::new();
+    for (at, item) in items.iter_mut().enumerate() {
+        if let Some(inode) = item.inode {
+            let known = *first.entry(inode).or_insert(at);
+            item.link = (known != at).then_some(known);
+        }
     }
 }
 
