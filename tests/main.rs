@@ -13,6 +13,8 @@ mod dockerfile;
 mod drafts;
 mod faults;
 mod house;
+mod judge;
+mod judge_kit;
 mod language;
 mod layer;
 mod mounts;
