@@ -27,5 +27,6 @@ mod runtime;
 mod sandbox;
 mod snapshot;
 mod store;
+mod styles;
 mod verbs;
 mod web_kit;

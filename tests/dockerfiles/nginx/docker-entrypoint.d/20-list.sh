@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "20: $(ls /usr/share/nginx/html | tr "\n" " ")"
