@@ -7,6 +7,7 @@ mod cache;
 mod check;
 mod checks;
 mod cli;
+mod contexts;
 mod corpus;
 mod differential;
 mod dockerfile;

@@ -4,6 +4,7 @@
 //! names an image or moves a tag; the caller does, once all of it is durable.
 
 pub mod difference;
+mod directory;
 mod execute;
 mod image;
 pub mod key;
@@ -66,9 +67,10 @@ pub struct Given {
     pub agents: Agents,
 }
 
+/// A directory whose files COPY takes.
 pub struct Context<'b> {
     pub dir: &'b std::path::Path,
-    pub ignore: Ignore,
+    pub ignore: &'b Ignore,
     pub stats: &'b StatCache,
 }
 
@@ -85,6 +87,9 @@ pub struct Part {
 
 pub trait Images {
     fn image(&self, reference: &str, platform: &Platform) -> Result<Base>;
+
+    /// Files that stand in for the image of this name.
+    fn directory(&self, reference: &str) -> Result<Option<Context<'_>>>;
 }
 
 /// An image to stand on.

@@ -80,7 +80,10 @@ impl<'b> Stage<'b> {
         };
         self.job.report(Event::StepStarted { step: from.clone() });
         if let plan::Base::Image(name) = &self.stage.base {
-            base = self.inputs.images.image(name, &self.stage.platform)?;
+            base = match self.inputs.images.directory(name)? {
+                Some(context) => super::directory::base(self, &context, name, &self.stage.platform)?,
+                None => self.inputs.images.image(name, &self.stage.platform)?,
+            };
         }
         if let Some(image) = base.image {
             self.job.report(Event::StepDone { step: from, image, took: start.elapsed() });
@@ -316,16 +319,20 @@ impl<'b> Stage<'b> {
                 })?;
                 let root = crate::context::open(context.dir)?;
                 let digests = Digests::Stat(context.stats);
-                Ok(Tree::new(root, "the build context", digests).excluding(&context.ignore))
+                Ok(Tree::new(root, "the build context", digests).excluding(context.ignore))
             }
-            CopyFrom::Stage(_) | CopyFrom::Image(_) => {
-                let (base, what) = self.base_of(from)?.expect("both have one");
-                self.tree_of(&base, what)
-            }
+            CopyFrom::Stage(_) | CopyFrom::Image(_) => match (self.base_of(from)?, from) {
+                (Some((base, what)), _) => self.tree_of(&base, what),
+                (None, CopyFrom::Image(name)) => {
+                    let context = self.inputs.images.directory(name)?.expect("what has no base is files");
+                    super::directory::tree(&context, name)
+                }
+                (None, _) => Err(Error::internal("a stage without a base")),
+            },
         }
     }
 
-    /// The stage or image that is meant, and what it is called.
+    /// The stage or image that is meant, and what it is called; `None` where it is files.
     pub(super) fn base_of(&self, from: &CopyFrom) -> Result<Option<(Base, String)>> {
         Ok(match from {
             CopyFrom::Context => None,
@@ -334,6 +341,7 @@ impl<'b> Stage<'b> {
                 let name = self.plan.stages[stage.0].name.clone().unwrap_or_else(|| stage.0.to_string());
                 Some((base, format!("the stage `{name}`")))
             }
+            CopyFrom::Image(name) if self.inputs.images.directory(name)?.is_some() => None,
             CopyFrom::Image(name) => {
                 let base = self.inputs.images.image(name, &self.stage.platform)?;
                 Some((base, format!("the image `{name}`")))

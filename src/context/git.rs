@@ -45,11 +45,19 @@ pub(super) struct Resolved {
 }
 
 /// Dropped, it is gone.
-pub(super) struct Checkout {
+pub struct Checkout {
     root: OwnedFd,
+    path: PathBuf,
     _private: Private,
     /// Where the bytes are not the same twice.
     pub(super) identity: Option<Digest>,
+}
+
+impl Checkout {
+    /// Of the directory that was asked for.
+    pub fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
 }
 
 impl AsFd for Checkout {
@@ -72,7 +80,8 @@ pub(super) fn checkout(remote: &Remote<'_>, source: &GitSource, job: &Job) -> Re
     let root = subdirectory(&private, &source.subdir).context(say)?;
     let keeps = source.keep_git_dir && source.subdir.is_empty();
     let identity = keeps.then(|| identity(source, &resolved));
-    Ok(Checkout { root, _private: private, identity })
+    let path = private.tree_path().join(&source.subdir);
+    Ok(Checkout { root, path, _private: private, identity })
 }
 
 /// All that the files depend on, `.git` among them: its index holds times, so its bytes say nothing.

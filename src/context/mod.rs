@@ -16,8 +16,9 @@ mod trim;
 mod web;
 pub mod wildcard;
 
+pub use git::Checkout;
 pub use private::Private;
-pub use remote::{GitHost, Remote, Secrets};
+pub use remote::{GitHost, Held, Remote, Secrets};
 pub use select::{Item, Selection, Source};
 
 pub use stat_cache::StatCache;

@@ -8,8 +8,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use super::git::Checkout;
 use super::web::Kept;
-use super::{Input, Tree};
+use super::{Input, Private, Tree};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::Digest;
@@ -30,6 +31,15 @@ pub struct GitHost {
 
 /// The bytes of a build secret, by its id.
 pub type Secrets<'s> = dyn Fn(&str) -> Option<Vec<u8>> + Sync + 's;
+
+/// What is there as long as this value.
+pub struct Held(#[expect(dead_code, reason = "it acts when it is dropped")] Box<dyn Send + Sync>);
+
+impl Held {
+    pub fn new(what: impl Send + Sync + 'static) -> Self {
+        Held(Box::new(what))
+    }
+}
 
 /// For one build.
 pub struct Remote<'e> {
@@ -63,6 +73,16 @@ impl<'e> Remote<'e> {
     /// A file, under the name that ADD gives it.
     pub fn http(&self, source: &HttpSource, job: &Job) -> Result<Input<'static>> {
         super::web::input(self, source, job)
+    }
+
+    /// A file, put into a directory by a name.
+    pub fn fetch(&self, source: &HttpSource, private: &Private, name: &str, job: &Job) -> Result<()> {
+        super::web::get(self, source, private, name, false, job).map(drop)
+    }
+
+    /// A commit's files.
+    pub fn checkout(&self, source: &GitSource, job: &Job) -> Result<Checkout> {
+        super::git::checkout(self, source, job)
     }
 
     /// What is to be copied of a commit.

@@ -84,6 +84,8 @@ pub struct PlanOptions {
     pub labels: BTreeMap<String, String>,
     /// The network of every RUN that does not name one.
     pub network: Network,
+    /// Names that stand for something else than an image; a stage of such a name is not made of its steps.
+    pub contexts: BTreeSet<String>,
     pub run: RunOptions,
 }
 
@@ -107,6 +109,7 @@ impl Default for PlanOptions {
             build_platform: Platform::host(),
             labels: BTreeMap::new(),
             network: Network::Default,
+            contexts: BTreeSet::new(),
             run: RunOptions::default(),
         }
     }

@@ -114,6 +114,8 @@ struct Based {
     triggers: Vec<(Statement, Box<dyn Step>)>,
     /// Variables in FROM that are not set.
     unset: Vec<String>,
+    /// A build context of the stage's name stands for it.
+    is_replaced: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -163,9 +165,14 @@ impl<'a> Planner<'a> {
             return Err(Problem::invalid(word.span.clone(), format!("the base `{}` is empty", word.text))
                 .hint(declare(variable)));
         }
-        let base = match self.around.names.above(&name, number) {
+        let replaced =
+            stage.name().map(str::to_lowercase).filter(|name| self.around.options.contexts.contains(name));
+        let is_replaced = replaced.is_some();
+        let name = replaced.unwrap_or(name);
+        let above_it = if is_replaced { None } else { self.around.names.above(&name, number) };
+        let base = match above_it {
             Some(stage) => Base::Stage(StageId(stage)),
-            None if name == "scratch" => Base::Scratch,
+            None if name == "scratch" && !is_replaced => Base::Scratch,
             None => Base::Image(name),
         };
         let asked = match (&stage.from.platform, platform) {
@@ -183,7 +190,7 @@ impl<'a> Planner<'a> {
                 &format!("`--platform` means nothing before a stage or scratch, which is for {platform}"),
             ));
         }
-        Ok(Based { base, platform, image: None, triggers: Vec::new(), unset })
+        Ok(Based { base, platform, image: None, triggers: Vec::new(), unset, is_replaced })
     }
 
     fn global_word(&self, word: &Word) -> Result<Expansion, Problem> {
@@ -218,7 +225,7 @@ impl<'a> Planner<'a> {
                 Base::Scratch => Vec::new(),
                 Base::Stage(base) => {
                     open.push(base.0);
-                    let steps = &self.dockerfile.stages[base.0].steps;
+                    let steps = steps_of(&self.dockerfile.stages[base.0], &stages[base.0]);
                     steps.iter().filter_map(|(_, step)| step.trigger()).map(str::to_owned).collect()
                 }
                 Base::Image(name) => {
@@ -237,7 +244,7 @@ impl<'a> Planner<'a> {
                     .map_err(|problem| self.error_at(&text.statement, problem))?;
                 stages[number].triggers.push(parsed);
             }
-            let own = text.steps.iter().map(|(_, step)| step);
+            let own = steps_of(text, &stages[number]).iter().map(|(_, step)| step);
             for step in own.chain(stages[number].triggers.iter().map(|(_, step)| step)) {
                 // A trigger's stage is counted in this file, as Docker does.
                 let found = step.copies_from(self.around.names, number).map_err(|problem| {
@@ -295,6 +302,7 @@ impl<'a> Planner<'a> {
         is_target: bool,
     ) -> Result<(StageState<'a>, plan::Stage)> {
         let text = &self.dockerfile.stages[number];
+        let steps = steps_of(text, &based);
         let mut state = match (&based.base, based.image) {
             (Base::Stage(base), _) => {
                 let base =
@@ -338,7 +346,7 @@ impl<'a> Planner<'a> {
             let at = self.at(&text.statement, statement.text());
             stage.steps.push(made(at, effect.created_by, effect.action, &state));
         }
-        for (statement, step) in &text.steps {
+        for (statement, step) in steps {
             let effect = self
                 .apply(number, statement, step.as_ref(), Place::of(statement), &mut state)
                 .map_err(|problem| self.error_at(statement, problem))?;
@@ -441,6 +449,11 @@ fn parsed(word: &Word, text: &str) -> Result<Platform, Problem> {
         };
         Problem::invalid(word.span.clone(), message).maybe_hint(error.hint_text().map(str::to_owned))
     })
+}
+
+/// None, where something else stands for the stage.
+fn steps_of<'t>(text: &'t StageText, based: &Based) -> &'t [(Statement, Box<dyn Step>)] {
+    if based.is_replaced { &[] } else { &text.steps }
 }
 
 fn declare(variable: &str) -> String {

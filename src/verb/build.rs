@@ -13,12 +13,13 @@ use crate::db::{BuildId, NewBuild};
 use crate::dockerfile::{self, Dated, PlanOptions, Resolver, Scope};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
-use crate::image::{ImageConfig, ImageId, Platform, Reference};
+use crate::image::{ImageConfig, ImageId, Platform, Reference, RunConfig};
 use crate::job::{Event, Job};
 use crate::output::{self, Written};
 use crate::plan::{Network, Plan, Resources};
 use crate::rootfs::Stack;
 use crate::verb::build_results as results;
+use crate::verb::named_context::{Contexts, Named};
 use crate::verb::{images, pull};
 
 pub use results::Results;
@@ -26,6 +27,8 @@ pub use results::Results;
 pub struct Options {
     /// Absolute; `None`: there is no context (the Dockerfile came from standard input).
     pub context: Option<PathBuf>,
+    /// What the context is called where its directory lasts no longer than the build.
+    pub context_name: Option<String>,
     /// What the user calls it, for messages.
     pub dockerfile_name: String,
     pub dockerfile: String,
@@ -43,6 +46,8 @@ pub struct Options {
     pub pull: bool,
     pub host: crate::network::Host,
     pub run: RunOptions,
+    /// What stands for images, by their normalized names.
+    pub contexts: BTreeMap<String, Named>,
     pub registry: crate::registry::Options,
     pub git: GitHost,
     /// A part that is left out of every key, to see that tests find the false hits that come of it.
@@ -55,6 +60,7 @@ impl Options {
     pub fn new(dockerfile_name: impl Into<String>, dockerfile: impl Into<String>) -> Self {
         Options {
             context: None,
+            context_name: None,
             dockerfile_name: dockerfile_name.into(),
             dockerfile: dockerfile.into(),
             ignore: None,
@@ -69,6 +75,7 @@ impl Options {
             pull: false,
             host: crate::network::Host::default(),
             run: RunOptions::default(),
+            contexts: BTreeMap::new(),
             registry: crate::registry::Options::default(),
             git: GitHost::default(),
             #[cfg(debug_assertions)]
@@ -128,7 +135,10 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     let ignore = ignore(options)?;
     let platforms = options.platforms();
     output::check(&options.results.outputs, platforms.len())?;
-    let bases = Bases { engine, options, job, known: Mutex::default() };
+    let secret = |id: &str| options.run.secrets.get(id).map(|secret| secret.0.clone());
+    let remote = Remote::new(engine, &options.registry, &options.git, &secret);
+    let contexts = Contexts::new(engine, &remote, &options.contexts, job);
+    let bases = Bases { engine, options, job, contexts: &contexts, known: Mutex::default() };
     let scope = Scope { all_stages: false, ignore: Some(&ignore) };
     let (name, text) = (&options.dockerfile_name, &options.dockerfile);
     let mut plans: Vec<Plan> = Vec::new();
@@ -150,17 +160,16 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     let lease = engine.db.lease()?;
     let record = engine.db.write(|index| index.start_build(&describe(options), &lease))?;
     let stats = match &options.context {
-        Some(context) => {
+        Some(context) if options.context_name.is_none() => {
             StatCache::open(&engine.root.join("cache/context"), &engine.root.join("trash"), context)
         }
-        None => StatCache::in_memory(),
+        _ => StatCache::in_memory(),
     };
-    let context = options.context.as_deref().map(|dir| build::Context { dir, ignore, stats: &stats });
+    let context =
+        options.context.as_deref().map(|dir| build::Context { dir, ignore: &ignore, stats: &stats });
     let notes = Notes::default();
     let told = describe(options);
     let previous = build::Previous::new(told.context, told.dockerfile, record);
-    let secret = |id: &str| options.run.secrets.get(id).map(|secret| secret.0.clone());
-    let remote = Remote::new(engine, &options.registry, &options.git, &secret);
     let mut inputs = Inputs {
         context,
         remote: &remote,
@@ -178,7 +187,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         run: Given { secrets: options.run.secrets.clone(), agents },
     };
     let outcomes = build_each(engine, &platforms, &plans, &mut inputs, job);
-    if let Err(problem) = stats.save() {
+    if let Err(problem) = stats.save().and_then(|()| contexts.save()) {
         job.warn(format!("the next build will read the whole context again: {problem}"));
     }
     let left = outcomes.and_then(|outcomes| {
@@ -234,6 +243,7 @@ pub(super) fn plan_options(options: &Options, platform: &Platform) -> PlanOption
         platform: platform.clone(),
         labels: options.labels.clone(),
         network: options.network,
+        contexts: options.contexts.keys().cloned().collect(),
         run: run_options(&options.run),
         ..PlanOptions::default()
     }
@@ -258,7 +268,11 @@ fn describe(options: &Options) -> NewBuild {
         "no_cache": options.no_cache,
     });
     NewBuild {
-        context: options.context.as_ref().map_or("-".into(), |path| path.to_string_lossy().into_owned()),
+        context: match (&options.context_name, &options.context) {
+            (Some(name), _) => name.clone(),
+            (None, Some(path)) => path.to_string_lossy().into_owned(),
+            (None, None) => "-".into(),
+        },
         dockerfile: options.dockerfile_name.clone(),
         options: said.to_string(),
     }
@@ -269,6 +283,7 @@ struct Bases<'b> {
     engine: &'b Engine,
     options: &'b Options,
     job: &'b Job,
+    contexts: &'b Contexts<'b>,
     known: Mutex<HashMap<(String, String), Base>>,
 }
 
@@ -279,7 +294,10 @@ impl Bases<'_> {
         if let Some(base) = known.get(&key) {
             return Ok(base.clone());
         }
-        let here = if self.options.pull { None } else { images::find(self.engine, reference)? };
+        let stands_for = self.contexts.image(reference, platform)?;
+        let brought = stands_for.as_ref().is_some_and(|name| name.starts_with("sha256:"));
+        let reference = stands_for.as_deref().unwrap_or(reference);
+        let here = if self.options.pull && !brought { None } else { images::find(self.engine, reference)? };
         let row = match here {
             Some(row) => row,
             None => {
@@ -301,6 +319,10 @@ impl Bases<'_> {
 
 impl Resolver for Bases<'_> {
     fn base(&self, reference: &str, platform: &Platform) -> Result<ImageConfig> {
+        if self.contexts.is_directory(reference) {
+            let config = RunConfig { working_dir: "/".into(), ..RunConfig::default() };
+            return Ok(ImageConfig { config, ..ImageConfig::default() });
+        }
         self.get(reference, platform).map(|base| base.config)
     }
 
@@ -319,5 +341,9 @@ impl Resolver for Bases<'_> {
 impl build::Images for Bases<'_> {
     fn image(&self, reference: &str, platform: &Platform) -> Result<Base> {
         self.get(reference, platform)
+    }
+
+    fn directory(&self, reference: &str) -> Result<Option<build::Context<'_>>> {
+        self.contexts.directory(reference)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+pub mod build_context;
 mod build_results;
 pub mod cache;
 pub mod call;
@@ -24,6 +25,7 @@ pub mod info;
 pub mod inspect;
 pub mod layers;
 pub mod log;
+pub mod named_context;
 pub mod ps;
 pub mod pull;
 pub mod rebuild;

@@ -74,8 +74,27 @@ pub(super) fn not_to_be_had(what: &str, name: &Reference, cause: Error) -> Error
     error.hint(hint).because(cause)
 }
 
+/// An image from elsewhere than its registry: no name moves.
+pub(super) fn bring_from(
+    engine: &Engine,
+    source: &dyn transfer::Source,
+    name: &Reference,
+    platform: &Platform,
+    job: &Job,
+) -> Result<ImageId> {
+    let found = transfer::find(job, source, name, platform)?;
+    let known = engine.db.read(|index| index.image(&found.image))?;
+    if known.is_none_or(|row| !row.durable || row.condemned)
+        && let Err(error) = bring(engine, source, &found, job)
+    {
+        return engine.sweep_after(Err(error));
+    }
+    engine.barrier(|_| Ok(()))?;
+    Ok(found.image)
+}
+
 /// Layers into blobs and unpacked, side by side where they can be; then each its place; then the image.
-fn bring(engine: &Engine, source: &Registry, found: &transfer::Found, job: &Job) -> Result<()> {
+fn bring(engine: &Engine, source: &dyn transfer::Source, found: &transfer::Found, job: &Job) -> Result<()> {
     let lease = engine.db.lease()?;
     let prepared: Mutex<HashMap<Digest, Prepared<'_>>> = Mutex::default();
     let want = |layer: &transfer::Layer<'_>| {

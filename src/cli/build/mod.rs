@@ -1,27 +1,27 @@
 //! `build`: a Dockerfile and its context become an image.
 
 mod call;
+mod contexts;
 mod output;
 mod run_flags;
+pub(crate) mod source;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use outcrop::context::GitHost;
-use outcrop::error::{Context as _, Error, Kind, Result};
+use outcrop::context::Held;
+use outcrop::error::{Context as _, Error, Result};
 use outcrop::image::{Platform, Reference};
+use outcrop::job::Job;
 use outcrop::network::Host;
 use outcrop::plan::Network;
+use outcrop::registry::without_password;
 use outcrop::verb::build::{self, Options};
 use outcrop::verb::explain;
 
 use super::progress::{Mode, Progress};
 use super::{Context, Verb};
-
-/// A Dockerfile is text that people write.
-const LARGEST_DOCKERFILE: u64 = 4 << 20;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -66,9 +66,12 @@ pub(super) struct Args {
     #[command(flatten)]
     run: run_flags::RunFlags,
     #[command(flatten)]
+    contexts: contexts::ContextFlags,
+    #[command(flatten)]
     call: call::CallArgs,
-    /// The directory whose files COPY and ADD see; `-` reads a Dockerfile from standard input, without any
-    #[arg(value_name = "PATH|-")]
+    /// What COPY and ADD see: a directory, a git repository, an archive's address; `-` reads an archive, or a Dockerfile
+    /// alone, from standard input
+    #[arg(value_name = "PATH|URL|-")]
     path: String,
 }
 
@@ -80,10 +83,7 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let mode = if self.quiet { Mode::Quiet } else { self.progress };
         let call = self.call.call()?;
-        let options = self.options()?;
-        if let Some(call) = call {
-            return call.run(context, &options);
-        }
+        let mut options = self.options()?;
         let streams = output::OutputArgs::streams(&options.results);
         if streams && self.explain {
             return Err(Error::invalid("`--explain` and an output both go to standard output")
@@ -91,6 +91,12 @@ impl Verb for Args {
         }
         let progress = if streams { Progress::aside(mode) } else { Progress::of(mode) };
         let job = context.job(progress.report());
+        // The context is there as long as this.
+        let _held = self.source(context, &mut options, &job)?;
+        if let Some(call) = call {
+            drop(progress);
+            return call.run(context, &options);
+        }
         let built = build::build(context.engine()?, &options, &job)
             .context(|| format!("building `{}`", self.path))?;
         drop(progress);
@@ -111,7 +117,6 @@ impl Verb for Args {
 
 impl Args {
     fn options(&self) -> Result<Options> {
-        let source = self.source()?;
         let mut build_args = self.build_args()?;
         // As buildx does: reproducible builds are asked for in one place.
         if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
@@ -125,8 +130,6 @@ impl Args {
             )));
         }
         Ok(Options {
-            context: source.context,
-            ignore: source.ignore,
             names,
             build_args,
             labels: self.labels()?,
@@ -138,10 +141,22 @@ impl Args {
             pull: self.pull,
             host: Host::read(Path::new("/etc"))?,
             run: self.run.options()?,
+            contexts: self.contexts.contexts()?,
             registry: super::registry_options(),
-            git: git_host(),
-            ..Options::new(source.name, source.text)
+            git: source::git_host(),
+            ..Options::new("", "")
         })
+    }
+
+    /// Reads the Dockerfile, and brings the context here.
+    fn source(&self, context: &Context, options: &mut Options, job: &Job) -> Result<Option<Held>> {
+        let source = source::source(context, &self.path, self.file.as_deref(), options, job)?;
+        options.context_name = source.held.is_some().then(|| without_password(&self.path));
+        options.context = source.dir;
+        options.ignore = source.ignore;
+        options.dockerfile_name = source.dockerfile_name;
+        options.dockerfile = source.dockerfile;
+        Ok(source.held)
     }
 
     fn network(&self) -> Result<Network> {
@@ -182,114 +197,4 @@ impl Args {
         };
         self.labels.iter().map(pair).collect()
     }
-
-    fn source(&self) -> Result<Source> {
-        if self.path == "-" {
-            return from_standard_input();
-        }
-        if self.path.contains("://") || self.path.starts_with("git@") {
-            return Err(Error::unsupported(format!(
-                "a build context from `{}` is not supported by this version",
-                self.path
-            ))
-            .hint("fetch it first and name the directory"));
-        }
-        let dir = std::fs::canonicalize(&self.path)
-            .context(|| format!("build context `{}`", self.path))
-            .map_err(|error| error.hint("name the directory that holds the files to copy"))?;
-        if !dir.is_dir() {
-            return Err(Error::invalid(format!("build context `{}` is not a directory", self.path))
-                .hint("name the directory; a Dockerfile goes with -f"));
-        }
-        if self.file.as_deref() == Some(Path::new("-")) {
-            return Ok(Source {
-                context: Some(dir.clone()),
-                ignore: ignore_of(&dir, None)?,
-                ..from_standard_input()?
-            });
-        }
-        let (shown, file) = match &self.file {
-            None => (join_shown(&self.path, "Dockerfile"), dir.join("Dockerfile")),
-            // As the docker CLI: from here, else from the context.
-            Some(file) if file.exists() || file.is_absolute() => (file.display().to_string(), file.clone()),
-            Some(file) => (join_shown(&self.path, &file.display().to_string()), dir.join(file)),
-        };
-        let open =
-            std::fs::File::open(&file).context(|| format!("reading `{shown}`")).map_err(
-                |error| match error.kind() {
-                    Kind::NotFound => error.hint("name the Dockerfile with -f FILE"),
-                    _ => error,
-                },
-            )?;
-        let text = read_text(open, &shown)?;
-        Ok(Source { ignore: ignore_of(&dir, Some(&file))?, context: Some(dir), name: shown, text })
-    }
-}
-
-/// What git may know of the caller.
-fn git_host() -> GitHost {
-    let known_hosts = std::env::var_os("HOME").map(|home| Path::new(&home).join(".ssh/known_hosts"));
-    GitHost {
-        path: std::env::var_os("PATH").unwrap_or_default(),
-        ssh_agent: std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
-        known_hosts: known_hosts.filter(|file| file.is_file()),
-    }
-}
-
-fn from_standard_input() -> Result<Source> {
-    let text = read_text(std::io::stdin().lock(), "-")?;
-    Ok(Source { context: None, name: "-".into(), text, ignore: None })
-}
-
-struct Source {
-    context: Option<PathBuf>,
-    name: String,
-    text: String,
-    ignore: Option<(String, Vec<u8>)>,
-}
-
-fn join_shown(dir: &str, file: &str) -> String {
-    match dir.trim_end_matches('/') {
-        "." | "" => file.to_owned(),
-        dir => format!("{dir}/{file}"),
-    }
-}
-
-fn read_text(from: impl std::io::Read, shown: &str) -> Result<String> {
-    let say = || format!("reading `{shown}`");
-    let mut bytes = Vec::new();
-    from.take(LARGEST_DOCKERFILE + 1).read_to_end(&mut bytes).context(say)?;
-    if bytes.len() as u64 > LARGEST_DOCKERFILE {
-        return Err(
-            Error::invalid(say()).because(Error::invalid("it is larger than 4 MiB; is it a Dockerfile?"))
-        );
-    }
-    if bytes.get(257..262) == Some(b"ustar") || bytes.starts_with(b"\x1f\x8b") {
-        return Err(Error::unsupported(
-            "a build context as a tar on standard input is not supported by this version",
-        )
-        .hint("unpack it and name the directory"));
-    }
-    String::from_utf8(bytes)
-        .map_err(|cause| Error::invalid(say()).because(Error::invalid(format!("it is not UTF-8: {cause}"))))
-}
-
-/// `<Dockerfile>.dockerignore` next to the Dockerfile goes before the context's `.dockerignore`.
-fn ignore_of(dir: &Path, dockerfile: Option<&Path>) -> Result<Option<(String, Vec<u8>)>> {
-    let own = dockerfile.map(|file| {
-        let mut name = file.as_os_str().to_owned();
-        name.push(".dockerignore");
-        PathBuf::from(name)
-    });
-    for file in own.into_iter().chain([dir.join(".dockerignore")]) {
-        match std::fs::read(&file) {
-            Ok(text) => {
-                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                return Ok(Some((name, text)));
-            }
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
-            Err(cause) => return Err(cause).context(|| format!("reading `{}`", file.display())),
-        }
-    }
-    Ok(None)
 }
