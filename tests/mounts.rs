@@ -490,3 +490,89 @@ fn the_callers_agent_answers_in_the_container() {
         assert_eq!(lines.iter().filter(|line| line.contains(&fingerprint)).count(), 2, "{lines:#?}");
     }
 }
+
+#[test]
+fn an_insecure_command_runs_only_where_that_is_allowed() {
+    for runtime in ["outcrop", "runc"] {
+        let sandbox = Sandbox::new().variable("OUTCROP_RUNTIME", runtime);
+        sandbox.base_image("base");
+        let text = "FROM base\nRUN echo ran\nRUN --security=insecure grep CapEff /proc/self/status > /out; \
+            grep Seccomp: /proc/self/status >> /out; mknod /zero c 1 5 && dd if=/zero of=/dev/null bs=1 count=1 && rm /zero; \
+            mkdir /m && mount -t tmpfs none /m && umount /m && rmdir /m && test -w /proc/sys/kernel/hostname && test -w /sys && echo done >> /out\n";
+        sandbox.dockerfile(text);
+        let refused = build(&sandbox, &[])
+            .fails(1)
+            .complains("line 3: an insecure RUN is not allowed")
+            .complains("--allow security.insecure");
+        assert_eq!(ran(&refused), 0);
+        build(&sandbox, &["--allow", "security.insecure", "--allow", "network.host"]).ok();
+        let out = cat(&sandbox, "/out");
+        // All that this test has itself.
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let capabilities = status.lines().find(|line| line.starts_with("CapEff:")).unwrap();
+        assert_eq!(out, format!("{capabilities}\nSeccomp:\t0\ndone\n"));
+        assert_eq!(newest_layer(&sandbox), "out\n");
+        sandbox.dockerfile(&text.replace("insecure", "sandbox"));
+        build(&sandbox, &[]).fails(1).says("Not cached: insecure").complains("permission denied");
+    }
+    let sandbox = sandbox("FROM base\nRUN true\n");
+    build(&sandbox, &["--allow", "security.all"]).fails(1).complains("unknown entitlement `security.all`");
+    build(&sandbox, &["--allow", "device"]).fails(1).complains("RUN --device is not supported");
+}
+
+#[test]
+fn names_and_limits_reach_the_command_and_decide_but_addresses_do_not() {
+    let sandbox = sandbox(
+        "FROM base\nRUN grep -c db /etc/hosts > /out; grep up /etc/hosts >> /out; df -k /dev/shm | tail -1 | tr -s ' ' | cut -d ' ' -f 2 >> /out; \
+         ulimit -n >> /out; ulimit -Hn >> /out\n",
+    );
+    let with = |host: &str, shm: &str, files: &str, parent: &str| {
+        let flags =
+            ["--add-host", host, "--add-host", "up:host-gateway", "--shm-size", shm, "--ulimit", files];
+        ran(&build(&sandbox, &[&flags[..], &["--cgroup-parent", parent]].concat()).ok())
+    };
+    assert_eq!(with("db:10.0.0.1", "2m", "nofile=100:200", "one"), 1);
+    assert_eq!(cat(&sandbox, "/out"), "1\n127.0.0.1\tup\n2048\n100\n200\n");
+    assert_eq!(newest_layer(&sandbox), "out\n");
+    assert_eq!(with("db:10.0.0.2", "2m", "nofile=100:200", "two/three"), 0);
+    assert_eq!(with("db2:10.0.0.2", "2m", "nofile=100:200", "one"), 1);
+    assert_eq!(with("db:10.0.0.2", "3m", "nofile=100:200", "one"), 1);
+    assert_eq!(with("db:10.0.0.2", "2m", "nofile=99:200", "one"), 1);
+    build(&sandbox, &["--cgroup-parent", "../x"]).fails(1).complains("leads upwards");
+    for parent in ["one", "two/three", "two"] {
+        for top in ["", "unified", "devices"] {
+            let _other_hosts_have_others =
+                fs::remove_dir(std::path::Path::new("/sys/fs/cgroup").join(top).join(parent));
+        }
+    }
+}
+
+#[test]
+fn what_caches_take_is_told_and_the_unused_ones_are_pruned() {
+    let sandbox = sandbox(
+        "FROM base\nARG N\nRUN --mount=type=cache,target=/c head -c 5000 /dev/zero > /c/file; head -c 5000 /c/file > /out\n",
+    );
+    let cache_line = |sandbox: &Sandbox| {
+        let lines = sandbox.outcrop(&["system", "df"]).ok().lines();
+        let line = lines.into_iter().find(|line| line.starts_with("Build Cache")).unwrap();
+        line.split_whitespace().skip(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    build(&sandbox, &["--build-arg", "N=1"]).ok();
+    sandbox.outcrop(&["rmi", "it"]).ok();
+    assert_eq!(cache_line(&sandbox), ["3", "0", "10kB", "10kB"]);
+    let verbose = sandbox.outcrop(&["system", "df", "-v"]).ok().stdout();
+    let line =
+        verbose.lines().find(|line| line.contains("exec.cachemount")).unwrap_or_else(|| panic!("{verbose}"));
+    assert!(line.contains("5kB"), "{line}");
+
+    sandbox.dockerfile(&waiting("shared"));
+    let mut running = begun(&sandbox, "N=2");
+    sandbox.outcrop(&["system", "prune", "-f"]).ok();
+    assert!(wait_for_place(&sandbox.root().join("cache/mounts"), "/go").is_dir(), "one in use stays");
+    let_go(&sandbox, "2");
+    assert!(running.wait().unwrap().success());
+    sandbox.outcrop(&["system", "prune", "-f"]).ok();
+    assert_eq!(fs::read_dir(sandbox.root().join("cache/mounts")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(sandbox.root().join("trash")).unwrap().count(), 0);
+    sandbox.check();
+}

@@ -56,6 +56,9 @@ pub struct Run<'k> {
     files: Vec<File>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mounts: Vec<Mount<'k>>,
+    /// What runs programs of another processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interpreter: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     insecure: bool,
     /// Without their addresses.
@@ -142,7 +145,7 @@ fn files(files: &[plan::InlineFile]) -> Vec<File> {
 }
 
 impl<'k> Step<'k> {
-    pub fn run(run: &'k plan::Run, mounts: Vec<Mount<'k>>) -> Self {
+    pub fn run(run: &'k plan::Run, mounts: Vec<Mount<'k>>, interpreter: Option<String>) -> Self {
         let network = match run.network {
             plan::Network::Default => "default",
             plan::Network::None => "none",
@@ -156,6 +159,7 @@ impl<'k> Step<'k> {
             network,
             files: files(&run.files),
             mounts,
+            interpreter,
             insecure: run.security == plan::Security::Insecure,
             hosts: run.resources.hosts.iter().map(|(name, _)| name.as_str()).collect(),
             shm_size: run.resources.shm_size,
@@ -249,7 +253,7 @@ mod tests {
         let platform = Platform::host();
         let parent = [ContentId(Digest::of(b"base"))];
         let key = |run: &plan::Run, parent: &[ContentId]| {
-            Key::new(&platform, parent, Step::run(run, Vec::new()), None).digest().0
+            Key::new(&platform, parent, Step::run(run, Vec::new(), None), None).digest().0
         };
         let base = key(&run(), &parent);
         assert_eq!(base, key(&run(), &parent));

@@ -117,7 +117,7 @@ pub fn build(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Re
     let mut first = 1 + inputs.part.before;
     let mut stages = Vec::new();
     for id in &needed {
-        let stage = stage::Stage::new(engine, plan, *id, inputs, &board, job, first, needed.len() > 1);
+        let stage = stage::Stage::new(engine, plan, *id, inputs, &board, job, first, needed.len() > 1)?;
         first += 1 + plan.stages[id.0].steps.len();
         stages.push(stage);
     }

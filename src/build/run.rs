@@ -1,5 +1,9 @@
 //! RUN: a command in a container on the stage so far; what it changes is a layer.
 
+use std::os::fd::AsFd as _;
+
+use rustix::fs::OFlags;
+
 use super::Base;
 use super::execute::{Done, Work, draft, pack};
 use super::mounts::{Mounts, Prepared};
@@ -9,8 +13,9 @@ use crate::error::{Context as _, Error, Result};
 use crate::job::{Event, StepAt, Stream};
 use crate::network;
 use crate::plan;
-use crate::runtime::{self, File, Spec};
+use crate::runtime::{self, Capability, File, Seccomp, Spec};
 use crate::snapshot::Draft;
+use crate::sys::dir;
 
 /// How much of a failing command's output its error repeats.
 const LAST_OUTPUT: usize = 2048;
@@ -23,6 +28,7 @@ pub(super) fn run(
     at: &StepAt,
     mounts: &Mounts<'_>,
 ) -> Result<Done> {
+    check_interpreter(stage, base)?;
     let draft = draft(stage, base)?;
     let id = ContainerId::random();
     let mut spec = spec(stage, &draft, &id, run)?;
@@ -56,6 +62,23 @@ pub(super) fn run(
     pack(stage, base, work, draft, &[])
 }
 
+/// One that the kernel looks for when it is needed, it looks for in the container.
+fn check_interpreter(stage: &Stage<'_>, base: &Base) -> Result<()> {
+    let Some(interpreter) = stage.interpreter.as_ref().filter(|one| !one.is_everywhere()) else {
+        return Ok(());
+    };
+    let path = interpreter.path.as_os_str().as_encoded_bytes();
+    let view = base.stack.view(stage.engine)?;
+    match dir::open_in_root(view.as_fd(), path, OFlags::PATH) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::unsupported(format!(
+            "programs of this platform are run by {}, which the image does not have",
+            interpreter.path.display()
+        ))
+        .hint("register it with the flag F, as qemu-user-static does: then the kernel holds it")),
+    }
+}
+
 /// Without its mounts.
 fn spec(stage: &Stage<'_>, draft: &Draft<'_>, id: &ContainerId, run: &plan::Run) -> Result<Spec> {
     let mut spec = Spec::new(id.as_str(), draft.mount()?, run.args.clone());
@@ -74,6 +97,14 @@ fn spec(stage: &Stage<'_>, draft: &Draft<'_>, id: &ContainerId, run: &plan::Run)
     }));
     spec.shm_size = run.resources.shm_size.unwrap_or(spec.shm_size);
     spec.rlimits.clone_from(&run.resources.ulimits);
+    spec.cgroup_parent.clone_from(&run.resources.cgroup_parent);
+    if run.security == plan::Security::Insecure {
+        spec.capabilities = Capability::all().collect();
+        spec.seccomp = Seccomp::Unconfined;
+        spec.masked_paths.clear();
+        spec.read_only_paths.clear();
+        spec.reaches_host = true;
+    }
     Ok(spec)
 }
 

@@ -14,6 +14,7 @@ use crate::image::CacheKey;
 use crate::job::{Event, Job, StepAt};
 use crate::plan::{self, Action, CopyFrom, Plan, StageId, Step};
 use crate::rootfs::{self, Layer, Stack};
+use crate::runtime::binfmt::{self, Interpreter, Runs};
 
 pub(super) struct Stage<'b> {
     pub(super) engine: &'b Engine,
@@ -23,6 +24,8 @@ pub(super) struct Stage<'b> {
     plan: &'b Plan,
     id: StageId,
     stage: &'b plan::Stage,
+    /// Of its commands, where the processor is none for them.
+    pub(super) interpreter: Option<Interpreter>,
     /// The number of the stage's FROM among all steps, from 1.
     first: usize,
     /// For progress; `None` when there is only one.
@@ -40,15 +43,16 @@ impl<'b> Stage<'b> {
         job: &'b Job,
         first: usize,
         several: bool,
-    ) -> Self {
+    ) -> Result<Self> {
         let stage = &plan.stages[id.0];
+        let interpreter = interpreter(stage)?;
         let name = several.then(|| stage.name.clone().unwrap_or_else(|| id.0.to_string()));
         let label = match (&inputs.part.label, name) {
             (Some(part), Some(name)) => Some(format!("{part} {name}")),
             (Some(part), None) => Some(part.clone()),
             (None, name) => name,
         };
-        Stage { engine, inputs, job, board, plan, id, stage, first, label }
+        Ok(Stage { engine, inputs, job, board, plan, id, stage, interpreter, first, label })
     }
 
     /// Posts the result, or the failure, which stops the other stages.
@@ -254,7 +258,10 @@ impl<'b> Stage<'b> {
 
     fn key_step<'k>(&self, step: &'k Step, inputs: &[Input<'_>], mounts: &Mounts<'k>) -> key::Step<'k> {
         match &step.action {
-            Action::Run(run) => key::Step::run(run, mounts.key()),
+            Action::Run(run) => {
+                let interpreter = self.interpreter.as_ref().map(Interpreter::identity);
+                key::Step::run(run, mounts.key(), interpreter)
+            }
             Action::Copy(copy) => key::Step::copy(copy, inputs.iter().map(Input::digest).collect()),
             Action::Workdir { path, user } => key::Step::Workdir { path, user },
             Action::Config => key::Step::Config {
@@ -357,6 +364,16 @@ impl<'b> Stage<'b> {
         let digest =
             move |path: &[u8]| Ok(engine.db.row_in_stack(&numbers, path)?.and_then(|found| found.row.digest));
         Ok(Tree::new(base.stack.view(engine)?, what, Digests::Index(Box::new(digest))))
+    }
+}
+
+/// Asked before anything runs: without one no step of the stage can be looked up, either.
+fn interpreter(stage: &plan::Stage) -> Result<Option<Interpreter>> {
+    let is_run = |step: &&Step| matches!(step.action, Action::Run(_));
+    let Some(step) = stage.steps.iter().find(is_run) else { return Ok(None) };
+    match binfmt::runs(&stage.platform).context(|| place(&step.at))? {
+        Runs::Natively => Ok(None),
+        Runs::Interpreted(interpreter) => Ok(Some(interpreter)),
     }
 }
 

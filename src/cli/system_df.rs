@@ -79,7 +79,13 @@ fn summary(usage: &DiskUsage) -> Vec<Row> {
             of(usage.reclaimable_volume_bytes(), usage.volume_bytes()),
         ),
         // Layers that images have too are counted there.
-        ("Build Cache", index.cache_records, 0, index.cache_bytes, size_exact(index.cache_bytes)),
+        (
+            "Build Cache",
+            index.cache_records + usage.cache_mounts.len() as u64,
+            usage.cache_mounts.iter().filter(|used| used.in_use).count() as u64,
+            index.cache_bytes + usage.cache_mount_bytes(),
+            size_exact(index.cache_bytes + usage.reclaimable_cache_mount_bytes()),
+        ),
     ];
     let line = |(kind, total, active, bytes, reclaimable): (&str, u64, u64, u64, String)| {
         row([
@@ -185,21 +191,39 @@ fn verbose(out: &mut Out, usage: &DiskUsage) -> Result<()> {
             ])
         }),
     )?;
-    out.line(format_args!("\nBuild cache usage: {}\n", size_exact(usage.index.cache_bytes)))?;
+    let mounts = usage.cache_mounts.iter().map(|used| {
+        row([
+            ("ID", used.place.name()),
+            ("Kind", "exec.cachemount".to_owned()),
+            ("Size", size(used.bytes)),
+            ("Created", ago(used.place.made_at)),
+            ("Used", ago(used.place.used_at)),
+            ("Usage", String::new()),
+            ("Shared", "false".to_owned()),
+        ])
+    });
+    out.line(format_args!(
+        "\nBuild cache usage: {}\n",
+        size_exact(usage.index.cache_bytes + usage.cache_mount_bytes())
+    ))?;
     table(
         out,
         CACHE,
-        usage.cache.iter().map(|used| {
-            row([
-                ("ID", used.record.id.to_string()),
-                ("Kind", used.record.kind.to_string()),
-                ("Size", size(used.bytes)),
-                ("Created", ago(used.record.made_at)),
-                ("Used", ago(used.record.last_used_at)),
-                ("Usage", used.record.uses.to_string()),
-                ("Shared", used.shared.to_string()),
-            ])
-        }),
+        usage
+            .cache
+            .iter()
+            .map(|used| {
+                row([
+                    ("ID", used.record.id.to_string()),
+                    ("Kind", used.record.kind.to_string()),
+                    ("Size", size(used.bytes)),
+                    ("Created", ago(used.record.made_at)),
+                    ("Used", ago(used.record.last_used_at)),
+                    ("Usage", used.record.uses.to_string()),
+                    ("Shared", used.shared.to_string()),
+                ])
+            })
+            .chain(mounts),
     )?;
     out.line(format_args!(
         "\nManifests, configs and compressed layers, kept besides: {} in {} files",

@@ -7,6 +7,7 @@
 //! container. So a container never outlives the process that started it, no thread has to stay alive for it, and
 //! no mount of it is ever seen by the host.
 
+pub mod binfmt;
 mod crun;
 mod embedded;
 pub mod init;

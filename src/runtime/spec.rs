@@ -39,6 +39,10 @@ pub struct Spec {
     pub terminal: Option<Size>,
     pub rlimits: Vec<Rlimit>,
     pub limits: Limits,
+    /// Below which cgroup of the host its own are made, as a path without `..`; `None`: `outcrop`.
+    pub cgroup_parent: Option<String>,
+    /// All devices of the host can be opened, and /sys can be written to.
+    pub reaches_host: bool,
     pub no_new_privileges: bool,
     /// Bytes of /dev/shm.
     pub shm_size: u64,
@@ -73,6 +77,8 @@ impl Spec {
             terminal: None,
             rlimits: Vec::new(),
             limits: Limits::default(),
+            cgroup_parent: None,
+            reaches_host: false,
             no_new_privileges: false,
             shm_size: 64 << 20,
             journal: None,

@@ -212,8 +212,8 @@ pub fn proc() -> Result<OwnedFd> {
 }
 
 /// The devices of the host, the network devices of the caller's network namespace.
-pub fn sysfs() -> Result<OwnedFd> {
-    filesystem("sysfs", &[], Attributes { read_only: true, ..Attributes::INERT })
+pub fn sysfs(read_only: bool) -> Result<OwnedFd> {
+    filesystem("sysfs", &[], Attributes { read_only, ..Attributes::INERT })
 }
 
 /// Files in memory; `size` in bytes, `None` for half of it; `mode` of its root.
@@ -279,7 +279,7 @@ mod tests {
     fn what_a_container_needs_is_mounted() {
         let all = [
             proc().unwrap(),
-            sysfs().unwrap(),
+            sysfs(true).unwrap(),
             tmpfs(Some(65536), 0o1777, Attributes::INERT).unwrap(),
             devpts().unwrap(),
             mqueue().unwrap(),

@@ -193,6 +193,11 @@ pub fn bound_capabilities(bits: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// By capability number: what this process can hand on.
+pub fn permitted_capabilities() -> io::Result<u64> {
+    Ok(rustix::thread::capabilities(None)?.permitted.bits())
+}
+
 /// Effective and permitted become `bits`, the rest empty.
 pub fn set_capabilities(bits: u64) -> io::Result<()> {
     use rustix::thread::{CapabilitySet, CapabilitySets};

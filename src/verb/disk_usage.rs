@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use crate::build::mounts::caches::{self, Place};
 use crate::container::{self, Config};
 use crate::db::{CacheRecord, ContainerRow, ContainerState, Reader, Usage, VolumeRow};
 use crate::engine::Engine;
@@ -19,6 +20,7 @@ pub struct DiskUsage {
     pub containers: Vec<ContainerUsage>,
     pub volumes: Vec<VolumeUsage>,
     pub cache: Vec<CacheUsage>,
+    pub cache_mounts: Vec<CacheMountUsage>,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,14 @@ pub struct CacheUsage {
     pub shared: bool,
 }
 
+/// A directory of `RUN --mount=type=cache`.
+#[derive(Debug)]
+pub struct CacheMountUsage {
+    pub place: Place,
+    pub bytes: u64,
+    pub in_use: bool,
+}
+
 pub fn disk_usage(engine: &Engine, job: &Job) -> Result<DiskUsage> {
     // Containers whose outcrop was killed do not run.
     engine.sweep()?;
@@ -82,7 +92,12 @@ pub fn disk_usage(engine: &Engine, job: &Job) -> Result<DiskUsage> {
         let bytes = tree_bytes(&engine.root.join("volumes").join(&row.name).join("_data"))?;
         volumes_used.push(VolumeUsage { row, bytes, links });
     }
-    Ok(DiskUsage { index, images, containers: used, volumes: volumes_used, cache })
+    let mut cache_mounts = Vec::new();
+    for place in caches::list(engine)? {
+        let (bytes, in_use) = (tree_bytes(&place.data())?, place.in_use(engine)?);
+        cache_mounts.push(CacheMountUsage { place, bytes, in_use });
+    }
+    Ok(DiskUsage { index, images, containers: used, volumes: volumes_used, cache, cache_mounts })
 }
 
 fn volumes(index: &Reader<'_>) -> Result<Vec<(VolumeRow, usize)>> {
@@ -131,6 +146,13 @@ pub(super) fn tree_bytes(top: &Path) -> Result<u64> {
 }
 
 impl DiskUsage {
+    pub fn cache_mount_bytes(&self) -> u64 {
+        self.cache_mounts.iter().map(|used| used.bytes).sum()
+    }
+    /// What `system prune` would free of them.
+    pub fn reclaimable_cache_mount_bytes(&self) -> u64 {
+        self.cache_mounts.iter().filter(|used| !used.in_use).map(|used| used.bytes).sum()
+    }
     /// What `system prune` would free of containers: those that do not run.
     pub fn reclaimable_container_bytes(&self) -> u64 {
         let still = self.containers.iter().filter(|used| used.row.state != ContainerState::Running);

@@ -35,6 +35,9 @@ pub(super) struct RunFlags {
     /// A limit of each process in RUN steps: NAME=SOFT[:HARD]
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     ulimits: Vec<String>,
+    /// The cgroup below which those of RUN steps are made
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
 }
 
 impl RunFlags {
@@ -48,19 +51,26 @@ impl RunFlags {
                 hosts: self.hosts.iter().map(|text| host(text)).collect::<Result<_>>()?,
                 shm_size: shm_size.filter(|bytes| *bytes > 0),
                 ulimits: self.ulimits.iter().map(|text| rlimit(text)).collect::<Result<_>>()?,
-                cgroup_parent: None,
+                cgroup_parent: self.cgroup_parent()?,
             },
         })
     }
 
+    fn cgroup_parent(&self) -> Result<Option<String>> {
+        match &self.cgroup_parent {
+            Some(path) if path.split('/').any(|part| part == "..") => {
+                Err(Error::invalid(format!("`{path}` in --cgroup-parent leads upwards"))
+                    .hint("write a path below the top of the hierarchy"))
+            }
+            parent => Ok(parent.clone().filter(|path| !path.is_empty())),
+        }
+    }
+
     fn insecure(&self) -> Result<bool> {
+        let mut insecure = false;
         for entitlement in self.allow.iter().flat_map(|text| text.split(',')) {
             match entitlement.trim() {
-                "security.insecure" => {
-                    return Err(Error::unsupported(
-                        "`--allow security.insecure` is not supported by this version",
-                    ));
-                }
+                "security.insecure" => insecure = true,
                 // The host's network is what steps have anyway.
                 "network.host" => {}
                 other if other == "device" || other.starts_with("device=") => {
@@ -75,7 +85,7 @@ impl RunFlags {
                 }
             }
         }
-        Ok(false)
+        Ok(insecure)
     }
 }
 

@@ -11,7 +11,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -134,9 +134,11 @@ pub(super) struct Cgroups {
     unified: Option<OwnedFd>,
     /// It is for all controllers.
     only_unified: bool,
+    /// Relative.
+    parent: PathBuf,
     /// What could not be limited.
     pub(super) warnings: Vec<String>,
-    /// Device nodes that the container makes open nothing of the host's.
+    /// Device nodes that the container makes open nothing of the host's, or are meant to.
     pub(super) devices_limited: bool,
 }
 
@@ -145,44 +147,56 @@ impl Cgroups {
         let layout = Layout::of_host();
         let mut groups = Cgroups::default();
         groups.only_unified = layout.separate.is_none();
-        sweep(&layout);
-        let by_program = groups.limit_devices_by_program(&layout, &spec.id);
+        groups.parent = parent_of(spec);
+        sweep(&layout, &groups.parent);
+        groups.devices_limited = spec.reaches_host || groups.limit_devices(&layout, &spec.id);
+        groups.limit(&layout, spec)?;
+        Ok(groups)
+    }
+
+    fn limit_devices(&mut self, layout: &Layout, id: &str) -> bool {
+        let by_program = self.limit_devices_by_program(layout, id);
         let limited = by_program.or_else(|error| {
             tracing::debug!(%error, "no program for devices");
-            groups.limit_devices_by_rules(&layout, &spec.id)
+            self.limit_devices_by_rules(layout, id)
         });
-        groups.devices_limited = match limited {
+        match limited {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(%error, "devices cannot be limited by a cgroup");
                 false
             }
-        };
-        for setting in settings(&spec.limits, groups.only_unified) {
+        }
+    }
+
+    fn limit(&mut self, layout: &Layout, spec: &Spec) -> Result<()> {
+        for setting in settings(&spec.limits, self.only_unified) {
             let Setting { controller, what, file, value } = setting;
             let done =
-                groups.group(&layout, controller, &spec.id).and_then(|dir| fs::write(dir.join(file), &value));
+                self.group(layout, controller, &spec.id).and_then(|dir| fs::write(dir.join(file), &value));
             match done {
                 Ok(()) => {}
                 // A number that the kernel does not take is the user's mistake.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                     return Err(error).context(|| format!("limiting {what} to {value}"));
                 }
-                Err(error) => groups
+                Err(error) => self
                     .warnings
                     .push(format!("this system does not let us limit {what}: cgroup {controller}: {error}")),
             }
         }
-        Ok(groups)
+        Ok(())
     }
 
     /// The container's group in the hierarchy that has this controller; made at first need.
     fn group(&mut self, layout: &Layout, controller: &'static str, id: &str) -> io::Result<PathBuf> {
         let top = layout.of_controller(controller)?;
-        let parent = top.join(PARENT);
+        let parent = top.join(&self.parent);
         if self.only_unified {
             let dir = self.unified_group(&top, id)?;
-            for above in [&top, &parent] {
+            let mut above: Vec<&Path> = parent.ancestors().take_while(|dir| dir.starts_with(&top)).collect();
+            above.reverse();
+            for above in above {
                 fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"))?;
             }
             return Ok(dir);
@@ -205,7 +219,7 @@ impl Cgroups {
     }
 
     fn unified_group(&mut self, top: &Path, id: &str) -> io::Result<PathBuf> {
-        let dir = top.join(PARENT).join(id);
+        let dir = top.join(&self.parent).join(id);
         if self.unified.is_none() {
             make(&dir)?;
             self.dirs.push(dir.clone());
@@ -285,6 +299,14 @@ impl Drop for Cgroups {
     }
 }
 
+/// Relative, to be below the top of a hierarchy.
+pub(super) fn parent_of(spec: &Spec) -> PathBuf {
+    let parent = spec.cgroup_parent.as_deref().unwrap_or_default();
+    let plain: PathBuf =
+        Path::new(parent).components().filter(|part| matches!(part, Component::Normal(_))).collect();
+    if plain.as_os_str().is_empty() { PARENT.into() } else { plain }
+}
+
 /// Another one may remove the parent at this moment, when it is empty.
 fn make(dir: &Path) -> io::Result<()> {
     let mut tries = 0;
@@ -312,18 +334,22 @@ fn remove(dir: &Path) -> io::Result<()> {
 }
 
 /// Groups whose outer half was killed. One with processes in it refuses to go, and a young one may be about to get some.
-fn sweep(layout: &Layout) {
+fn sweep(layout: &Layout, parent: &Path) {
     const YOUNG: Duration = Duration::from_secs(60);
     let separate = ["devices", "memory", "cpu", "cpuset", "pids"];
     let separate = layout.separate.iter().flat_map(|below| separate.map(|name| below.join(name)));
     let all: Vec<PathBuf> =
-        layout.unified.iter().cloned().chain(separate).map(|top| top.join(PARENT)).collect();
+        layout.unified.iter().cloned().chain(separate).map(|top| top.join(parent)).collect();
     // Every container has a group in the first one of them, or in the next where that is not there.
     let Some(entries) = all.iter().find_map(|parent| fs::read_dir(parent).ok()) else { return };
     for entry in entries.flatten() {
         let Ok(meta) = entry.metadata() else { continue };
         let old = meta.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > YOUNG);
-        if meta.is_dir() && old {
+        // In a parent that is not ours alone stand groups of others.
+        let name = entry.file_name();
+        let ours = parent == Path::new(PARENT)
+            || (name.len() == 64 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit));
+        if meta.is_dir() && old && ours {
             for parent in &all {
                 let _still_used = fs::remove_dir(parent.join(entry.file_name()));
             }

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::devices::ALLOWED;
+use super::devices::{ALLOWED, loop_devices, node_type};
 use crate::runtime::user::User;
 use crate::runtime::{Network, Seccomp, Spec, seccomp};
+use crate::sys::process;
 
 /// Something of the host that goes on a target in the container, just as it is.
 pub(super) struct Source {
@@ -20,9 +21,12 @@ pub(super) fn config(spec: &Spec, user: &User, root: &Path, sources: &[Source]) 
     if !env.iter().any(|pair| pair.starts_with("HOME=")) {
         env.push(format!("HOME={}", user.home));
     }
+    // Runtimes refuse to give what they do not have.
+    let held = process::permitted_capabilities().unwrap_or(u64::MAX);
     let capabilities: Vec<String> = spec
         .capabilities
         .iter()
+        .filter(|capability| held & (1 << capability.0) != 0)
         .filter_map(|capability| capability.name().map(|name| format!("CAP_{name}")))
         .collect();
     let rlimits: Vec<Value> = spec
@@ -33,7 +37,7 @@ pub(super) fn config(spec: &Spec, user: &User, root: &Path, sources: &[Source]) 
             json!({"type": kind, "soft": one.soft, "hard": one.hard})
         })
         .collect();
-    let mut process = json!({
+    let mut command = json!({
         "terminal": spec.terminal.is_some(),
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups, "umask": 0o022},
         "args": spec.args,
@@ -44,7 +48,7 @@ pub(super) fn config(spec: &Spec, user: &User, root: &Path, sources: &[Source]) 
         "noNewPrivileges": spec.no_new_privileges,
     });
     if let Some(size) = spec.terminal {
-        process["consoleSize"] = json!({"height": size.rows, "width": size.columns});
+        command["consoleSize"] = json!({"height": size.rows, "width": size.columns});
     }
     let mut namespaces: Vec<Value> =
         ["pid", "ipc", "uts", "mount", "cgroup"].iter().map(|kind| json!({"type": kind})).collect();
@@ -53,17 +57,24 @@ pub(super) fn config(spec: &Spec, user: &User, root: &Path, sources: &[Source]) 
     }
     let mut linux = json!({
         "namespaces": namespaces,
-        "cgroupsPath": format!("/outcrop/{}", spec.id),
+        "cgroupsPath": Path::new("/").join(super::cgroup::parent_of(spec)).join(&spec.id),
         "resources": resources(spec),
         "maskedPaths": spec.masked_paths,
         "readonlyPaths": spec.read_only_paths,
     });
+    if spec.reaches_host {
+        let device = |(name, major, minor): &(String, u32, u32)| {
+            let path = format!("/dev/{name}");
+            json!({"path": path, "type": node_type(name), "major": major, "minor": minor, "fileMode": 0o660})
+        };
+        linux["devices"] = loop_devices().iter().map(device).collect();
+    }
     if spec.seccomp == Seccomp::Default {
         linux["seccomp"] = seccomp::document(&spec.capabilities);
     }
     json!({
         "ociVersion": "1.0.2",
-        "process": process,
+        "process": command,
         "root": {"path": root, "readonly": spec.read_only_root},
         "hostname": spec.hostname,
         "mounts": mounts(spec, sources),
@@ -83,7 +94,7 @@ fn mounts(spec: &Spec, sources: &[Source]) -> Vec<Value> {
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", if spec.reaches_host { "rw" } else { "ro" }]),
         mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
         mount("/dev/mqueue", "mqueue", &inert),
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
@@ -101,7 +112,7 @@ fn mounts(spec: &Spec, sources: &[Source]) -> Vec<Value> {
 }
 
 fn resources(spec: &Spec) -> Value {
-    let mut devices = vec![json!({"allow": false, "access": "rwm"})];
+    let mut devices = vec![json!({"allow": spec.reaches_host, "access": "rwm"})];
     devices.extend(["c", "b"].map(|kind| json!({"allow": true, "type": kind, "access": "m"})));
     let node = |major: u32, minor: Option<u32>| {
         let mut rule = json!({"allow": true, "type": "c", "major": major, "access": "rwm"});

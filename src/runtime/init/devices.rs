@@ -40,8 +40,20 @@ pub(super) struct Devices {
     pub(super) pts: OwnedFd,
 }
 
+/// What mounts images of disks, where the host has it: name, major, minor.
+pub(super) fn loop_devices() -> Vec<(String, u32, u32)> {
+    let numbered = (0..8).map(|number| (format!("loop{number}"), 7, number));
+    let all = std::iter::once(("loop-control".to_owned(), 10, 237)).chain(numbered);
+    all.filter(|(name, ..)| std::path::Path::new("/dev").join(name).exists()).collect()
+}
+
+/// As a config.json says it.
+pub(super) fn node_type(name: &str) -> &'static str {
+    if name == "loop-control" { "c" } else { "b" }
+}
+
 /// Mounts it on a directory of the container.
-pub(super) fn mount(target: BorrowedFd<'_>, shm_size: u64) -> Result<Devices> {
+pub(super) fn mount(target: BorrowedFd<'_>, shm_size: u64, more: &[(String, u32, u32)]) -> Result<Devices> {
     let doing = || "making the container's /dev";
     let attributes = Attributes { nosuid: true, ..Attributes::NONE };
     let dev = mount::tmpfs(Some(64 << 20), 0o755, attributes)?;
@@ -50,6 +62,11 @@ pub(super) fn mount(target: BorrowedFd<'_>, shm_size: u64) -> Result<Devices> {
         rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
             // Whatever the umask.
             .and_then(|()| rustix::fs::chmodat(&dev, name, mode, AtFlags::empty()))
+            .context(|| format!("making /dev/{name}"))?;
+    }
+    for (name, major, minor) in more {
+        let kind = if node_type(name) == "c" { FileType::CharacterDevice } else { FileType::BlockDevice };
+        rustix::fs::mknodat(&dev, name.as_str(), kind, Mode::from_raw_mode(0o660), makedev(*major, *minor))
             .context(|| format!("making /dev/{name}"))?;
     }
     for (name, to) in LINKS {

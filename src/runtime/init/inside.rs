@@ -59,6 +59,8 @@ pub(super) fn run(plan: Plan<'_>, outer: UnixStream) -> ! {
 
 fn become_command(plan: Plan<'_>, outer: &UnixStream) -> Result<Exit> {
     let Plan { spec, user, root, cgroups, doors, volumes, filter, stdio } = plan;
+    // While the host's /dev can be seen.
+    let more_devices = if spec.reaches_host { devices::loop_devices() } else { Vec::new() };
     mount::set_propagation("/".as_ref(), Propagation::Slave, Reach::Tree)?;
     for door in &doors {
         rustix::io::write(door, b"0").context(|| "entering a cgroup")?;
@@ -74,8 +76,8 @@ fn become_command(plan: Plan<'_>, outer: &UnixStream) -> Result<Exit> {
     let root = devices::root()?;
     let proc = mount_on(root.as_fd(), "proc", mount::proc()?.as_fd())?;
     let dev = directory(root.as_fd(), "dev")?;
-    let devices = devices::mount(dev.as_fd(), spec.shm_size)?;
-    mount_on(root.as_fd(), "sys", mount::sysfs()?.as_fd())?;
+    let devices = devices::mount(dev.as_fd(), spec.shm_size, &more_devices)?;
+    mount_on(root.as_fd(), "sys", mount::sysfs(!spec.reaches_host)?.as_fd())?;
     show_cgroups(root.as_fd(), &cgroups.view()?).context(|| "mounting /sys/fs/cgroup")?;
     for volume in &volumes {
         attach(root.as_fd(), volume.mount.as_fd(), &volume.target, volume.directory)?;
