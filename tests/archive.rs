@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
-use outcrop::archive::Layout;
+use outcrop::archive::{Layout, LayoutDir, named};
 use outcrop::error::{Context as _, Error, Kind, Result};
-use outcrop::image::{Digest, Index, Reference};
+use outcrop::image::{Descriptor, Digest, Index, Manifest, MediaType, PlatformEntry, Reference};
 use outcrop::job::Job;
-use outcrop::transfer::{Found, Source as _, find};
+use outcrop::transfer::{Found, Sink as _, Source as _, find};
 
 use crate::registry_kit::{self as kit, Image};
 use crate::sandbox::{Sandbox, find_on_path};
@@ -173,4 +173,45 @@ fn a_blob_is_read_from_an_offset() {
     let mut bytes = Vec::new();
     layout.blob(&job, &name("app"), wanted, 700).unwrap().read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, image.layers[0][700..]);
+}
+
+/// As BuildKit puts provenance and SBOMs beside an image.
+#[test]
+fn an_attestation_beside_an_image_goes_out_with_it_and_is_passed_over_on_the_way_in() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.dir().join("layout");
+    let image = Image::of("linux/amd64", &[10]);
+    let mut layout = LayoutDir::open(&dir).unwrap();
+    let mut put = |media_type: MediaType, bytes: &[u8]| {
+        let descriptor = Descriptor::of(media_type, bytes);
+        let mut fill = |out: &mut dyn std::io::Write| out.write_all(bytes).context(|| "writing");
+        layout.blob(&descriptor, &mut fill).unwrap();
+        descriptor
+    };
+    let config = Descriptor::of(MediaType::OciConfig, &image.config);
+    put(MediaType::OciConfig, &image.config);
+    for layer in &image.layers {
+        put(MediaType::Other("layer".into()), layer);
+    }
+    let manifest_of = put(MediaType::OciManifest, &image.manifest_raw);
+    let statement = put(MediaType::Other("application/vnd.in-toto+json".into()), b"{}");
+    let attestation = Manifest::new(config, vec![statement]).to_bytes();
+    let mut attestation = put(MediaType::OciManifest, &attestation);
+    attestation.platform = Some(PlatformEntry {
+        os: "unknown".into(),
+        architecture: "unknown".into(),
+        ..PlatformEntry::default()
+    });
+    for (key, value) in [
+        ("vnd.docker.reference.type", "attestation-manifest".to_owned()),
+        ("vnd.docker.reference.digest", manifest_of.digest.to_string()),
+    ] {
+        attestation.annotations.insert(key.into(), value);
+    }
+    // First in the index: nothing but what it is tells it apart.
+    let index = put(MediaType::OciIndex, &Index::new(vec![attestation, manifest_of]).to_bytes());
+    layout.finish(vec![named(index, &name("app:v1"))]).unwrap();
+    let found = look(&dir, "app:v1").unwrap();
+    assert_eq!(found.config_raw, image.config);
+    assert_eq!(layers(&dir, &found).unwrap(), image.layers);
 }

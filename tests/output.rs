@@ -343,3 +343,107 @@ fn metadata_and_id_are_written_for_other_programs() {
     assert_eq!(said["image.name"], "docker.io/library/it:7");
     build(&sandbox, &["-q", "-t", "it"]).ok().says(&format!("{image}\n"));
 }
+
+const PLATFORMS: &str = "FROM scratch
+ARG TARGETARCH
+COPY $TARGETARCH /for
+COPY file /file
+LABEL arch=$TARGETARCH
+";
+
+fn two_platforms() -> Sandbox {
+    let sandbox = sandbox(PLATFORMS);
+    sandbox.file("amd64", "amd64");
+    sandbox.file("arm64", "arm64");
+    sandbox
+}
+
+const BOTH: [&str; 2] = ["--platform", "linux/amd64,linux/arm64"];
+
+#[test]
+fn several_platforms_are_one_index() {
+    let sandbox = two_platforms();
+    let outputs = ["-o", "type=oci,dest=oci,tar=false", "--load", "--iidfile", "iid"];
+    build(&sandbox, &[&["-t", "multi"][..], &BOTH, &outputs].concat())
+        .ok()
+        .says("Step 1/10 : FROM scratch")
+        .says("linux/arm64");
+    let index = json(&tool(&sandbox, &["skopeo", "inspect", "--raw", "oci:oci:latest"]));
+    let platforms: Vec<&str> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["platform"]["architecture"].as_str().unwrap())
+        .collect();
+    assert_eq!(platforms, ["amd64", "arm64"]);
+    for arch in platforms {
+        let of = ["skopeo", "inspect", "--override-arch", arch, "--config", "oci:oci:latest"];
+        let config = json(&tool(&sandbox, &of));
+        assert_eq!(config["config"]["Labels"]["arch"], arch);
+        assert_eq!(config["architecture"], arch);
+    }
+    tool(&sandbox, &["skopeo", "copy", "-q", "--all", "--insecure-policy", "oci:oci:latest", "dir:all"]);
+    // The name is the host's image, by way of an index that keeps the others.
+    let label = ["inspect", "--format", "{{.Config.Labels.arch}}", "multi"];
+    sandbox.outcrop(&label).ok().says("amd64");
+    sandbox.outcrop(&["image", "prune", "-f"]).ok();
+    sandbox.dockerfile("FROM multi\nCOPY file /more\n");
+    build(&sandbox, &[&BOTH[..], &["-o", "out"]].concat()).ok();
+    for arch in ["amd64", "arm64"] {
+        let at = sandbox.context().join(format!("out/linux_{arch}/for"));
+        assert_eq!(fs::read_to_string(at).unwrap(), arch, "from the variant of the base");
+    }
+    sandbox.check();
+    sandbox.outcrop(&["rmi", "multi"]).ok();
+    sandbox.outcrop(&["system", "prune", "-af"]).ok();
+    sandbox.check();
+}
+
+#[test]
+fn files_of_several_platforms_have_a_directory_each() {
+    let sandbox = two_platforms();
+    build(
+        &sandbox,
+        &[&BOTH[..], &["-o", "type=tar,dest=it.tar", "-o", "type=tar,dest=one.tar,platform-split=false"]]
+            .concat(),
+    )
+    .ok();
+    assert_eq!(
+        tool(&sandbox, &["tar", "-tf", "it.tar"]),
+        "linux_amd64/\nlinux_amd64/file\nlinux_amd64/for\nlinux_arm64/\nlinux_arm64/file\nlinux_arm64/for\n"
+    );
+    assert_eq!(tool(&sandbox, &["tar", "-tf", "one.tar"]), "file\nfor\nfile\nfor\n");
+    build(&sandbox, &[&BOTH[..], &["-o", "type=docker,dest=x.tar"]].concat())
+        .fails(1)
+        .complains("a Docker archive holds the image of one platform");
+    build(&sandbox, &["--build-arg", "BUILDKIT_MULTI_PLATFORM=1", "-o", "one"]).ok();
+    assert_eq!(fs::read_to_string(sandbox.context().join("one/linux_amd64/for")).unwrap(), "amd64");
+}
+
+#[test]
+fn annotations_stand_where_they_were_asked_for() {
+    let sandbox = two_platforms();
+    let asked =
+        ["a=1", "manifest[linux/arm64]:a=2", "index:b=3", "manifest-descriptor:c=4", "index-descriptor:d=5"];
+    let flags: Vec<&str> = asked.iter().flat_map(|text| ["--annotation", text]).collect();
+    let output = ["-t", "it", "--load", "-o", "type=oci,dest=oci,tar=false,annotation.e=6"];
+    build(&sandbox, &[&BOTH[..], &flags, &output].concat()).ok();
+    let read = |digest: &str| {
+        let path = sandbox.context().join("oci/blobs").join(digest.replace(':', "/"));
+        json(&fs::read_to_string(path).unwrap())
+    };
+    let digest = |entry: &serde_json::Value| entry["digest"].as_str().unwrap().to_owned();
+    let list = json(&fs::read_to_string(sandbox.context().join("oci/index.json")).unwrap());
+    let top = &list["manifests"][0];
+    assert_eq!(top["annotations"]["d"], "5");
+    let index = read(&digest(top));
+    assert_eq!(index["annotations"], serde_json::json!({ "b": "3" }));
+    for (entry, a) in std::iter::zip(index["manifests"].as_array().unwrap(), ["1", "2"]) {
+        assert_eq!(entry["annotations"], serde_json::json!({ "c": "4" }));
+        assert_eq!(read(&digest(entry))["annotations"], serde_json::json!({ "a": a, "e": "6" }));
+    }
+    sandbox.check();
+    build(&sandbox, &["--annotation", "index:a=b"]).fails(1).complains("BUILDKIT_MULTI_PLATFORM=1");
+    build(&sandbox, &["--annotation", "indx:a=b"]).fails(1).complains("hint: did you mean `index`?");
+    build(&sandbox, &["--annotation", "manifest[linux/s390x]:a=b"]).fails(1).complains("which is not built");
+}

@@ -72,13 +72,22 @@ const LIVING_LAYERS: &str = "select layer from chain where chain_id in (select i
         join snapshot as upper on upper.id = snapshot_parent.snapshot
         where base.layer is not null and upper.state in ('making', 'draft')";
 
+/// Manifests, configs and layers below what tags point at: an index of several platforms names the image of each.
+const NAMED: &str = "named (digest) as (
+    select target from tag where target is not null
+    union select child from named join blob_link on blob_link.blob = named.digest)";
+
 impl Reader<'_> {
-    /// No tag, no container and no image stands on it.
+    /// No tag, no container and no image stands on it, and no index that has a tag names it.
     pub fn image_is_unused(&self, id: &ImageId) -> Result<bool> {
         self.value(
-            "select not exists (select 1 from tag where image = ?1)
-                and not exists (select 1 from container where image = ?1)
-                and not exists (select 1 from image where parent = ?1 and condemned is null)",
+            &format!(
+                "with recursive {NAMED}
+                 select not exists (select 1 from tag where image = ?1)
+                     and not exists (select 1 from container where image = ?1)
+                     and not exists (select 1 from image where parent = ?1 and condemned is null)
+                     and not exists (select 1 from named where digest = ?1)"
+            ),
             (id,),
         )
     }
@@ -86,9 +95,11 @@ impl Reader<'_> {
     /// Images that nothing keeps: no tag, no container, no image that is kept. Children before parents.
     pub fn dangling_images(&self) -> Result<Vec<ImageId>> {
         self.all(
-            "with recursive kept (id) as (
+            &format!(
+                "with recursive {NAMED}, kept (id) as (
                  select image from tag
                  union select image from container
+                 union select image.id from named join image on image.id = named.digest
                  union select image.parent from kept join image on image.id = kept.id
                      where image.parent is not null
              ), depth (id, n) as (
@@ -97,7 +108,8 @@ impl Reader<'_> {
              )
              select image.id from image left join depth on depth.id = image.id
              where condemned is null and image.id not in (select id from kept)
-             order by depth.n desc, made_at desc",
+             order by depth.n desc, made_at desc"
+            ),
             (),
             |row| row.get(0),
         )

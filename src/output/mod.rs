@@ -226,7 +226,7 @@ mod tests {
                 "`x` in the output `type=oci,x` has no value; write key=value, as in type=oci,dest=image.tar",
             ),
             ("type=lokal,dest=x", "unknown output type `lokal`; did you mean `local`?"),
-            ("type=local,dst=x", "unknown key `dst` of the output type=local; did you mean `dest`?"),
+            ("type=local,dest=y,dst=x", "unknown key `dst` of the output type=local; did you mean `dest`?"),
             (
                 "type=oci,compresion=zstd,dest=x",
                 "unknown key `compresion` of the output type=oci; did you mean `compression`?",

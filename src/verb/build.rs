@@ -9,7 +9,7 @@ use crate::build::mounts::{Agent, Agents, SecretBytes};
 use crate::build::{self, Base, Given, Inputs, Notes, Part};
 use crate::context::ignore::Ignore;
 use crate::context::{GitHost, Remote, StatCache};
-use crate::db::{BuildId, NewBuild};
+use crate::db::{BuildId, ImageRow, NewBuild};
 use crate::dockerfile::{self, Dated, PlanOptions, Resolver, Scope};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
@@ -20,6 +20,7 @@ use crate::plan::{Network, Plan, Resources};
 use crate::rootfs::Stack;
 use crate::verb::build_results as results;
 use crate::verb::named_context::{Contexts, Named};
+use crate::verb::variant::{self, Variant};
 use crate::verb::{images, pull};
 
 pub use results::Results;
@@ -297,23 +298,36 @@ impl Bases<'_> {
         let stands_for = self.contexts.image(reference, platform)?;
         let brought = stands_for.as_ref().is_some_and(|name| name.starts_with("sha256:"));
         let reference = stands_for.as_deref().unwrap_or(reference);
-        let here = if self.options.pull && !brought { None } else { images::find(self.engine, reference)? };
-        let row = match here {
-            Some(row) => row,
-            None => {
-                let name: Reference = reference.parse()?;
-                let options =
-                    pull::Options { platform: platform.clone(), registry: self.options.registry.clone() };
-                let pulled = pull::pull(self.engine, &name, &options, self.job)
-                    .map_err(|cause| pull::not_to_be_had("base image", &name, cause))?;
-                images::resolve(self.engine, &pulled.image.to_string())?
-            }
+        // For another platform of this build it was asked for already.
+        let asked = known.keys().any(|(known, _)| known == reference);
+        let row = match self.options.pull && !asked && !brought {
+            true => self.pulled(&reference.parse()?, platform)?,
+            false => match images::find(self.engine, reference)? {
+                None => self.pulled(&reference.parse()?, platform)?,
+                Some(row) if variant::fits(&row, platform) => row,
+                Some(row) => match reference.parse::<Reference>() {
+                    Ok(name) => match variant::of(self.engine, &name, platform)? {
+                        Some(Variant::Here(row)) => row,
+                        // By digest: the name stays with the image that it is for.
+                        Some(Variant::Elsewhere(name)) => self.pulled(&name, platform)?,
+                        None => row,
+                    },
+                    Err(_) => row,
+                },
+            },
         };
         let (config, _) = images::config(self.engine, &row.id)?;
         let stack = Stack::load(self.engine, row.chain.as_ref())?;
         let base = Base { image: Some(row.id), config, stack };
         known.insert(key, base.clone());
         Ok(base)
+    }
+
+    fn pulled(&self, name: &Reference, platform: &Platform) -> Result<ImageRow> {
+        let options = pull::Options { platform: platform.clone(), registry: self.options.registry.clone() };
+        let pulled = pull::pull(self.engine, name, &options, self.job)
+            .map_err(|cause| pull::not_to_be_had("base image", name, cause))?;
+        images::resolve(self.engine, &pulled.image.to_string())
     }
 }
 

@@ -36,5 +36,6 @@ pub mod start;
 pub mod system_prune;
 pub mod tag;
 pub mod undo;
+mod variant;
 
 pub use container_inspect::container_inspect;
