@@ -222,6 +222,18 @@ mod suite {
         assert_eq!(lab.written(), [lab.dir.join("upper/etc")]);
     }
 
+    /// Whoever reads /proc/PID/mountinfo holds the container's mounts meanwhile: its end is not theirs.
+    pub(super) fn mounts_that_outlive_it_leave_nothing(lab: &Lab) {
+        let mut spec = lab.spec(&["sleep", "100"]);
+        spec.files.push(File::plain("/etc/hosts", "::1 me\n"));
+        let mut running = lab.runtime.start(&spec, Stdio::default()).unwrap();
+        let mounts = fs::File::open(format!("/proc/{}/mountinfo", running.pid())).unwrap();
+        running.kill(9).unwrap();
+        running.wait().unwrap();
+        assert_eq!(lab.written(), [lab.dir.join("upper/etc")]);
+        drop(mounts);
+    }
+
     /// As in images whose resolv.conf is a service's.
     pub(super) fn a_file_lies_where_a_dangling_link_leads(lab: &Lab) {
         symlink("../run/service/resolv.conf", lab.dir.join("image/etc/resolv.conf")).unwrap();
@@ -266,7 +278,7 @@ mod suite {
     }
 
     pub(super) fn its_processes_are_limited(lab: &Lab) {
-        let mut spec = lab.shell("for n in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait");
+        let mut spec = lab.shell("for n in 1 2 3 4 5 6 7 8; do sleep 100 & done");
         spec.limits.pids = Some(4);
         let ran = lab.run(&spec);
         assert!(ran.err.contains("can't fork"), "{} {:?}", ran.err, ran.warnings);
@@ -435,6 +447,7 @@ macro_rules! runtimes {
             the_hosts_network_is_the_hosts,
             users_are_looked_up_in_the_container,
             files_lie_over_the_image_and_leave_nothing,
+            mounts_that_outlive_it_leave_nothing,
             a_file_lies_where_a_dangling_link_leads,
             what_it_writes_is_in_the_writable_layer,
             binds_show_the_host_and_only_what_they_should,

@@ -43,16 +43,16 @@ impl Root {
         Ok(())
     }
 
-    /// The mount that the container gets: this one, or a view of it. Without a cgroup that limits devices, it must not
-    /// open those of the image.
+    /// The mount that the container gets: always a view of this one, so that through this one nothing is seen that is mounted
+    /// in the container. Its mounts can outlive it: whoever reads /proc/PID/mountinfo holds them all meanwhile.
+    /// Without a cgroup that limits devices, it must not open those of the image.
     pub(super) fn for_container(&self, read_only: bool, devices_limited: bool) -> Result<OwnedFd> {
         let doing = || "restricting the container's root";
         let attributes = Attributes { read_only, nodev: !devices_limited, ..Attributes::NONE };
-        if attributes == Attributes::NONE {
-            return self.mount.try_clone().context(|| "handing on the container's root");
-        }
         let view = mount::clone_tree(self.as_fd(), "".as_ref(), Reach::One).context(doing)?;
-        mount::restrict(view.as_fd(), attributes, Reach::One).context(doing)?;
+        if attributes != Attributes::NONE {
+            mount::restrict(view.as_fd(), attributes, Reach::One).context(doing)?;
+        }
         Ok(view)
     }
 }
