@@ -28,6 +28,7 @@ mod run;
 mod run_flags;
 mod runtime;
 mod sandbox;
+mod secret_guard;
 mod snapshot;
 mod store;
 mod styles;

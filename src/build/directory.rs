@@ -34,7 +34,7 @@ pub(super) fn base(
             epoch: stage.inputs.epoch,
         };
         let files = copied.iter().map(|file| (&file.path[..], file.digest)).collect();
-        let known = Known { files, twin: None };
+        let known = Known { files, ..Known::default() };
         let below = Stack::default();
         let packed = rootfs::pack(stage.engine, draft, &below, &made, known, stage.inputs.lease, stage.job)?;
         let rootfs::Outcome::Layer(layer) = packed else { continue };

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::OFlags;
 
+use super::guard::Guard;
 use super::mounts::Mounts;
 use super::stage::Stage;
 use super::{Base, record, run};
@@ -13,6 +14,7 @@ use crate::context::copy::{self, Copied};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{CacheKey, ContentId};
 use crate::job::StepAt;
+use crate::layer::Watch;
 use crate::plan::{self, Action, Step};
 use crate::rootfs::{self, Known, Layer};
 use crate::runtime;
@@ -22,6 +24,8 @@ use crate::sys::dir;
 pub(super) enum Done {
     /// `None` for steps that leave no layer.
     Layer(Option<Layer>),
+    /// A layer that no record may name.
+    Unrecorded(Layer),
     /// The step made the same content as once before: that layer stays.
     Again(record::Hit),
     /// A file was not what the key says when it was copied.
@@ -70,6 +74,7 @@ pub(super) fn pack(
     work: Work<'_>,
     draft: Draft<'_>,
     copied: &[Copied],
+    guard: Option<&mut Guard>,
 ) -> Result<Done> {
     let again = RefCell::new(None);
     let twin = |content: &ContentId| {
@@ -78,11 +83,23 @@ pub(super) fn pack(
         let stands = stage.stands(&base.stack, known.layer.as_ref())?;
         Ok(again.borrow_mut().insert(known).layer.clone().filter(|_| stands))
     };
-    let known =
-        Known { files: copied.iter().map(|file| (&file.path[..], file.digest)).collect(), twin: Some(&twin) };
+    let mut found = Vec::new();
+    let mut watch = guard.map(|guard| guard.watch(&mut found));
+    let known = Known {
+        files: copied.iter().map(|file| (&file.path[..], file.digest)).collect(),
+        twin: Some(&twin),
+        watch: watch.as_mut().map(|watch| watch as &mut Watch<'_>),
+    };
     let made = made(stage, work.step);
     let outcome =
         rootfs::pack(stage.engine, draft, &base.stack, &made, known, stage.inputs.lease, stage.job)?;
+    drop(watch);
+    if let (rootfs::Outcome::Layer(layer), false) = (&outcome, found.is_empty()) {
+        for leak in found {
+            stage.job.warn(format!("{leak}, and the image will hold it"));
+        }
+        return Ok(Done::Unrecorded(layer.clone()));
+    }
     Ok(match (outcome, again.into_inner()) {
         (rootfs::Outcome::Differs(path), _) => Done::InputChanged(path),
         (rootfs::Outcome::Layer(layer), Some(before)) if before.layer.as_ref() == Some(&layer) => {
@@ -114,7 +131,7 @@ fn copy_step(
         let options = copy::Options { owner, mode: what.chmod };
         copy::into(root.as_fd(), &what.destination, input, &what.inline, options, stage.job)?
     };
-    pack(stage, base, work, draft, &copied)
+    pack(stage, base, work, draft, &copied, None)
 }
 
 /// `--chown`: names are looked up in the image's own files; a number without a group is the group's too (Docker).
@@ -140,5 +157,5 @@ fn workdir(stage: &Stage<'_>, base: &Base, work: Work<'_>, path: &str, user: &st
         let owner = if user.is_empty() { (0, 0) } else { owner_of(root.as_fd(), user)? };
         copy::make_dirs(root.as_fd(), below, owner).context(|| format!("making the directory `{path}`"))?;
     }
-    pack(stage, base, work, draft, &[])
+    pack(stage, base, work, draft, &[], None)
 }

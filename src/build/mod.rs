@@ -6,6 +6,7 @@
 pub mod difference;
 mod directory;
 mod execute;
+mod guard;
 mod image;
 pub mod key;
 mod miss;
@@ -65,6 +66,8 @@ pub struct Inputs<'b> {
 pub struct Given {
     pub secrets: BTreeMap<String, SecretBytes>,
     pub agents: Agents,
+    /// A secret in a layer is a warning.
+    pub allow_secret_leak: bool,
 }
 
 /// A directory whose files COPY takes.

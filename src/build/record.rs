@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::image::{CacheKey, ContentId, Digest, ImageConfig, ImageId};
 use crate::job::StepAt;
-use crate::plan::{self, Step};
+use crate::plan::{self, Action, Step};
 use crate::rootfs::{Layer, Stack};
 
 /// What a build tells of itself, gathered: one small transaction at its end in place of two for every step.
@@ -170,8 +170,12 @@ pub(super) fn note_step(
     notes.gather(|notes| notes.steps.push(step));
 }
 
-/// A step that failed has neither key nor image to tell.
+/// A step that failed has neither key nor image to tell. The output of one with secrets may show them: it is not kept.
 pub(super) fn note_failure(notes: &Notes, at: &StepAt, step: &Step, problem: &Error, took: Duration) {
+    let secret = matches!(&step.action, Action::Run(run)
+        if run.mounts.iter().any(|mount| matches!(mount, plan::Mount::Secret(_))));
+    let said = problem.to_string();
+    let said = if secret { said.lines().next().unwrap_or_default().to_owned() } else { said };
     let step = BuildStep {
         n: at.number as u64,
         stage: at.stage.clone(),
@@ -179,7 +183,7 @@ pub(super) fn note_failure(notes: &Notes, at: &StepAt, step: &Step, problem: &Er
         instruction: step.created_by.clone(),
         outcome: StepOutcome::Failed,
         key: None,
-        reason: Some(problem.to_string()),
+        reason: Some(said),
         image: None,
         layer: None,
         took,

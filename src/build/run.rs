@@ -6,6 +6,7 @@ use rustix::fs::OFlags;
 
 use super::Base;
 use super::execute::{Done, Work, draft, pack};
+use super::guard::Guard;
 use super::mounts::{Mounts, Prepared};
 use super::stage::Stage;
 use crate::db::ContainerId;
@@ -59,7 +60,8 @@ pub(super) fn run(
     if exit.code != 0 {
         return Err(failed(run, &exit, &last));
     }
-    pack(stage, base, work, draft, &[])
+    let mut guard = Guard::of(run, &stage.inputs.run);
+    pack(stage, base, work, draft, &[], guard.as_mut())
 }
 
 /// One that the kernel looks for when it is needed, it looks for in the container.

@@ -148,8 +148,13 @@ impl<'b> Stage<'b> {
             let reason = self.missed(step, at, &inputs, key, &text)?;
             let work = execute::Work { step, key: step_key };
             let created = || crate::engine::rfc3339(self.inputs.epoch);
+            let mut recorded = true;
             let (layer, created) = match execute::execute(self, base, work, at, &inputs, &mounts)? {
                 execute::Done::Layer(layer) => (layer, created()),
+                execute::Done::Unrecorded(layer) => {
+                    recorded = false;
+                    (Some(layer), created())
+                }
                 execute::Done::Again(before) => (before.layer, before.created),
                 execute::Done::InputChanged(path) => {
                     self.job.warn(format!("`{path}` changed while it was copied; looking again"));
@@ -164,7 +169,9 @@ impl<'b> Stage<'b> {
                 instruction: &step.created_by,
                 created: &created,
             };
-            record::remember(self.engine, new, layer.as_ref(), self.inputs.record)?;
+            if recorded {
+                record::remember(self.engine, new, layer.as_ref(), self.inputs.record)?;
+            }
             drop(turn);
             return Ok(StepResult { layer, created, key, hit: false, reason: Some(reason) });
         }

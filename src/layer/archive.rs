@@ -8,7 +8,7 @@ use rustix::fd::{AsFd, OwnedFd};
 
 use super::hashing::{BUFFER, Hashing, Piece, Pool, RowQueue, SMALL};
 use super::header::{BLOCK, Header};
-use super::pack::Root;
+use super::pack::{Part, Root, Watch};
 use super::recipe::Recipe;
 use super::tree::{OPAQUE, Xattrs, split};
 use super::{Kind, Packed, Row, RowSink};
@@ -39,6 +39,7 @@ pub(super) struct Archive<'a> {
     scratch: Vec<u8>,
     /// In front of every name; ends in a slash.
     prefix: Vec<u8>,
+    watch: Option<&'a mut Watch<'a>>,
 }
 
 /// No row of `linked`.
@@ -71,6 +72,7 @@ impl<'a> Archive<'a> {
             header: Vec::new(),
             scratch: vec![0; usize::try_from(SMALL).expect("small")],
             prefix: Vec::new(),
+            watch: None,
         })
     }
 
@@ -81,9 +83,18 @@ impl<'a> Archive<'a> {
         self
     }
 
+    pub(super) fn watched(self, watch: Option<&'a mut Watch<'a>>) -> Self {
+        Archive { watch, ..self }
+    }
+
+    fn show(&mut self, row: &Row, part: Part<'_>) -> Result<()> {
+        self.watch.as_mut().map_or(Ok(()), |watch| watch(row, part))
+    }
+
     /// A directory, symbolic link, device or fifo. `inode` for those with more names than one.
     pub(super) fn node(&mut self, row: Row, inode: Option<Inode>) -> Result<()> {
         self.job.check()?;
+        self.show(&row, Part::Member)?;
         if let Some(inode) = inode {
             if self.link(&row, inode)? {
                 return Ok(());
@@ -100,6 +111,7 @@ impl<'a> Archive<'a> {
     }
 
     pub(super) fn whiteout(&mut self, path: &[u8]) -> Result<()> {
+        self.show(&Row::bare(path.to_vec(), Kind::Whiteout), Part::Member)?;
         let (parent, name) = split(path);
         let mark = Row::bare(join(parent, &[b".wh.", name].concat()), Kind::File);
         self.put_header(&mark, None)?;
@@ -109,6 +121,7 @@ impl<'a> Archive<'a> {
     /// A regular file, read from `file`.
     pub(super) fn file(&mut self, mut row: Row, file: &OwnedFd, inode: Option<Inode>) -> Result<()> {
         self.job.check()?;
+        self.show(&row, Part::Member)?;
         if let Some(inode) = inode
             && self.link(&row, inode)?
         {
@@ -125,12 +138,14 @@ impl<'a> Archive<'a> {
             let mut scratch = std::mem::take(&mut self.scratch);
             let read = read_full(file, &mut scratch[..length], &row)?;
             check_length(read as u64, row.size, &row)?;
+            self.show(&row, Part::Bytes(&scratch[..length]))?;
             row.digest = Some(Digest::of(&scratch[..length]));
             self.put(&scratch[..length])?;
             self.scratch = scratch;
         } else {
             self.large(file, &row)?;
         }
+        self.show(&row, Part::End)?;
         self.pad()?;
         if let Some(inode) = inode {
             self.remember(inode, &row)?;
@@ -163,6 +178,9 @@ impl<'a> Archive<'a> {
             }
             self.at += read;
             self.size += read as u64;
+            if let Some(watch) = &mut self.watch {
+                watch(row, Part::Bytes(&self.buffer[start..self.at]))?;
+            }
             self.files.bytes(Piece::new(&self.buffer, start, self.at))?;
             self.rotate()?;
         }

@@ -30,7 +30,7 @@ mod walk;
 pub use apply::{Applied, apply};
 pub use content::content_id;
 pub use header::plain_header;
-pub use pack::{Changes, PackOptions, Packed, Root, pack};
+pub use pack::{Changes, PackOptions, Packed, Part, Root, Watch, pack};
 pub use recipe::{Replayed, replay};
 pub use row::{Form, Kind, Row, RowSink};
 pub use scan::{Scanned, scan};

@@ -13,7 +13,7 @@ use super::archive::Archive;
 use super::hashing::Hashing;
 use super::tree;
 use super::walk::{Walk, Way};
-use super::{Form, RowSink};
+use super::{Form, Row, RowSink};
 use crate::error::{Context, Result};
 use crate::image::DiffId;
 use crate::job::Job;
@@ -46,6 +46,18 @@ pub struct PackOptions<'a> {
     /// Every time in the archive is this: seconds since the epoch.
     pub time: Option<i64>,
     pub root: Root<'a>,
+    /// Sees what goes into the archive; its error ends the packing.
+    pub watch: Option<&'a mut Watch<'a>>,
+}
+
+/// Called with each member, before anything of it is written anywhere, then with its bytes in order, then with its end.
+pub type Watch<'w> = dyn FnMut(&Row, Part<'_>) -> Result<()> + 'w;
+
+#[derive(Clone, Copy, Debug)]
+pub enum Part<'p> {
+    Member,
+    Bytes(&'p [u8]),
+    End,
 }
 
 /// The member of the tree's root.
@@ -81,7 +93,7 @@ pub fn pack(
     rows: &mut dyn RowSink,
     recipe: &mut dyn Write,
 ) -> Result<Packed> {
-    let PackOptions { clamp, stamp, tee, time, root } = options;
+    let PackOptions { clamp, stamp, tee, time, root, watch } = options;
     let (new, form, parent, settle) = match changes {
         Changes::Upper { upper, form, parent, settle } => (upper, form, parent, settle),
         Changes::Trees { tree, parent } => (tree, Form::Whole, parent, false),
@@ -99,7 +111,9 @@ pub fn pack(
         };
         let files = Hashing::start(scope, None);
         let walk = Walk {
-            archive: Archive::new(job, &archive, &files, rows, recipe)?.within(root),
+            archive: Archive::new(job, &archive, &files, rows, recipe)?
+                .within(root)
+                .watched(watch.map(|watch| watch as &mut Watch<'_>)),
             new: new.as_fd(),
             form,
             parent: parent.as_ref().map(AsFd::as_fd),

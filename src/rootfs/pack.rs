@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::image::{ContentId, Digest};
 use crate::job::Job;
-use crate::layer::{self, PackOptions, Row, RowSink};
+use crate::layer::{self, PackOptions, Row, RowSink, Watch};
 use crate::snapshot::Draft;
 
 /// What the index says of a new layer.
@@ -35,6 +35,8 @@ pub struct Known<'k> {
     pub files: HashMap<&'k [u8], Digest>,
     /// A layer of this content that the same step made before and that can stand here: it is taken in place of the new one.
     pub twin: Option<&'k Twin<'k>>,
+    /// Sees what goes into the layer; its error is the end of it.
+    pub watch: Option<&'k mut Watch<'k>>,
 }
 
 /// Finds a layer of a content.
@@ -55,7 +57,8 @@ pub fn pack(
     let mut recipe = RecipeFile::create(engine, &slot)?;
     let mut rows = slot.rows()?;
     let mut checked = Checked { rows: &mut rows, expected: known.files, differs: None };
-    let options = PackOptions { clamp: made.epoch, stamp: true, ..PackOptions::default() };
+    let options =
+        PackOptions { clamp: made.epoch, stamp: true, watch: known.watch, ..PackOptions::default() };
     let packed = {
         let compared = draft.compare()?;
         layer::pack(job, compared.changes(true), options, &mut checked, recipe.out()).context(say)?

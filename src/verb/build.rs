@@ -92,6 +92,8 @@ pub struct RunOptions {
     pub ssh: BTreeMap<String, Agent>,
     /// `--security=insecure` is allowed.
     pub insecure: bool,
+    /// The bytes of a secret in a step's layer are a warning and no error.
+    pub allow_secret_leak: bool,
     pub resources: Resources,
 }
 
@@ -185,7 +187,11 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         #[cfg(debug_assertions)]
         hole: options.hole,
         host: &options.host,
-        run: Given { secrets: options.run.secrets.clone(), agents },
+        run: Given {
+            secrets: options.run.secrets.clone(),
+            agents,
+            allow_secret_leak: options.run.allow_secret_leak,
+        },
     };
     let outcomes = build_each(engine, &platforms, &plans, &mut inputs, job);
     if let Err(problem) = stats.save().and_then(|()| contexts.save()) {

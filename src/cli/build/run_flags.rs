@@ -20,6 +20,9 @@ pub(super) struct RunFlags {
     /// A secret for `RUN --mount=type=secret`: from a file or, with env=, a variable
     #[arg(long = "secret", value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
     secrets: Vec<String>,
+    /// Go on when a step leaves a secret in its layer
+    #[arg(long)]
+    allow_secret_leak: bool,
     /// An ssh agent for `RUN --mount=type=ssh`: yours, or one that gets these keys
     #[arg(long, value_name = "default|NAME[=SOCKET|KEY[,KEY]]")]
     ssh: Vec<String>,
@@ -47,6 +50,7 @@ impl RunFlags {
             secrets: self.secrets.iter().map(|text| secret(text)).collect::<Result<_>>()?,
             ssh: self.ssh.iter().map(|text| agent(text)).collect::<Result<BTreeMap<_, _>>>()?,
             insecure: self.insecure()?,
+            allow_secret_leak: self.allow_secret_leak,
             resources: Resources {
                 hosts: self.hosts.iter().map(|text| host(text)).collect::<Result<_>>()?,
                 shm_size: shm_size.filter(|bytes| *bytes > 0),
