@@ -4,6 +4,7 @@
 mod archive;
 mod build;
 mod cache;
+mod cache_flags;
 mod check;
 mod checks;
 mod cli;

@@ -18,6 +18,8 @@ pub enum Difference {
     First,
     /// The same key was known; its record, or its layer, is gone.
     Forgotten,
+    /// The same key was known, and its record is older than it may be; both in seconds.
+    Expired { age: u64, most: u64 },
     /// The instruction itself is another one.
     Instruction { old: String, new: String },
     /// What the step stands on: the instructions of the lowest layers that differ.
@@ -208,6 +210,9 @@ impl Difference {
             Difference::Forced => "every step was to run".into(),
             Difference::First => "this step has not been seen before".into(),
             Difference::Forgotten => "its result is no longer in the cache".into(),
+            Difference::Expired { age, most } => {
+                format!("its result is {} old, and may be {}", span(*age), span(*most))
+            }
             Difference::Instruction { old, new } => {
                 format!("the command changed: `{}` -> `{}`", one_line(old), one_line(new))
             }
@@ -238,6 +243,14 @@ impl Difference {
             Difference::Part { name, old, new } => format!("{name}: {} -> {}", quoted(old), quoted(new)),
         }
     }
+}
+
+/// Seconds in the form they are given in.
+fn span(seconds: u64) -> String {
+    let parts = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    let said: String =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+    if said.is_empty() { "0s".into() } else { said }
 }
 
 fn brief(value: &Option<String>) -> String {
@@ -301,6 +314,13 @@ mod tests {
         ] {
             assert_eq!(sentences(&base, &other), [told]);
         }
+    }
+
+    #[test]
+    fn ages_are_told_as_they_are_given() {
+        let told = |age, most| Difference::Expired { age, most }.sentence();
+        assert_eq!(told(90_061, 86_400), "its result is 25h1m1s old, and may be 24h");
+        assert_eq!(told(60, 0), "its result is 1m old, and may be 0s");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub use record::Notes;
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use mounts::{Agents, SecretBytes};
 
@@ -40,8 +41,7 @@ pub struct Inputs<'b> {
     pub remote: &'b Remote<'b>,
     /// Base images and images that COPY reads; the caller looks them up or pulls them.
     pub images: &'b (dyn Images + Sync),
-    /// Every step runs; what comes of it may still be an old layer.
-    pub no_cache: bool,
+    pub reuse: Reuse,
     /// SOURCE_DATE_EPOCH: seconds. Times in configs are this, times in layers no later.
     pub epoch: Option<i64>,
     /// Which part of the whole this plan is.
@@ -59,6 +59,17 @@ pub struct Inputs<'b> {
     /// Name servers and the like come from the host's files, read by the caller.
     pub host: &'b crate::network::Host,
     pub run: Given,
+}
+
+/// Which records of earlier builds count. Whatever runs again may still come to an old layer.
+#[derive(Clone, Debug, Default)]
+pub struct Reuse {
+    /// Every step runs.
+    pub no_cache: bool,
+    /// The steps of these run.
+    pub no_cache_stages: Vec<StageId>,
+    /// Those of steps that ran no longer ago.
+    pub newest: Option<Duration>,
 }
 
 /// What a caller hands to RUN and nothing remembers.

@@ -3,10 +3,12 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::difference::Difference;
 use super::image;
 use super::stage::StepResult;
 use crate::db::{
-    BuildId, BuildStep, KeyKind, NewCacheRecord, NewImage, Origin, RecordId, StepOutcome, Writer,
+    BuildId, BuildStep, CacheRecord, KeyKind, NewCacheRecord, NewImage, Origin, RecordId, StepOutcome, Time,
+    Writer,
 };
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -50,10 +52,18 @@ pub(super) struct Hit {
     pub(super) created: String,
 }
 
-/// The newest record under the key, with its layer, which is all there.
-pub(super) fn look_up(engine: &Engine, key: &CacheKey, notes: &Notes) -> Result<Option<Hit>> {
+/// The newest record under the key, with its layer, which is all there; one that is older than `newest` does not count.
+pub(super) fn look_up(
+    engine: &Engine,
+    key: &CacheKey,
+    newest: Option<Duration>,
+    notes: &Notes,
+) -> Result<Option<Hit>> {
     engine.db.read(|index| {
         let Some(record) = index.cached(KeyKind::Chain, key)? else { return Ok(None) };
+        if newest.is_some_and(|newest| age(&record) > newest) {
+            return Ok(None);
+        }
         let layer = match record.layer {
             Some(number) => match index.layer(number)? {
                 Some(row) => Some(Layer::from(&row)),
@@ -64,6 +74,19 @@ pub(super) fn look_up(engine: &Engine, key: &CacheKey, notes: &Notes) -> Result<
         notes.gather(|notes| notes.used.push(record.id));
         Ok(Some(Hit { layer, created: record.created }))
     })
+}
+
+/// Why a record under the key does not count, where it is its age.
+pub(super) fn expired(engine: &Engine, key: &CacheKey, newest: Duration) -> Result<Option<Difference>> {
+    let record = engine.db.read(|index| index.cached(KeyKind::Chain, key))?;
+    let age = record.map(|record| age(&record)).filter(|age| *age > newest);
+    Ok(age.map(|age| Difference::Expired { age: age.as_secs(), most: newest.as_secs() }))
+}
+
+/// Since the step ran. A clock that was set back makes it new.
+fn age(record: &CacheRecord) -> Duration {
+    let nanoseconds = Time::now().0.saturating_sub(record.made_at.0);
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }
 
 /// What the step made once before of this content, wherever it stood then.

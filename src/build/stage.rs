@@ -180,7 +180,7 @@ impl<'b> Stage<'b> {
     }
 
     fn cached(&self, hit: record::Hit, key: CacheKey, at: &StepAt) -> StepResult {
-        if !self.inputs.no_cache {
+        if !self.forced() {
             self.job.report(Event::StepCached { step: at.clone() });
         }
         StepResult { layer: hit.layer, created: hit.created, key, hit: true, reason: None }
@@ -188,13 +188,21 @@ impl<'b> Stage<'b> {
 
     fn hit(&self, base: &Base, step: &Step, key: &CacheKey) -> Result<Option<record::Hit>> {
         // What changes the configuration alone has nothing to run; it keeps its time as long as all below it is equal.
-        if self.inputs.no_cache && !matches!(step.action, Action::Config) {
+        if self.forced() && !matches!(step.action, Action::Config) {
             return Ok(None);
         }
-        match record::look_up(self.engine, key, self.inputs.notes)? {
+        // Nor has it an age.
+        let newest = self.inputs.reuse.newest.filter(|_| !matches!(step.action, Action::Config));
+        match record::look_up(self.engine, key, newest, self.inputs.notes)? {
             Some(hit) if self.stands(&base.stack, hit.layer.as_ref())? => Ok(Some(hit)),
             _ => Ok(None),
         }
+    }
+
+    /// The stage's steps are to run.
+    fn forced(&self) -> bool {
+        let reuse = &self.inputs.reuse;
+        reuse.no_cache || reuse.no_cache_stages.contains(&self.id)
     }
 
     /// Says what made the step miss, and keeps what the next miss is explained with.
@@ -214,8 +222,14 @@ impl<'b> Stage<'b> {
                 tracing::warn!(%error, "the next miss will not be explained file by file");
             }
         }
-        if self.inputs.no_cache {
+        if self.forced() {
             return Ok(vec![Difference::Forced]);
+        }
+        if let Some(newest) = self.inputs.reuse.newest
+            && let Some(expired) = record::expired(self.engine, &key, newest)?
+        {
+            self.job.report(Event::StepMissed { step: at.clone(), why: expired.sentence() });
+            return Ok(vec![expired]);
         }
         let missed = miss::Missed {
             n: at.number as u64,
@@ -239,7 +253,7 @@ impl<'b> Stage<'b> {
     /// The right to do the step, until it is dropped: waits while another build of this store is at it. A builder that
     /// dies gives it back. `None` where nobody would take what comes of it.
     fn turn(&self, step: &Step, key: &CacheKey) -> Result<Option<Lease>> {
-        if self.inputs.no_cache || matches!(step.action, Action::Config) {
+        if self.forced() || matches!(step.action, Action::Config) {
             return Ok(None);
         }
         let name = format!("step-{}", key.0.hex());

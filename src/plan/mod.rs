@@ -219,6 +219,16 @@ impl Plan {
         (0..self.stages.len()).filter(|n| needed[*n]).map(StageId).collect()
     }
 
+    /// The stages of that name, in any case, or the one of that number.
+    pub fn called(&self, name: &str) -> Vec<StageId> {
+        let number: Option<usize> = name.parse().ok();
+        let meant = |n: &usize| {
+            let own = self.stages[*n].name.as_deref();
+            number == Some(*n) || own.is_some_and(|own| own.eq_ignore_ascii_case(name))
+        };
+        (0..self.stages.len()).filter(meant).map(StageId).collect()
+    }
+
     /// Steps counted as people see them: one for each FROM and one for each instruction, of the needed stages.
     pub fn step_count(&self) -> usize {
         self.needed().iter().map(|stage| 1 + self.stages[stage.0].steps.len()).sum()

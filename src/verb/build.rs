@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::build::mounts::{Agent, Agents, SecretBytes};
-use crate::build::{self, Base, Given, Inputs, Notes, Part};
+use crate::build::{self, Base, Given, Inputs, Notes, Part, Reuse};
 use crate::context::ignore::Ignore;
 use crate::context::{GitHost, Remote, StatCache};
 use crate::db::{BuildId, ImageRow, NewBuild};
 use crate::dockerfile::{self, Dated, PlanOptions, Resolver, Scope};
 use crate::engine::Engine;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Result, did_you_mean};
 use crate::image::{ImageConfig, ImageId, Platform, Reference, RunConfig};
 use crate::job::{Event, Job};
 use crate::output::{self, Written};
@@ -43,6 +43,7 @@ pub struct Options {
     pub results: Results,
     pub network: Network,
     pub no_cache: bool,
+    pub reuse: ReuseOptions,
     /// Base images are asked for at their registry even when they are here.
     pub pull: bool,
     pub host: crate::network::Host,
@@ -73,6 +74,7 @@ impl Options {
             results: Results::default(),
             network: Network::default(),
             no_cache: false,
+            reuse: ReuseOptions::default(),
             pull: false,
             host: crate::network::Host::default(),
             run: RunOptions::default(),
@@ -82,6 +84,33 @@ impl Options {
             #[cfg(debug_assertions)]
             hole: None,
         }
+    }
+}
+
+/// What of earlier builds does not count, beside `no_cache`.
+#[derive(Clone, Debug, Default)]
+pub struct ReuseOptions {
+    /// Stages whose steps run, by name or number.
+    pub no_cache_filter: Vec<String>,
+    /// Steps that ran longer ago run again.
+    pub cache_ttl: Option<Duration>,
+}
+
+impl ReuseOptions {
+    /// `NotFound` for a stage that is not there.
+    fn of_plan(&self, no_cache: bool, plan: &Plan) -> Result<Reuse> {
+        let mut stages = Vec::new();
+        for name in &self.no_cache_filter {
+            let meant = plan.called(name);
+            if meant.is_empty() {
+                let error = Error::not_found(format!("there is no stage `{name}` to run without the cache"));
+                let names = plan.stages.iter().filter_map(|stage| stage.name.as_deref());
+                let hint = || "name a stage as after AS, or by its number from 0".into();
+                return Err(error.hint(did_you_mean(name, names).unwrap_or_else(hint)));
+            }
+            stages.extend(meant);
+        }
+        Ok(Reuse { no_cache, no_cache_stages: stages, newest: self.cache_ttl })
     }
 }
 
@@ -154,6 +183,10 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         }
         plans.push(checked.plan?);
     }
+    let reuse = plans
+        .iter()
+        .map(|plan| options.reuse.of_plan(options.no_cache, plan))
+        .collect::<Result<Vec<Reuse>>>()?;
     let mut warned = BTreeSet::new();
     for warning in plans.iter().flat_map(|plan| &plan.warnings).filter(|warning| warned.insert(*warning)) {
         job.warn(warning.clone());
@@ -177,7 +210,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         context,
         remote: &remote,
         images: &bases,
-        no_cache: options.no_cache,
+        reuse: Reuse::default(),
         epoch: None,
         part: Part::default(),
         record,
@@ -193,7 +226,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
             allow_secret_leak: options.run.allow_secret_leak,
         },
     };
-    let outcomes = build_each(engine, &platforms, &plans, &mut inputs, job);
+    let outcomes = build_each(engine, &platforms, &plans, &reuse, &mut inputs, job);
     if let Err(problem) = stats.save().and_then(|()| contexts.save()) {
         job.warn(format!("the next build will read the whole context again: {problem}"));
     }
@@ -223,15 +256,17 @@ fn build_each(
     engine: &Engine,
     platforms: &[Platform],
     plans: &[Plan],
+    reuse: &[Reuse],
     inputs: &mut Inputs<'_>,
     job: &Job,
 ) -> Result<Vec<build::Outcome>> {
     let total = plans.iter().map(Plan::step_count).sum();
     let mut before = 0;
     let mut outcomes = Vec::new();
-    for (platform, plan) in std::iter::zip(platforms, plans) {
+    for ((platform, plan), reuse) in std::iter::zip(platforms, plans).zip(reuse) {
         let label = (platforms.len() > 1).then(|| platform.to_string());
         inputs.epoch = plan.epoch;
+        inputs.reuse = reuse.clone();
         inputs.part = Part { before, total, label };
         let outcome = build::build(engine, plan, inputs, job);
         outcomes.push(match platforms.len() {

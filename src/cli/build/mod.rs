@@ -3,6 +3,7 @@
 mod call;
 mod contexts;
 mod output;
+mod reuse;
 mod run_flags;
 pub(crate) mod source;
 
@@ -61,6 +62,8 @@ pub(super) struct Args {
     /// Say nothing but the image's id
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    reuse: reuse::ReuseArgs,
     #[command(flatten)]
     output: output::OutputArgs,
     #[command(flatten)]
@@ -138,6 +141,7 @@ impl Args {
             results: self.output.results(self.platforms.iter().skip(1).cloned().collect())?,
             network: self.network()?,
             no_cache: self.no_cache,
+            reuse: self.reuse.options()?,
             pull: self.pull,
             host: Host::read(Path::new("/etc"))?,
             run: self.run.options()?,
