@@ -6,6 +6,7 @@
 pub mod verb;
 
 pub mod build;
+pub mod bake;
 pub mod dockerfile;
 pub mod context;
 pub mod plan;

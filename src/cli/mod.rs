@@ -6,6 +6,7 @@ mod format;
 mod frame;
 mod progress;
 
+mod bake;
 mod bootstrap;
 mod build;
 mod cache;
@@ -48,6 +49,7 @@ use frame::{Entry, complain};
 /// In the order `--help` lists them.
 const TABLE: &[Entry] = &[
     Entry::of::<build::Args>(),
+    Entry::of::<bake::Args>(),
     Entry::of::<pull::Args>(),
     Entry::of::<run::Args>(),
     Entry::of::<create::Args>(),
