@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use outcrop::dockerfile::{Dated, Dockerfile, PlanOptions, Resolver};
 use outcrop::error::{Error, Kind, Result};
 use outcrop::image::{ImageConfig, Platform};
-use outcrop::plan::{Action, Base, CopyFrom, Plan, Source, Stage};
+use outcrop::plan::{Action, Base, CopyFrom, Plan, Source, Stage, Unpack};
 
 /// Base images by name; what is not here does not exist.
 #[derive(Default)]
@@ -389,7 +389,7 @@ fn heredocs_are_files_for_copy_and_add() {
     assert_eq!(inline, [("x", "1 'q' $V\n", 0o644), ("y", "$V\n", 0o644), ("z", "1\n", 0o644)]);
     assert_eq!(steps[1].created_by, "COPY a b <<x <<y <<z /d/");
     let Action::Copy(add) = &steps[2].action else { panic!() };
-    assert_eq!((add.inline.len(), add.sources.len(), add.unpack), (1, 0, true));
+    assert_eq!((add.inline.len(), add.sources.len(), add.unpack), (1, 0, Unpack::Local));
 }
 
 #[test]

@@ -24,8 +24,8 @@ pub(super) fn base(
         let draft = stage.engine.snapshots.draft(None, Purpose::Layer)?;
         let copied = {
             let root = draft.mounted()?;
-            let all = std::slice::from_ref(&input);
-            copy::into(root.as_fd(), "/", all, &[], copy::Options::default(), stage.job).context(say)?
+            copy::into(root.as_fd(), "/", &[input.reference()], &[], copy::Options::default(), stage.job)
+                .context(say)?
         };
         let created_by = format!("FROM {name}");
         let made = Made {

@@ -1,23 +1,22 @@
 //! A step that has to be done: a draft on the parent, the work in it, a layer of what changed.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 
 use rustix::fs::OFlags;
 
 use super::guard::Guard;
 use super::mounts::Mounts;
 use super::stage::Stage;
-use super::{Base, record, run};
+use super::{Base, copy, record, run};
 use crate::context::Input;
-use crate::context::copy::{self, Copied};
-use crate::error::{Context as _, Error, Result};
+use crate::context::copy::{Copied, make_dirs};
+use crate::error::{Context as _, Result};
 use crate::image::{CacheKey, ContentId};
 use crate::job::StepAt;
 use crate::layer::Watch;
-use crate::plan::{self, Action, Step};
+use crate::plan::{Action, Step};
 use crate::rootfs::{self, Known, Layer};
-use crate::runtime;
 use crate::snapshot::{Draft, Purpose};
 use crate::sys::dir;
 
@@ -37,13 +36,14 @@ pub(super) fn execute(
     base: &Base,
     work: Work<'_>,
     at: &StepAt,
+    owner: Option<(u32, u32)>,
     input: &[Input<'_>],
     mounts: &Mounts<'_>,
 ) -> Result<Done> {
     match &work.step.action {
         Action::Config => Ok(Done::Layer(None)),
         Action::Run(run) => run::run(stage, base, work, run, at, mounts),
-        Action::Copy(what) => copy_step(stage, base, work, what, input),
+        Action::Copy(what) => copy::copy(stage, base, work, what, owner, input),
         Action::Workdir { path, user } => workdir(stage, base, work, path, user),
     }
 }
@@ -109,40 +109,6 @@ pub(super) fn pack(
     })
 }
 
-fn copy_step(
-    stage: &Stage<'_>,
-    base: &Base,
-    work: Work<'_>,
-    what: &plan::Copy,
-    input: &[Input<'_>],
-) -> Result<Done> {
-    let mut local =
-        what.sources.iter().zip(input).filter(|(source, _)| matches!(source, plan::Source::Path(_)));
-    if let Some(archive) = local.find_map(|(_, input)| input.first_archive().filter(|_| what.unpack)) {
-        return Err(Error::unsupported(format!(
-            "ADD of an archive (`{archive}`) is not supported by this version"
-        ))
-        .hint("COPY it, and unpack it with a RUN step"));
-    }
-    let draft = draft(stage, base)?;
-    let copied = {
-        let root = draft.mounted()?;
-        let owner = what.chown.as_deref().map(|owner| owner_of(root.as_fd(), owner)).transpose()?;
-        let options = copy::Options { owner, mode: what.chmod };
-        copy::into(root.as_fd(), &what.destination, input, &what.inline, options, stage.job)?
-    };
-    pack(stage, base, work, draft, &copied, None)
-}
-
-/// `--chown`: names are looked up in the image's own files; a number without a group is the group's too (Docker).
-fn owner_of(root: BorrowedFd<'_>, owner: &str) -> Result<(u32, u32)> {
-    if let Ok(number) = owner.parse() {
-        return Ok((number, number));
-    }
-    let user = runtime::user::resolve(root, owner, &[])?;
-    Ok((user.uid, user.gid))
-}
-
 fn workdir(stage: &Stage<'_>, base: &Base, work: Work<'_>, path: &str, user: &str) -> Result<Done> {
     let below = path.trim_matches('/').as_bytes();
     if !base.stack.layers().is_empty() {
@@ -154,8 +120,8 @@ fn workdir(stage: &Stage<'_>, base: &Base, work: Work<'_>, path: &str, user: &st
     let draft = draft(stage, base)?;
     {
         let root = draft.mounted()?;
-        let owner = if user.is_empty() { (0, 0) } else { owner_of(root.as_fd(), user)? };
-        copy::make_dirs(root.as_fd(), below, owner).context(|| format!("making the directory `{path}`"))?;
+        let owner = if user.is_empty() { (0, 0) } else { copy::owner_of(root.as_fd(), user)? };
+        make_dirs(root.as_fd(), below, owner).context(|| format!("making the directory `{path}`"))?;
     }
     pack(stage, base, work, draft, &[], None)
 }

@@ -121,11 +121,16 @@ pub struct Copy<'k> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     files: Vec<File>,
     destination: &'k str,
+    /// What the name or number came to in the image.
     #[serde(skip_serializing_if = "Option::is_none")]
-    chown: Option<&'k str>,
+    chown: Option<(u32, u32)>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    chmod: Option<u32>,
-    unpack: bool,
+    chmod: Option<&'k str>,
+    unpack: &'static str,
+    #[serde(skip_serializing_if = "is_false")]
+    parents: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    link: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -167,24 +172,37 @@ impl<'k> Step<'k> {
         })
     }
 
-    pub fn copy(copy: &'k plan::Copy, content: Vec<Digest>) -> Self {
+    /// What is excluded is not in `content`.
+    pub fn copy(copy: &'k plan::Copy, content: Vec<Digest>, owner: Option<(u32, u32)>) -> Self {
         Step::Copy(Copy {
             content,
             files: files(&copy.inline),
             destination: &copy.destination,
-            chown: copy.chown.as_deref(),
-            chmod: copy.chmod,
-            unpack: copy.unpack,
+            chown: owner,
+            chmod: copy.chmod.as_ref().map(plan::Chmod::text),
+            unpack: match copy.unpack {
+                plan::Unpack::None => "none",
+                plan::Unpack::Local => "local",
+                plan::Unpack::All => "all",
+            },
+            parents: copy.parents,
+            link: copy.link,
         })
     }
 }
 
 impl<'k> Key<'k> {
-    pub fn new(platform: &Platform, parent: &'k [ContentId], step: Step<'k>, epoch: Option<i64>) -> Self {
+    /// `parent`: `None` for a step whose layer stands on nothing.
+    pub fn new(
+        platform: &Platform,
+        parent: Option<&'k [ContentId]>,
+        step: Step<'k>,
+        epoch: Option<i64>,
+    ) -> Self {
         Key {
             version: VERSION,
             platform: platform.to_string(),
-            parent: Some(parent),
+            parent,
             epoch,
             step,
             #[cfg(debug_assertions)]
@@ -253,7 +271,7 @@ mod tests {
         let platform = Platform::host();
         let parent = [ContentId(Digest::of(b"base"))];
         let key = |run: &plan::Run, parent: &[ContentId]| {
-            Key::new(&platform, parent, Step::run(run, Vec::new(), None), None).digest().0
+            Key::new(&platform, Some(parent), Step::run(run, Vec::new(), None), None).digest().0
         };
         let base = key(&run(), &parent);
         assert_eq!(base, key(&run(), &parent));

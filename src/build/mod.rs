@@ -3,6 +3,7 @@
 //! The flow is [`build`] -> [`stage::Stage::run`] -> for each step: key, look-up, hit or [`execute`]. Nothing here
 //! names an image or moves a tag; the caller does, once all of it is durable.
 
+mod copy;
 pub mod difference;
 mod directory;
 mod execute;

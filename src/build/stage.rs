@@ -1,12 +1,13 @@
 //! One stage: its base, then its steps in order.
 
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use super::difference::Difference;
 use super::key::{self, Key};
 use super::mounts::Mounts;
-use super::{Base, Board, Inputs, execute, image, miss, record};
-use crate::context::{Digests, Input, Tree};
+use super::{Base, Board, Inputs, copy, execute, image, miss, record};
+use crate::context::{Choice, Digests, Input, Tree};
 use crate::db::{LayerNumber, Lease};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
@@ -15,6 +16,7 @@ use crate::job::{Event, Job, StepAt};
 use crate::plan::{self, Action, CopyFrom, Plan, StageId, Step};
 use crate::rootfs::{self, Layer, Stack};
 use crate::runtime::binfmt::{self, Interpreter, Runs};
+use crate::runtime::user;
 
 pub(super) struct Stage<'b> {
     pub(super) engine: &'b Engine,
@@ -127,10 +129,12 @@ impl<'b> Stage<'b> {
             let inputs = self.inputs(step)?;
             let mounts = self.mounts(step)?;
             let content: Vec<_> = base.stack.content_ids();
+            let owner = self.owner(base, step)?;
+            let alone = matches!(&step.action, Action::Copy(copy) if copy.link);
             let key = Key::new(
                 &self.stage.platform,
-                &content,
-                self.key_step(step, &inputs, &mounts),
+                (!alone).then_some(&content[..]),
+                self.key_step(step, &inputs, owner, &mounts),
                 self.inputs.epoch,
             );
             #[cfg(debug_assertions)]
@@ -149,7 +153,7 @@ impl<'b> Stage<'b> {
             let work = execute::Work { step, key: step_key };
             let created = || crate::engine::rfc3339(self.inputs.epoch);
             let mut recorded = true;
-            let (layer, created) = match execute::execute(self, base, work, at, &inputs, &mounts)? {
+            let (layer, created) = match execute::execute(self, base, work, at, owner, &inputs, &mounts)? {
                 execute::Done::Layer(layer) => (layer, created()),
                 execute::Done::Unrecorded(layer) => {
                     recorded = false;
@@ -277,13 +281,19 @@ impl<'b> Stage<'b> {
         }
     }
 
-    fn key_step<'k>(&self, step: &'k Step, inputs: &[Input<'_>], mounts: &Mounts<'k>) -> key::Step<'k> {
+    fn key_step<'k>(
+        &self,
+        step: &'k Step,
+        inputs: &[Input<'_>],
+        owner: Option<(u32, u32)>,
+        mounts: &Mounts<'k>,
+    ) -> key::Step<'k> {
         match &step.action {
             Action::Run(run) => {
                 let interpreter = self.interpreter.as_ref().map(Interpreter::identity);
                 key::Step::run(run, mounts.key(), interpreter)
             }
-            Action::Copy(copy) => key::Step::copy(copy, inputs.iter().map(Input::digest).collect()),
+            Action::Copy(copy) => key::Step::copy(copy, inputs.iter().map(Input::digest).collect(), owner),
             Action::Workdir { path, user } => key::Step::Workdir { path, user },
             Action::Config => key::Step::Config {
                 created_by: &step.created_by,
@@ -291,6 +301,16 @@ impl<'b> Stage<'b> {
                 config: &step.config,
             },
         }
+    }
+
+    /// What `--chown` comes to on this stack. Names are looked up in its files, which are not mounted for numbers alone.
+    fn owner(&self, base: &Base, step: &Step) -> Result<Option<(u32, u32)>> {
+        let Action::Copy(plan::Copy { chown: Some(chown), .. }) = &step.action else { return Ok(None) };
+        if let Some(numbers) = user::numbers(chown) {
+            return Ok(Some(numbers));
+        }
+        let view = base.stack.view(self.engine)?;
+        copy::owner_of(view.as_fd(), chown).map(Some).context(|| format!("--chown={chown}"))
     }
 
     /// What a RUN mounts, looked at.
@@ -307,29 +327,16 @@ impl<'b> Stage<'b> {
     /// What a COPY or ADD reads, source by source: walked and hashed.
     fn inputs(&self, step: &Step) -> Result<Vec<Input<'b>>> {
         let Action::Copy(copy) = &step.action else { return Ok(Vec::new()) };
-        let inputs: Vec<Input<'b>> =
-            copy.sources.iter().map(|source| self.input(copy, source)).collect::<Result<_>>()?;
-        if !inputs.is_empty() && inputs.iter().all(|input| input.selection.sources.is_empty()) {
-            let path = |source: &'_ plan::Source| match source {
-                plan::Source::Path(path) => path.clone(),
-                plan::Source::Http(source) => source.url.clone(),
-                plan::Source::Git(source) => crate::context::git_url::shown(source),
-            };
-            let said: Vec<String> = copy.sources.iter().map(path).collect();
-            let place = &inputs[0].tree.what;
-            return Err(Error::not_found(format!(
-                "{place} holds nothing that matches `{}`",
-                said.join("`, `")
-            )));
-        }
-        Ok(inputs)
+        copy.sources.iter().map(|source| self.input(copy, source)).collect()
     }
 
     fn input(&self, copy: &plan::Copy, source: &plan::Source) -> Result<Input<'b>> {
         match source {
             plan::Source::Path(path) => {
                 let tree = self.tree(&copy.from)?;
-                let selection = tree.select(path, self.job)?;
+                let exclude = copy::exclude(&copy.exclude)?;
+                let choice = Choice { exclude: exclude.as_ref(), parents: copy.parents };
+                let selection = tree.select(path, choice, self.job)?;
                 Ok(Input { tree, selection, identity: None })
             }
             plan::Source::Http(source) => self.inputs.remote.http(source, self.job),

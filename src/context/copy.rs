@@ -12,22 +12,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use super::select::{Item, Source, base_name, join};
-use super::{Input, Tree};
+use super::{Part, Tree};
 use crate::error::{Context as _, Error, Result};
 use crate::image::Digest;
 use crate::job::Job;
 use crate::layer::Kind;
-use crate::plan::InlineFile;
+use crate::plan::{Chmod, InlineFile};
 use crate::sys::dir;
 
 /// How the copies differ from their sources.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct Options<'o> {
     /// For all that is copied and for directories made on the way; `None` keeps the source's owner, or 0:0 for a
     /// build context.
     pub owner: Option<(u32, u32)>,
     /// Permission bits for files and directories that are copied.
-    pub mode: Option<u32>,
+    pub mode: Option<&'o Chmod>,
 }
 
 /// A regular file that was copied: where it really went, links followed, and the digest its bytes must have.
@@ -37,18 +37,18 @@ pub struct Copied {
     pub digest: Digest,
 }
 
-/// Copies `inputs` and then `inline` to `destination` below `root`.
+/// Copies `parts` and then `inline` to `destination` below `root`.
 pub fn into(
     root: BorrowedFd<'_>,
     destination: &str,
-    inputs: &[Input<'_>],
+    parts: &[Part<'_>],
     inline: &[InlineFile],
-    options: Options,
+    options: Options<'_>,
     job: &Job,
 ) -> Result<Vec<Copied>> {
     let mut copied = Vec::new();
-    for Input { tree, selection, .. } in inputs {
-        for source in &selection.sources {
+    for Part { tree, sources } in parts {
+        for source in sources {
             // What was copied before may be what stands there now.
             let target = Target::find(root, destination, source.is_dir, options)?;
             let base = if source.is_dir { target.path } else { target.place(&source.path) };
@@ -82,7 +82,7 @@ struct Target {
 
 impl Target {
     /// Of a directory, whose content is copied, or of a file. Makes the directories on the way.
-    fn find(root: BorrowedFd<'_>, destination: &str, of_dir: bool, options: Options) -> Result<Self> {
+    fn find(root: BorrowedFd<'_>, destination: &str, of_dir: bool, options: Options<'_>) -> Result<Self> {
         let say = || format!("copying to `{destination}`");
         let path = behind_links(root, destination.trim_matches('/').as_bytes()).context(say)?;
         let there = match dir::open_in_root(root, &path, OFlags::PATH) {
@@ -171,7 +171,7 @@ struct Copying<'c> {
     /// Where it goes.
     base: Vec<u8>,
     root: BorrowedFd<'c>,
-    options: Options,
+    options: Options<'c>,
     job: &'c Job,
     from: Option<(Vec<u8>, OwnedFd)>,
     to: Option<Open>,
@@ -225,7 +225,8 @@ impl<'c> Copying<'c> {
     }
 
     fn mode(&self, item: &Item) -> Mode {
-        Mode::from_raw_mode(self.options.mode.unwrap_or(item.mode))
+        let directory = item.kind == Kind::Dir;
+        Mode::from_raw_mode(self.options.mode.map_or(item.mode, |chmod| chmod.apply(item.mode, directory)))
     }
 
     fn directory(&mut self, to: &[u8], item: &'c Item) -> Result<()> {
@@ -450,7 +451,7 @@ fn copy_through_buffer(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<(
     }
 }
 
-fn write_inline(root: BorrowedFd<'_>, to: &[u8], file: &InlineFile, options: Options) -> Result<()> {
+fn write_inline(root: BorrowedFd<'_>, to: &[u8], file: &InlineFile, options: Options<'_>) -> Result<()> {
     let say = || format!("writing `/{}`", lossy(to));
     let parent = dir::open_in_root(root, parent_of(to), OFlags::RDONLY | OFlags::DIRECTORY).context(say)?;
     let name = c_name(base_name(to)).context(say)?;
@@ -474,7 +475,11 @@ fn write_inline(root: BorrowedFd<'_>, to: &[u8], file: &InlineFile, options: Opt
     io::Write::write_all(&mut out, &file.bytes).context(say)?;
     let (uid, gid) = options.owner.unwrap_or((0, 0));
     rustix::fs::fchown(&out, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).context(say)?;
-    rustix::fs::fchmod(&out, Mode::from_raw_mode(options.mode.unwrap_or(file.mode))).context(say)
+    rustix::fs::fchmod(
+        &out,
+        Mode::from_raw_mode(options.mode.map_or(file.mode, |chmod| chmod.apply(file.mode, false))),
+    )
+    .context(say)
 }
 
 fn times(item: &Item) -> Timestamps {
@@ -488,7 +493,7 @@ fn lossy(path: &[u8]) -> std::borrow::Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Digests, StatCache};
+    use super::super::{Choice, Digests, Input, StatCache};
     use super::*;
     use crate::sys::mount::{self, Mount};
     use std::fs;
@@ -523,10 +528,12 @@ mod tests {
         let stats = StatCache::in_memory();
         let input = |source: &&str| -> Result<Input<'_>> {
             let tree = Tree::new(open(from), "the build context", Digests::Stat(&stats));
-            Ok(Input { selection: tree.select(source, &Job::silent())?, tree, identity: None })
+            let selection = tree.select(source, Choice::default(), &Job::silent())?;
+            Ok(Input { selection, tree, identity: None })
         };
         let inputs = sources.iter().map(input).collect::<Result<Vec<_>>>()?;
-        let copied = into(root, destination, &inputs, &[], Options::default(), &Job::silent())?;
+        let parts: Vec<_> = inputs.iter().map(Input::reference).collect();
+        let copied = into(root, destination, &parts, &[], Options::default(), &Job::silent())?;
         Ok(copied.into_iter().map(|copied| String::from_utf8(copied.path).unwrap()).collect())
     }
 
@@ -584,7 +591,7 @@ mod tests {
         let digest = || {
             let stats = StatCache::in_memory();
             let tree = Tree::new(open(&temp.0), "the build context", Digests::Stat(&stats));
-            tree.select("d", &Job::silent()).unwrap().digest(false)
+            tree.select("d", Choice::default(), &Job::silent()).unwrap().digest(false)
         };
         let first = digest();
         temp.file("d/a", "a");

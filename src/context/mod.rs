@@ -13,17 +13,17 @@ mod remote;
 mod select;
 mod stat_cache;
 mod trim;
+pub mod unpack;
 mod web;
 pub mod wildcard;
 
 pub use git::Checkout;
 pub use private::Private;
 pub use remote::{GitHost, Held, Remote, Secrets};
-pub use select::{Item, Selection, Source};
+pub use select::{Choice, Item, Selection, Source};
 
 pub use stat_cache::StatCache;
 
-use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -31,7 +31,6 @@ use rustix::fs::OFlags;
 
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::Digest;
-use crate::sys::dir;
 use ignore::Ignore;
 
 /// A tree that COPY reads: the build context, a stage, an image.
@@ -91,20 +90,23 @@ impl Input<'_> {
         self.identity.unwrap_or_else(|| self.selection.digest(self.tree.keeps_owners()))
     }
 
-    /// A source that ADD would unpack: compressed in a way that archives are, or a tar.
-    pub fn first_archive(&self) -> Option<String> {
-        let is_archive = |path: &[u8]| {
-            let fd = dir::open_in_root(self.tree.root(), path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
-            let mut head = [0; 262];
-            let count = std::fs::File::from(fd).read(&mut head).ok()?;
-            let magics: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
-            let head = &head[..count];
-            Some(magics.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar"))
-        };
-        let mut files = self.selection.sources.iter().filter(|source| !source.is_dir);
-        let archive = files.find(|source| is_archive(&source.path) == Some(true))?;
-        Some(String::from_utf8_lossy(&archive.path).into_owned())
+    /// All of it, to be copied.
+    pub fn reference(&self) -> Part<'_> {
+        self.without(&[])
     }
+
+    /// It but some of its sources, by number.
+    pub fn without(&self, left_out: &[usize]) -> Part<'_> {
+        let sources = self.selection.sources.iter().enumerate();
+        let sources = sources.filter(|(number, _)| !left_out.contains(number)).map(|(_, source)| source);
+        Part { tree: &self.tree, sources: sources.collect() }
+    }
+}
+
+/// What is copied of an [`Input`].
+pub struct Part<'p> {
+    pub tree: &'p Tree<'p>,
+    pub sources: Vec<&'p Source>,
 }
 
 /// Opens the directory of a build context.

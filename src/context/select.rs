@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{FileType, OFlags, Stat};
 
+use super::ignore::Ignore;
 use super::stat_cache::{Known, Xattrs};
 use super::{Digests, Tree, wildcard};
 use crate::error::{Context as _, Error, Result};
@@ -105,59 +106,156 @@ pub(super) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
+/// What is taken of what a source names.
+#[derive(Clone, Copy, Default)]
+pub struct Choice<'c> {
+    /// Left out, below the source.
+    pub exclude: Option<&'c Ignore>,
+    /// Directories of the source stay: those above what it names are taken along. What stands before `/./` does not.
+    pub parents: bool,
+}
+
+/// [`Choice`] for one walk.
+#[derive(Clone, Copy, Default)]
+struct Filter<'f> {
+    exclude: Option<&'f Ignore>,
+    include: Option<&'f Include>,
+}
+
+/// What `--parents` names below its pivot.
+struct Include {
+    /// It and all below it match.
+    matching: Ignore,
+    parts: Vec<Vec<u8>>,
+}
+
+impl Include {
+    /// Could something below the directory match?
+    fn may_match_below(&self, dir: &[u8]) -> bool {
+        for (at, name) in dir.split(|byte| *byte == b'/').enumerate() {
+            match self.parts.get(at) {
+                None => return false,
+                Some(part) if part.windows(2).any(|pair| pair == b"**") => return true,
+                Some(part) if wildcard::matches(part, name).unwrap_or(true) => {}
+                Some(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+impl Filter<'_> {
+    /// Whether an entry is left out, and whether all below it is.
+    fn leaves_out(&self, path: &[u8], is_dir: bool) -> (bool, bool) {
+        if let Some(exclude) = self.exclude.filter(|exclude| exclude.excluded(path, is_dir)) {
+            return (true, exclude.may_skip_dir(path));
+        }
+        match self.include {
+            Some(include) if !include.matching.excluded(path, is_dir) => {
+                (true, !include.may_match_below(path))
+            }
+            _ => (false, false),
+        }
+    }
+}
+
 impl Tree<'_> {
-    /// Walks what `pattern` names; nothing where a wildcard matches nothing. Errors: a source that leads out of the
-    /// tree, one that is not there.
-    pub fn select(&self, pattern: &str, job: &Job) -> Result<Selection> {
+    /// Walks what `pattern` names; nothing where a wildcard matches nothing. An error where a source without wildcards is
+    /// not there.
+    pub fn select(&self, pattern: &str, choice: Choice<'_>, job: &Job) -> Result<Selection> {
         let mut selection = Selection::default();
-        let clean = self.clean(pattern)?;
-        let is_pattern = wildcard::is_pattern(&clean);
-        let paths = if is_pattern { self.matching(&clean, pattern)? } else { vec![clean] };
-        for path in paths {
-            match self.walk(path, pattern, job)? {
-                Some(source) => selection.sources.push(source),
-                None if is_pattern => {}
-                None => return Err(self.ignored(pattern)),
+        if choice.parents {
+            selection.sources.extend(self.with_parents(pattern, choice, job)?);
+        } else {
+            let clean = self.clean(pattern, job);
+            let filter = Filter { exclude: choice.exclude, include: None };
+            if wildcard::is_pattern(&clean) {
+                let above = fixed(&clean);
+                for path in self.matching(&clean, pattern)? {
+                    let below = path.get(above..).unwrap_or_default();
+                    if !filter.leaves_out(below, false).0 {
+                        selection.sources.extend(self.walk(path, pattern, filter, job)?);
+                    }
+                }
+            } else {
+                let source = self.walk(clean, pattern, filter, job)?.ok_or_else(|| self.ignored(pattern))?;
+                selection.sources.push(source);
             }
         }
         self.fill_digests(&mut selection, job)?;
         Ok(selection)
     }
 
+    /// The pivot's directory, and below it what matches with the directories above.
+    fn with_parents(&self, pattern: &str, choice: Choice<'_>, job: &Job) -> Result<Option<Source>> {
+        let (pivot, below) = pattern.split_once("/./").unwrap_or(("/", pattern));
+        let clean = self.clean(below, job);
+        let parse = |pattern: &[u8]| {
+            Ignore::parse(pattern)
+                .context(|| format!("reading the source `{}`", String::from_utf8_lossy(pattern)))
+        };
+        let include = Include {
+            matching: parse(if clean.is_empty() { b"**" } else { &clean })?,
+            parts: if clean.is_empty() {
+                vec![b"**".to_vec()]
+            } else {
+                clean.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect()
+            },
+        };
+        let filter = Filter { exclude: choice.exclude, include: Some(&include) };
+        let source = self.walk(self.clean(pivot, job), pattern, filter, job)?;
+        let source = source.ok_or_else(|| self.ignored(pattern))?;
+        if source.items.len() > 1 {
+            return Ok(Some(source));
+        }
+        if wildcard::is_pattern(&clean) || choice.exclude.is_some() {
+            return Ok(None);
+        }
+        Err(Error::not_found(format!("`{pattern}` is not in {}", self.what))
+            .hint(format!("sources are looked for from the root of {}", self.what)))
+    }
+
     /// Walks one file or directory; wildcards mean nothing.
     pub fn subtree(&self, path: &str, job: &Job) -> Result<Selection> {
-        let source = self.walk(self.clean(path)?, path, job)?.ok_or_else(|| self.ignored(path))?;
+        let source = self.walk(self.clean(path, job), path, Filter::default(), job)?;
+        let source = source.ok_or_else(|| self.ignored(path))?;
         let mut selection = Selection { sources: vec![source] };
         self.fill_digests(&mut selection, job)?;
         Ok(selection)
     }
 
-    /// Go's path.Clean of a path taken from the root; leading out of it is an error, where Docker silently stays.
-    fn clean(&self, pattern: &str) -> Result<Vec<u8>> {
+    /// Go's path.Clean of a path taken from the root: `..` does not lead out of it. That is hardly meant, so it is told.
+    fn clean(&self, pattern: &str, job: &Job) -> Vec<u8> {
         let mut parts: Vec<&str> = Vec::new();
+        let mut told = false;
         for part in pattern.split('/') {
             match part {
                 "" | "." => {}
                 ".." => {
-                    if parts.pop().is_none() {
-                        return Err(Error::invalid(format!("`{pattern}` leads out of {}", self.what)).hint(
-                            "COPY and ADD reach only what is inside; build from a parent directory and name the Dockerfile with -f",
+                    if parts.pop().is_none() && !std::mem::replace(&mut told, true) {
+                        job.warn(format!(
+                            "`{pattern}` would lead out of {}; it is taken from its root",
+                            self.what
                         ));
                     }
                 }
                 part => parts.push(part),
             }
         }
-        Ok(parts.join("/").into_bytes())
+        parts.join("/").into_bytes()
     }
 
     fn matching(&self, pattern: &[u8], written: &str) -> Result<Vec<Vec<u8>>> {
         let mut found = vec![Vec::new()];
+        let mut wild = false;
         for part in pattern.split(|byte| *byte == b'/') {
             let mut next = Vec::new();
+            let is_pattern = wildcard::is_pattern(part);
+            wild |= is_pattern;
             for parent in found {
-                if !wildcard::is_pattern(part) {
-                    next.push(join(&parent, part));
+                if !is_pattern {
+                    // Before the first wildcard a name is a name; behind it a backslash quotes.
+                    next.push(join(&parent, &if wild { unquoted(part) } else { part.to_vec() }));
                     continue;
                 }
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -181,7 +279,7 @@ impl Tree<'_> {
     }
 
     /// `None` where all of it is excluded.
-    fn walk(&self, path: Vec<u8>, written: &str, job: &Job) -> Result<Option<Source>> {
+    fn walk(&self, path: Vec<u8>, written: &str, filter: Filter<'_>, job: &Job) -> Result<Option<Source>> {
         let say = || format!("reading `{}` in {}", String::from_utf8_lossy(&path), self.what);
         let top = match dir::open_in_root(self.root(), &path, OFlags::PATH) {
             Ok(top) => top,
@@ -202,7 +300,7 @@ impl Tree<'_> {
             items.push(item(Vec::new(), Kind::Dir, &stat, Vec::new(), known));
             let fd =
                 dir::open_in_root(self.root(), &path, OFlags::RDONLY | OFlags::DIRECTORY).context(say)?;
-            self.walk_dir(fd.as_fd(), &path, b"", &mut items, job)?;
+            self.walk_dir(fd.as_fd(), (&path, b""), filter, &mut items, job)?;
             if excluded && items.len() == 1 {
                 return Ok(None);
             }
@@ -227,8 +325,8 @@ impl Tree<'_> {
     fn walk_dir(
         &self,
         fd: BorrowedFd<'_>,
-        source: &[u8],
-        below: &[u8],
+        (source, below): (&[u8], &[u8]),
+        filter: Filter<'_>,
         items: &mut Vec<Item>,
         job: &Job,
     ) -> Result<()> {
@@ -246,10 +344,12 @@ impl Tree<'_> {
                 Err(error) => return Err(error).context(|| say(name.to_bytes())),
             };
             let Some(kind) = kind_of(&stat) else { continue };
-            let excluded = self.is_excluded(&whole, kind == Kind::Dir);
-            if excluded
-                && (kind != Kind::Dir || self.excluded.is_some_and(|rules| rules.may_skip_dir(&whole)))
-            {
+            let ignored = self.is_excluded(&whole, kind == Kind::Dir);
+            let (left_out, all_of_it) = filter.leaves_out(&path, kind == Kind::Dir);
+            let excluded = ignored || left_out;
+            let skipped =
+                all_of_it || ignored && self.excluded.is_some_and(|rules| rules.may_skip_dir(&whole));
+            if excluded && (kind != Kind::Dir || skipped) {
                 continue;
             }
             let target = match kind {
@@ -262,7 +362,7 @@ impl Tree<'_> {
             items.push(item(path.clone(), kind, &stat, target, known));
             if kind == Kind::Dir {
                 let sub = dir::open_dir(fd, &name).context(|| say(name.to_bytes()))?;
-                self.walk_dir(sub.as_fd(), source, &path, items, job)?;
+                self.walk_dir(sub.as_fd(), (source, &path), filter, items, job)?;
                 // An excluded directory is there only for what is included beneath it.
                 if excluded && items.len() == at + 1 {
                     items.truncate(at);
@@ -398,6 +498,22 @@ fn link(items: &mut [Item]) {
             item.link = (known != at).then_some(known);
         }
     }
+}
+
+/// Bytes of a pattern before its first part with a wildcard.
+fn fixed(pattern: &[u8]) -> usize {
+    let parts = pattern.split(|byte| *byte == b'/');
+    parts.take_while(|part| !wildcard::is_pattern(part)).map(|part| part.len() + 1).sum()
+}
+
+/// Without the backslashes that quote.
+fn unquoted(part: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(part.len());
+    let mut bytes = part.iter();
+    while let Some(byte) = bytes.next() {
+        plain.push(if *byte == b'\\' { *bytes.next().unwrap_or(byte) } else { *byte });
+    }
+    plain
 }
 
 /// Sockets are in no archive.

@@ -4,11 +4,13 @@
 //! all that decides its result but the bytes of its inputs and what it stands on, so a cache key is made of a
 //! step alone. Steps refer to stages by number; a stage may use only stages with a smaller number.
 
+mod chmod;
 mod mount;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use chmod::Chmod;
 pub use mount::{Bind, Cache, Mount, Secret, Sharing, Ssh, Tmpfs};
 
 use crate::image::{Digest, Platform, RunConfig};
@@ -150,10 +152,26 @@ pub struct Copy {
     pub destination: String,
     /// `user[:group]` as written and expanded.
     pub chown: Option<String>,
-    /// Octal permission bits.
-    pub chmod: Option<u32>,
-    /// ADD: local archives are unpacked.
-    pub unpack: bool,
+    pub chmod: Option<Chmod>,
+    /// ADD: what is done with archives.
+    pub unpack: Unpack,
+    /// What is left out, as lines of an ignore file, below each source.
+    pub exclude: Vec<String>,
+    /// Sources keep their directories.
+    pub parents: bool,
+    /// The layer stands on nothing: links and directories below mean nothing to it.
+    pub link: bool,
+}
+
+/// Which archives ADD unpacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unpack {
+    #[default]
+    None,
+    /// Those of the build context.
+    Local,
+    /// Those from elsewhere, too.
+    All,
 }
 
 /// Where some of the files of a [`Copy`] are. Closed.

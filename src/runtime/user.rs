@@ -18,6 +18,14 @@ pub struct User {
     pub home: String,
 }
 
+/// `uid` or `uid:gid`, where nothing has to be looked up; a user alone is the group, too (Docker, of `--chown`).
+pub fn numbers(user: &str) -> Option<(u32, u32)> {
+    match user.split_once(':') {
+        None => user.parse().ok().map(|number| (number, number)),
+        Some((user, group)) => Some((user.parse().ok()?, group.parse().ok()?)),
+    }
+}
+
 /// Reads the files below `root`, whatever links stand there; those that are missing know nobody.
 pub fn resolve(root: BorrowedFd<'_>, user: &str, groups: &[String]) -> Result<User> {
     let passwd = read(root, "etc/passwd")?;

@@ -115,7 +115,8 @@ fn copy_into(stage: &Stage<'_>, draft: &Draft<'_>, input: &Input<'_>) -> Result<
     let inputs = std::slice::from_ref(input);
     let attributes = root_attributes(input);
     let place = if attributes.is_some() { format!("/{PLACE}/") } else { format!("/{PLACE}") };
-    copy::into(root.as_fd(), &place, inputs, &[], copy::Options::default(), stage.job)?;
+    let parts: Vec<_> = inputs.iter().map(Input::reference).collect();
+    copy::into(root.as_fd(), &place, &parts, &[], copy::Options::default(), stage.job)?;
     if let Some((mode, _, times)) = attributes {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let top = dir::open_in_root(root.as_fd(), PLACE.as_bytes(), flags).context(doing)?;

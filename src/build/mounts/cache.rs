@@ -56,7 +56,8 @@ impl<'m> Cache<'m> {
         let (mut mode, mut owner, mut times) = (self.plan.mode, self.plan.owner, None);
         if let Some(input) = &self.input {
             let inputs = std::slice::from_ref(input);
-            copy::into(to.as_fd(), "/", inputs, &[], copy::Options::default(), stage.job)?;
+            let parts: Vec<_> = inputs.iter().map(Input::reference).collect();
+            copy::into(to.as_fd(), "/", &parts, &[], copy::Options::default(), stage.job)?;
             if let Some(of_source) = root_attributes(input) {
                 (mode, owner, times) = (of_source.0, of_source.1, Some(of_source.2));
             }

@@ -8,24 +8,29 @@ use crate::dockerfile::source::Problem;
 use crate::dockerfile::stage::StageState;
 use crate::dockerfile::statement::{Statement, Word};
 use crate::image::Digest;
-use crate::plan::{CopyFrom, GitSource, HttpSource, Source};
+use crate::plan::{CopyFrom, GitSource, HttpSource, Source, Unpack};
 
 pub(super) static ENTRY: Entry = Entry {
     keyword: "ADD",
     flags: &[
         ("chown", Takes::Value),
         ("chmod", Takes::Value),
-        ("link", Takes::SwitchLater),
-        ("exclude", Takes::ValueLater),
+        ("link", Takes::Switch),
+        ("exclude", Takes::Value),
         ("checksum", Takes::Value),
         ("keep-git-dir", Takes::Switch),
-        ("unpack", Takes::SwitchLater),
+        ("unpack", Takes::Switch),
     ],
     parse: |statement| {
         let add = Add {
             files: parse_files(statement)?,
             checksum: flag(statement, "checksum"),
             keep_git_dir: switch(statement, "keep-git-dir"),
+            unpack: match statement.flags.iter().any(|flag| flag.name == "unpack") {
+                false => Unpack::Local,
+                true if switch(statement, "unpack") => Unpack::All,
+                true => Unpack::None,
+            },
         };
         if let Some(checksum) = add.checksum.as_ref().filter(|_| add.files.count() != 1) {
             return Err(Problem::invalid(
@@ -43,6 +48,7 @@ struct Add {
     files: Files,
     checksum: Option<Word>,
     keep_git_dir: bool,
+    unpack: Unpack,
 }
 
 impl Step for Add {
@@ -71,7 +77,7 @@ impl Step for Add {
                 None => Ok(None),
             }
         };
-        self.files.apply(statement, stage, CopyFrom::Context, true, &foreign)
+        self.files.apply(statement, stage, CopyFrom::Context, self.unpack, &foreign)
     }
 }
 

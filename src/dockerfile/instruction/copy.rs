@@ -1,13 +1,14 @@
 //! `COPY [--from=..] [--chown=..] [--chmod=..] SOURCE... DESTINATION`, and what ADD has in common with it.
 
-use super::{Effect, Entry, Instruction, Step, Takes, flag};
+use super::{Effect, Entry, Instruction, Step, Takes, flag, switch};
 use crate::context::{git_url, ignore, wildcard};
 use crate::dockerfile::expand::Mode;
 use crate::dockerfile::heredoc::Heredoc;
 use crate::dockerfile::source::Problem;
 use crate::dockerfile::stage::{Names, StageState};
 use crate::dockerfile::statement::{Statement, Word};
-use crate::plan::{self, Action, CopyFrom, InlineFile};
+use crate::error::Error;
+use crate::plan::{self, Action, Chmod, CopyFrom, InlineFile, Unpack};
 
 pub(super) static ENTRY: Entry = Entry {
     keyword: "COPY",
@@ -15,9 +16,9 @@ pub(super) static ENTRY: Entry = Entry {
         ("from", Takes::Value),
         ("chown", Takes::Value),
         ("chmod", Takes::Value),
-        ("link", Takes::SwitchLater),
-        ("parents", Takes::SwitchLater),
-        ("exclude", Takes::ValueLater),
+        ("link", Takes::Switch),
+        ("parents", Takes::Switch),
+        ("exclude", Takes::Value),
     ],
     parse: |statement| {
         let copy = Copy { files: parse_files(statement)?, from: flag(statement, "from") };
@@ -39,6 +40,9 @@ pub(super) struct Files {
     destination: Word,
     chown: Option<Word>,
     chmod: Option<Word>,
+    exclude: Vec<Word>,
+    parents: bool,
+    link: bool,
 }
 
 pub(super) fn parse_files(statement: &Statement) -> Result<Files, Problem> {
@@ -81,8 +85,19 @@ pub(super) fn parse_files(statement: &Statement) -> Result<Files, Problem> {
         };
         inline.push((body, word));
     }
-    let (chown, chmod) = (flag(statement, "chown"), flag(statement, "chmod"));
-    Ok(Files { sources, inline, destination, chown, chmod })
+    let exclude = statement.flags.iter().filter(|flag| flag.name == "exclude");
+    let exclude =
+        exclude.filter_map(|flag| Some(Word { text: flag.value.clone()?, span: flag.span.clone() }));
+    Ok(Files {
+        sources,
+        inline,
+        destination,
+        chown: flag(statement, "chown"),
+        chmod: flag(statement, "chmod"),
+        exclude: exclude.filter(|word| !word.text.is_empty()).collect(),
+        parents: switch(statement, "parents"),
+        link: switch(statement, "link"),
+    })
 }
 
 impl Step for Copy {
@@ -102,7 +117,7 @@ impl Step for Copy {
                 Ok(None) => Ok(None),
             }
         };
-        self.files.apply(statement, stage, from, false, &foreign)
+        self.files.apply(statement, stage, from, Unpack::None, &foreign)
     }
 
     fn copies_from(&self, names: &Names, number: usize) -> Result<Vec<CopyFrom>, Problem> {
@@ -121,7 +136,7 @@ impl Files {
         statement: &Statement,
         stage: &mut StageState<'_>,
         from: CopyFrom,
-        unpack: bool,
+        unpack: Unpack,
         foreign: &Foreign<'_>,
     ) -> Result<Effect, Problem> {
         let mut told = statement.keyword.clone();
@@ -129,6 +144,9 @@ impl Files {
             told.push(' ');
             told.push_str(text);
         };
+        if self.parents {
+            tell("--parents");
+        }
         let chown = self.chown.as_ref().map(|word| stage.word(word)).transpose()?;
         if let Some(chown) = &chown {
             tell(&format!("--chown={chown}"));
@@ -137,7 +155,7 @@ impl Files {
         if let Some(word) = &self.chmod {
             let mode = stage.word(word)?;
             tell(&format!("--chmod={mode}"));
-            chmod = Some(octal(&mode, word)?);
+            chmod = Some(Chmod::parse(&mode).map_err(|error| located(word, &error))?);
         }
         let mut sources = Vec::new();
         for word in &self.sources {
@@ -151,21 +169,20 @@ impl Files {
                 sources.push(found);
                 continue;
             }
-            if from == CopyFrom::Context && leaves(&source) {
-                return Err(Problem::invalid(
-                    word.span.clone(),
-                    format!("`{source}` lies outside the build context"),
-                )
-                .hint("build with a context that holds it, or copy it there first"));
-            }
-            if wildcard::is_pattern(source.as_bytes())
+            if !self.parents
+                && wildcard::is_pattern(source.as_bytes())
                 && let Err(error) = wildcard::Pattern::parse(source.as_bytes())
             {
-                let hint = error.hint_text().map(str::to_owned);
-                return Err(Problem::invalid(word.span.clone(), error.message()).maybe_hint(hint));
+                return Err(located(word, &error));
             }
             tell(&source);
             sources.push(plan::Source::Path(source));
+        }
+        let mut exclude = Vec::new();
+        for word in &self.exclude {
+            let pattern = stage.word(word)?;
+            ignore::Ignore::parse(pattern.as_bytes()).map_err(|error| located(word, &error))?;
+            exclude.push(pattern);
         }
         let mut inline = Vec::new();
         for (heredoc, word) in &self.inline {
@@ -184,7 +201,9 @@ impl Files {
         let destination = stage.word(&self.destination)?;
         tell(&destination);
         let destination = stage.destination(&destination);
-        let copy = plan::Copy { from, sources, inline, destination, chown, chmod, unpack };
+        let (parents, link) = (self.parents, self.link);
+        let copy =
+            plan::Copy { from, sources, inline, destination, chown, chmod, unpack, exclude, parents, link };
         Ok(Effect { created_by: told, action: Action::Copy(copy) })
     }
 }
@@ -197,23 +216,7 @@ pub(super) fn is_web(text: &str) -> bool {
     ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme))
 }
 
-fn octal(text: &str, word: &Word) -> Result<u32, Problem> {
-    const HINT: &str = "write it in octal, as in `--chmod=755`";
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| {
-            Problem::invalid(word.span.clone(), format!("`{text}` is no mode between 0 and 07777")).hint(HINT)
-        });
-    }
-    if !text.is_empty() && text.bytes().all(|byte| b"ugoa+-=,rwxXst".contains(&byte)) {
-        return Err(
-            Problem::later(word.span.clone(), &format!("the symbolic mode `--chmod={text}`")).hint(HINT)
-        );
-    }
-    Err(Problem::invalid(word.span.clone(), format!("`{text}` is no mode")).hint(HINT))
-}
-
-/// Does the path go above where it begins?
-fn leaves(source: &str) -> bool {
-    let cleaned = ignore::clean(source.trim_start_matches('/').as_bytes());
-    cleaned == b".." || cleaned.starts_with(b"../")
+fn located(word: &Word, error: &Error) -> Problem {
+    let problem = Problem::new(error.kind(), word.span.clone(), error.message());
+    problem.maybe_hint(error.hint_text().map(str::to_owned))
 }

@@ -31,7 +31,7 @@ pub(super) use from::From;
 use super::nearest::did_you_mean;
 use super::source::Problem;
 use super::stage::{Names, StageState};
-use super::statement::{Flag, Statement, Word};
+use super::statement::{Statement, Word};
 use crate::plan::{Action, CopyFrom};
 
 static TABLE: &[&Entry] = &[
@@ -70,8 +70,6 @@ enum Takes {
     ValueLater,
     /// Nothing, `true` or `false`.
     Switch,
-    /// The same, in a later version.
-    SwitchLater,
 }
 
 #[derive(Debug)]
@@ -152,12 +150,10 @@ fn check_flags(entry: &Entry, statement: &Statement) -> Result<(), Problem> {
                 return Err(invalid(format!("`--{name}` has no value"))
                     .hint(format!("write `--{name}=value`, without a blank")));
             }
-            (Takes::Switch | Takes::SwitchLater, Some(value))
-                if !["true", "false"].contains(&&*value.to_ascii_lowercase()) =>
-            {
+            (Takes::Switch, Some(value)) if !["true", "false"].contains(&&*value.to_ascii_lowercase()) => {
                 return Err(invalid(format!("`--{name}` is `true` or `false`, not `{value}`")));
             }
-            (Takes::Value | Takes::ValueLater | Takes::Switch | Takes::SwitchLater, _) => {}
+            (Takes::Value | Takes::ValueLater | Takes::Switch, _) => {}
         }
     }
     Ok(())
@@ -166,14 +162,12 @@ fn check_flags(entry: &Entry, statement: &Statement) -> Result<(), Problem> {
 /// The first flag that this version knows and cannot do. Asked only for steps that are going to be done.
 pub(super) fn unsupported(statement: &Statement) -> Option<Problem> {
     let entry = TABLE.iter().find(|entry| entry.keyword == statement.keyword)?;
-    let is_off = |flag: &Flag| flag.value.as_ref().is_some_and(|value| value.eq_ignore_ascii_case("false"));
     let flag = statement.flags.iter().find(|flag| {
         entry.flags.iter().any(|(known, takes)| {
             *known == flag.name
                 && match takes {
                     Takes::Value | Takes::Switch => false,
                     Takes::ValueLater => true,
-                    Takes::SwitchLater => !is_off(flag),
                 }
         })
     })?;

@@ -4,8 +4,10 @@ use std::io::{self, Read, Write};
 
 use crate::error::{Error, Result};
 
+mod bzip2;
 mod gzip;
 mod none;
+mod xz;
 mod zstd;
 
 /// Found by the first bytes of a stream, never by its name.
@@ -30,24 +32,18 @@ pub trait Encoder: Write + Send {
 }
 
 /// The last one matches everything.
-pub static TABLE: &[&dyn Compression] = &[&gzip::Gzip, &zstd::Zstd, &none::None];
+pub static TABLE: &[&dyn Compression] = &[&gzip::Gzip, &zstd::Zstd, &bzip2::Bzip2, &xz::Xz, &none::None];
 
 /// How many first bytes are looked at.
 const HEAD: usize = 6;
 
 /// What a stream that begins with `head` is compressed with. An error names what we cannot read.
 pub fn detect(head: &[u8]) -> Result<&'static dyn Compression> {
-    let foreign: &[(&[u8], &str)] = &[
-        (b"BZh", "bzip2"),
-        (b"\xfd7zXZ\0", "xz"),
-        (b"\x5d\0\0", "lzma"),
-        (b"LZIP", "lzip"),
-        (b"\x04\x22\x4d\x18", "lz4"),
-        (b"PK\x03\x04", "zip"),
-    ];
+    let foreign: &[(&[u8], &str)] =
+        &[(b"\x5d\0\0", "lzma"), (b"LZIP", "lzip"), (b"\x04\x22\x4d\x18", "lz4"), (b"PK\x03\x04", "zip")];
     if let Some((_, name)) = foreign.iter().find(|(magic, _)| head.starts_with(magic)) {
         return Err(Error::unsupported(format!("this archive is compressed with {name}"))
-            .hint("gzip, zstd and plain archives can be read; recompress it with one of them"));
+            .hint("gzip, zstd, bzip2, xz and plain archives can be read; recompress it with one of them"));
     }
     let found = TABLE.iter().find(|compression| compression.matches(head));
     Ok(*found.expect("the last entry matches everything"))
@@ -156,21 +152,26 @@ mod tests {
         out
     }
 
+    /// Those that layers are written with.
+    fn written() -> impl Iterator<Item = &'static dyn Compression> {
+        TABLE.iter().copied().filter(|compression| !["bzip2", "xz"].contains(&compression.name()))
+    }
+
     #[test]
     fn every_compression_gives_back_what_it_got() {
-        for compression in TABLE {
+        for compression in written() {
             let text = text();
-            assert!(decode(&encode(*compression, &text, text.len())) == text, "{}", compression.name());
-            assert_eq!(decode(&encode(*compression, b"", 1)), b"", "{}", compression.name());
+            assert!(decode(&encode(compression, &text, text.len())) == text, "{}", compression.name());
+            assert_eq!(decode(&encode(compression, b"", 1)), b"", "{}", compression.name());
         }
     }
 
     #[test]
     fn compressed_bytes_do_not_depend_on_how_they_were_written() {
-        for compression in TABLE {
+        for compression in written() {
             let text = text();
-            let whole = encode(*compression, &text, text.len());
-            assert!(encode(*compression, &text, 7777) == whole, "{}", compression.name());
+            let whole = encode(compression, &text, text.len());
+            assert!(encode(compression, &text, 7777) == whole, "{}", compression.name());
         }
     }
 
@@ -193,7 +194,12 @@ mod tests {
 
     #[test]
     fn what_we_cannot_read_is_refused_by_name() {
-        let error = decoder(Box::new(&b"BZh91AY&SY"[..])).err().unwrap();
-        assert_eq!(error.message(), "this archive is compressed with bzip2");
+        let error = decoder(Box::new(&b"PK\x03\x04\0\0"[..])).err().unwrap();
+        assert_eq!(error.message(), "this archive is compressed with zip");
+        for name in ["bzip2", "xz"] {
+            let mut out = Vec::new();
+            let error = by_name(name).unwrap().encoder(Box::new(&mut out), None).err().unwrap();
+            assert_eq!(error.message(), format!("layers are not compressed with {name}"));
+        }
     }
 }

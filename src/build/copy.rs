@@ -1,0 +1,95 @@
+//! COPY and ADD carried out: files are copied, archives unpacked.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use super::Base;
+use super::execute::{self, Done, Work};
+use super::stage::Stage;
+use crate::context::ignore::Ignore;
+use crate::context::{Input, copy, unpack};
+use crate::error::{Context as _, Result};
+use crate::plan::{self, Source, Unpack};
+use crate::rootfs::{self, Stack};
+use crate::runtime;
+use crate::snapshot::{Purpose, driver::Shape};
+
+pub(super) fn copy(
+    stage: &Stage<'_>,
+    base: &Base,
+    work: Work<'_>,
+    what: &plan::Copy,
+    owner: Option<(u32, u32)>,
+    inputs: &[Input<'_>],
+) -> Result<Done> {
+    if !what.link {
+        return onto(stage, base, work, what, owner, inputs);
+    }
+    // A driver that keeps whole stacks cannot keep a tree of the layer alone under the stack's name: it stands on nothing
+    // first, and is put on the stack like any known layer.
+    let layered = stage.engine.snapshots.driver().shape() == Shape::Layered;
+    let nothing = Base { stack: Stack::default(), ..base.clone() };
+    let done = onto(stage, &nothing, work, what, owner, inputs)?;
+    if let (Done::Layer(Some(layer)), false) = (&done, layered) {
+        rootfs::ensure(stage.engine, &base.stack, layer, stage.inputs.lease, stage.job)?;
+    }
+    Ok(done)
+}
+
+fn onto(
+    stage: &Stage<'_>,
+    base: &Base,
+    work: Work<'_>,
+    what: &plan::Copy,
+    owner: Option<(u32, u32)>,
+    inputs: &[Input<'_>],
+) -> Result<Done> {
+    let draft = stage.engine.snapshots.draft(base.stack.chain(), Purpose::Layer)?;
+    let copied = {
+        let root = draft.mounted()?;
+        let options = copy::Options { owner, mode: what.chmod.as_ref() };
+        let mut files = Vec::new();
+        for (source, input) in what.sources.iter().zip(inputs) {
+            if !unpacks(what.unpack, source) {
+                files.push(input.reference());
+                continue;
+            }
+            let archives = unpack::archives(input)?;
+            for archive in &archives {
+                if let Some(path) =
+                    unpack::into(root.as_fd(), &what.destination, input, *archive, owner, stage.job)?
+                {
+                    return Ok(Done::InputChanged(path));
+                }
+            }
+            files.push(input.without(&archives));
+        }
+        copy::into(root.as_fd(), &what.destination, &files, &what.inline, options, stage.job)?
+    };
+    execute::pack(stage, base, work, draft, &copied, None)
+}
+
+fn unpacks(which: Unpack, source: &Source) -> bool {
+    match (which, source) {
+        (Unpack::None, _) | (_, Source::Git(_)) => false,
+        (Unpack::All, _) => true,
+        (Unpack::Local, Source::Path(_)) => true,
+        (Unpack::Local, Source::Http(_)) => false,
+    }
+}
+
+/// The patterns of `--exclude`, if there are any.
+pub(super) fn exclude(patterns: &[String]) -> Result<Option<Ignore>> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    Ignore::parse(patterns.join("\n").as_bytes()).map(Some).context(|| "reading --exclude")
+}
+
+/// Names are looked up in the image's own files; a number without a group is the group's too (Docker).
+pub(super) fn owner_of(root: BorrowedFd<'_>, owner: &str) -> Result<(u32, u32)> {
+    if let Some(numbers) = runtime::user::numbers(owner) {
+        return Ok(numbers);
+    }
+    let user = runtime::user::resolve(root, owner, &[])?;
+    Ok((user.uid, user.gid))
+}
