@@ -676,16 +676,10 @@ fn every_error_shows_its_place_and_what_to_do() {
         ("COPY a", "COPY needs a source and a destination", "     ^", "write `COPY SOURCE... DESTINATION`"),
         ("ADD", "ADD needs a source and a destination", "^^^", "write `ADD SOURCE... DESTINATION`"),
         (
-            "COPY ../x /",
-            "`../x` lies outside the build context",
-            "     ^^^^",
-            "build with a context that holds it, or copy it there first",
-        ),
-        (
-            "COPY a/../../x /",
-            "`a/../../x` lies outside the build context",
-            "     ^^^^^^^^^",
-            "build with a context that holds it, or copy it there first",
+            "COPY --chmod=u+q a /",
+            "`u+q` is no mode",
+            "     ^^^^^^^^^^^",
+            "write it in octal, as in `755`, or as changes, as in `u=rwX,go=rX`",
         ),
         (
             "COPY https://e.org/x /",
@@ -697,13 +691,13 @@ fn every_error_shows_its_place_and_what_to_do() {
             "COPY --chmod=888 a b",
             "`888` is no mode between 0 and 07777",
             "     ^^^^^^^^^^^",
-            "write it in octal, as in `--chmod=755`",
+            "write it in octal, as in `755`, or as changes, as in `u=rwX,go=rX`",
         ),
         (
             "COPY --chmod=rwx! a b",
             "`rwx!` is no mode",
             "     ^^^^^^^^^^^^",
-            "write it in octal, as in `--chmod=755`",
+            "write it in octal, as in `755`, or as changes, as in `u=rwX,go=rX`",
         ),
         ("COPY \"a b\" /c", "the `\"` has no partner", "     ^^", "close it, or write it escaped"),
         (
@@ -878,29 +872,14 @@ fn every_error_shows_its_place_and_what_to_do() {
 
 #[test]
 fn what_a_later_version_can_do_is_refused_by_name() {
-    for (line, what) in [
-        ("COPY --link a b", "`COPY --link`"),
-        ("COPY --parents=true a b", "`COPY --parents`"),
-        ("COPY --exclude=*.md a b", "`COPY --exclude`"),
-        ("ADD --link a b", "`ADD --link`"),
-        ("ADD --exclude=x --exclude=y a b", "`ADD --exclude`"),
-        ("ADD --checksum=sha256:0 a b", "`ADD --checksum`"),
-        ("ADD --keep-git-dir a b", "`ADD --keep-git-dir`"),
-        ("ADD --unpack=true a b", "`ADD --unpack`"),
-        ("RUN --device=d x", "`RUN --device`"),
-        ("ADD https://e.org/x /", "`ADD` of a URL"),
-        ("ADD git@e.org:a/b.git /", "`ADD` of a git repository"),
-        ("COPY --chmod=u+x a b", "the symbolic mode `--chmod=u+x`"),
-    ] {
-        let error = refused(&format!("FROM debian\n{line}"));
-        assert_eq!(error.kind(), Kind::Unsupported, "{line}");
-        let first = told(&error).lines().nth(1).unwrap().to_owned();
-        assert_eq!(first, format!("  because: line 2: {what} is not supported by this version"));
-    }
-    // What is asked off is off, and what is not done is not refused.
+    let error = refused("FROM debian\nRUN --device=d x");
+    assert_eq!(error.kind(), Kind::Unsupported);
+    let first = told(&error).lines().nth(1).unwrap().to_owned();
+    assert_eq!(first, "  because: line 2: `RUN --device` is not supported by this version");
+    // What is not done is not refused.
     assert_eq!(steps_of("COPY --link=false a b"), ["COPY a b"]);
     assert_eq!(steps_of("ONBUILD COPY --link a b"), ["ONBUILD COPY --link a b"]);
-    plan("FROM debian AS unused\nRUN --mount=type=ssh x\nADD https://e.org/x /\nFROM debian");
+    plan("FROM debian AS unused\nRUN --device=d x\nFROM debian");
 }
 
 #[test]
@@ -998,8 +977,8 @@ fn a_trigger_that_cannot_be_done_is_shown_at_its_from() {
         told(&plan_with("FROM base", &amd64(), &images).unwrap_err())
     };
     assert_eq!(
-        error("COPY ../x /"),
-        "error: reading `Dockerfile`\n  because: line 1: the trigger `COPY ../x /` of ONBUILD: `../x` lies outside the build context\n  1 | FROM base\n    |      ^^^^\nhint: build with a context that holds it, or copy it there first"
+        error("RUN --device=d x"),
+        "error: reading `Dockerfile`\n  because: line 1: the trigger `RUN --device=d x` of ONBUILD: `RUN --device` is not supported by this version\n  1 | FROM base\n    |      ^^^^"
     );
     assert_eq!(
         error("FROM x"),

@@ -10,6 +10,7 @@ mod check;
 mod checks;
 mod cli;
 mod contexts;
+mod copying;
 mod corpus;
 mod differential;
 mod dockerfile;

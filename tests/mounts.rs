@@ -85,7 +85,9 @@ fn a_mount_can_be_written_to_only_where_it_says_so_and_then_nothing_stays() {
         let sandbox = Sandbox::new().driver(driver);
         sandbox.base_image("base");
         sandbox.file("lib/file", "one");
-        for from in ["", "from=base,", "from=made,"] {
+        for (number, from) in ["", "from=base,", "from=made,"].into_iter().enumerate() {
+            // Another name each time: of equal layers there is one.
+            let out = format!("out{number}");
             let source = if from.is_empty() { "lib" } else { "etc" };
             let text = |access: &str, command: &str| {
                 format!(
@@ -94,9 +96,13 @@ fn a_mount_can_be_written_to_only_where_it_says_so_and_then_nothing_stays() {
             };
             sandbox.dockerfile(&text("", "echo new > /m/new"));
             build(&sandbox, &[]).fails(1).complains("Read-only file system");
-            sandbox.dockerfile(&text(",rw", "echo new > /m/new && echo y > /m/passwd && cat /m/new > /out"));
+            sandbox.dockerfile(
+                &text(",rw", "echo new > /m/new && echo y > /m/passwd && cat /m/new > /OUT")
+                    .replace("OUT", &out),
+            );
             build(&sandbox, &[]).ok();
-            assert_eq!((newest_layer(&sandbox), cat(&sandbox, "/out")), ("out\n".into(), "new\n".into()));
+            let read = cat(&sandbox, &format!("/{out}"));
+            assert_eq!((newest_layer(&sandbox), read), (format!("{out}\n"), "new\n".into()));
             sandbox.dockerfile(&text(",rw", "test ! -e /m/new && ls /m > /out"));
             build(&sandbox, &[]).ok();
         }

@@ -579,7 +579,7 @@ mod tests {
         let problem = go(&["dir"], "/file").unwrap_err();
         assert_eq!(problem.message(), "copying to `/file`: it is there and no directory");
         let problem = go(&["../x"], "/").unwrap_err();
-        assert_eq!(problem.message(), "`../x` leads out of the build context");
+        assert_eq!(problem.message(), "`../x` is not in the build context");
         let problem = go(&["nothing"], "/").unwrap_err();
         assert_eq!(problem.message(), "`nothing` is not in the build context");
     }

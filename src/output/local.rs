@@ -20,9 +20,7 @@ struct Local {
 }
 
 fn read(mut fields: Fields) -> Result<Box<dyn Output>> {
-    let Some(dir) = fields.take("dest").filter(|dest| !dest.is_empty()) else {
-        return Err(Error::invalid("the output type=local has no destination").hint("add dest=DIRECTORY"));
-    };
+    let dir = fields.take("dest").filter(|dest| !dest.is_empty());
     let split = fields.flag("platform-split")?;
     match fields.take("mode").as_deref() {
         None | Some("" | "copy") => {}
@@ -36,6 +34,9 @@ fn read(mut fields: Fields) -> Result<Box<dyn Output>> {
     }
     fields.refuse(&["attestation-prefix"])?;
     fields.finish()?;
+    let Some(dir) = dir else {
+        return Err(Error::invalid("the output type=local has no destination").hint("add dest=DIRECTORY"));
+    };
     Ok(Box::new(Local { dir: dir.into(), split }))
 }
 
