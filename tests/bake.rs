@@ -413,6 +413,90 @@ E
 }
 
 #[test]
+fn a_target_builds_on_the_image_of_another_wherever_that_goes() {
+    let sandbox = sandbox(
+        r#"
+target "lower" {
+  dockerfile-inline = "FROM base\nRUN echo lower > /lower\n"
+}
+target "aside" {
+  dockerfile-inline = "FROM scratch\nCOPY aside /aside\n"
+  output            = ["type=local,dest=out"]
+}
+target "upper" {
+  contexts = { x = "target:lower", "other/name:1" = "target:aside" }
+  dockerfile-inline = <<E
+FROM x
+COPY --from=other/name:1 /aside /aside
+RUN cat /lower /aside > /both
+E
+  tags = ["upper"]
+}
+group "default" { targets = ["upper", "aside"] }
+"#,
+    );
+    sandbox.base_image("base");
+    sandbox.file("aside", "aside\n");
+    bake(&sandbox, &["--metadata-file", "meta.json"]).ok();
+    let both = sandbox.outcrop(&["run", "--rm", "--network", "none", "upper", "cat", "/both"]).ok().stdout();
+    assert_eq!(both, "lower\naside\n");
+    assert_eq!(std::fs::read_to_string(sandbox.context().join("out/aside")).unwrap(), "aside\n");
+    let metadata = std::fs::read_to_string(sandbox.context().join("meta.json")).unwrap();
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
+    let keys =
+        |value: &serde_json::Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    assert_eq!(keys(&metadata), ["aside", "lower", "upper"]);
+    assert_eq!(keys(&metadata["aside"]), ["buildx.build.ref"]);
+    assert_eq!(metadata["upper"]["image.name"], "docker.io/library/upper:latest");
+    sandbox.check();
+}
+
+#[test]
+fn targets_for_several_platforms_build_on_each_other_platform_by_platform() {
+    let sandbox = sandbox(
+        r#"
+target "lower" {
+  platforms         = ["linux/amd64", "linux/arm64"]
+  dockerfile-inline = "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /arch\n"
+}
+target "default" {
+  platforms         = ["linux/amd64", "linux/arm64"]
+  contexts          = { x = "target:lower" }
+  dockerfile-inline = "FROM x\nCOPY --from=x /arch /copy\n"
+  output            = ["type=local,dest=out"]
+}
+"#,
+    );
+    for arch in ["amd64", "arm64"] {
+        sandbox.file(arch, arch);
+    }
+    bake(&sandbox, &[]).ok();
+    for arch in ["amd64", "arm64"] {
+        for file in ["arch", "copy"] {
+            let file = sandbox.context().join(format!("out/linux_{arch}/{file}"));
+            assert_eq!(std::fs::read_to_string(file).unwrap(), arch);
+        }
+    }
+    sandbox.check();
+}
+
+#[test]
+fn every_target_is_asked_and_one_that_fails_hides_no_other() {
+    let sandbox = sandbox(
+        "group \"default\" { targets = [\"a\", \"b\"] }\n\
+         target \"a\" { dockerfile-inline = \"FROM scratch AS One\\n\" }\n\
+         target \"b\" { dockerfile-inline = \"FROM scratch AS two\\n\" }\n",
+    );
+    let targets = bake(&sandbox, &["--call", "targets"]).ok().stdout();
+    let (a, b) = targets.split_once("b\n\n").unwrap();
+    assert!(a.starts_with("a\n\n") && a.contains("one (default)"), "{targets}");
+    assert!(b.contains("two"), "{targets}");
+    let checked = bake(&sandbox, &["--check"]).fails(1).stdout();
+    assert!(checked.contains("StageNameCasing") && checked.contains("b\n\n"), "{checked}");
+    bake(&sandbox, &["--check", "b"]).ok();
+}
+
+#[test]
 fn a_target_that_fails_is_named() {
     let sandbox = sandbox("target \"default\" { dockerfile-inline = \"FROM base\\nRUN false\\n\" }");
     sandbox.base_image("base");
@@ -478,6 +562,16 @@ fn what_cannot_be_resolved_is_said_with_its_place() {
             "target `a` asks for `network.host`, which was not granted",
         ),
         ("target \"a\" { attest = [\"type=sbom\"] }", &["a"], "--attest"),
+        (
+            "target \"a\" { cache-from = [\"type=gha\"] }",
+            &["a"],
+            "`outcrop build --cache-from` is not supported by this version",
+        ),
+        (
+            "target \"a\" { cache-to = [\"type=inline\"] }",
+            &["a"],
+            "`outcrop build --cache-to` is not supported by this version",
+        ),
         ("target \"a\" { platforms = [\"nonsense\"] }", &["a"], "target `a`"),
         (
             "variable \"X\" {\n  default = 1\n  validation {\n    condition = X > 5\n    \

@@ -13,12 +13,15 @@ pub struct Request {
     pub context: String,
     /// Flags that say where the image goes: left out where only other targets want it.
     pub delivery: Vec<String>,
+    /// What is asked about the target instead of building it.
+    pub call: Option<String>,
     /// The Dockerfile's own text, where a target brings it along.
     pub inline: Option<String>,
     /// Named contexts that are the images of these targets.
     pub links: Vec<(String, String)>,
     /// What `--allow` must have granted.
     pub entitlements: Vec<String>,
+    pub several_platforms: bool,
     /// Other targets build on its image.
     pub is_linked: bool,
 }
@@ -39,9 +42,11 @@ impl Resolved {
             words: target.words(),
             context: target.text("context").unwrap_or(".").to_owned(),
             delivery: if only_linked { Vec::new() } else { target.delivery() },
+            call: if only_linked { None } else { target.call() },
             inline: target.text("dockerfile-inline").map(str::to_owned),
             links,
             entitlements: target.texts("entitlements").map(str::to_owned).collect(),
+            several_platforms: target.texts("platforms").count() > 1,
             is_linked,
         }
     }
@@ -108,6 +113,10 @@ impl Target {
         super::functions::clean(&format!("{context}/{file}"))
     }
 
+    fn call(&self) -> Option<String> {
+        self.text("call").filter(|call| !["", "build"].contains(call)).map(str::to_owned)
+    }
+
     fn delivery(&self) -> Vec<String> {
         let mut words = Vec::new();
         for tag in self.texts("tags") {
@@ -123,9 +132,6 @@ impl Target {
         }
         for entry in self.entries("cache-to") {
             words.push(format!("--cache-to={}", entry_words("cache-to", entry)));
-        }
-        if let Some(call) = self.text("call").filter(|call| !["", "build"].contains(call)) {
-            words.push(format!("--call={call}"));
         }
         for entry in self.entries("output") {
             let kind = entry.get("type").and_then(|kind| kind.as_str()).unwrap_or_default();

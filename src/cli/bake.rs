@@ -13,7 +13,7 @@ use outcrop::image::Platform;
 use time::OffsetDateTime;
 
 use super::progress::Mode;
-use super::{Context, Verb, build};
+use super::{Context, Verb, build, complain};
 
 /// Bake files are text that people write.
 const LARGEST_FILE: u64 = 4 << 20;
@@ -62,7 +62,7 @@ pub(super) struct Args {
     /// Grant targets what they ask for: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<String>,
-    /// Write what was built to a file: for each target its image's id
+    /// Write what was built to a file, as JSON: for each target what `build` writes
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
     /// How to show what happens
@@ -104,8 +104,7 @@ impl Verb for Args {
             out.done()?;
             return Ok(ExitCode::SUCCESS);
         }
-        self.build(&resolved.requests(), context)?;
-        Ok(ExitCode::SUCCESS)
+        self.build(&resolved.requests(), context)
     }
 }
 
@@ -195,47 +194,64 @@ impl Args {
         all
     }
 
-    fn build(&self, requests: &[Request], context: &Context) -> Result<()> {
+    fn build(&self, requests: &[Request], context: &Context) -> Result<ExitCode> {
         for request in requests {
             self.granted(request)?;
         }
         let scratch = Scratch::new()?;
         // Every flag is understood before the first target is built.
-        let mut images = BTreeMap::new();
         for request in requests {
             let links = request.links.iter().map(|(name, _)| (name.clone(), "scratch".to_owned())).collect();
-            drop(scratch.args(request, self, &links, Purpose::Both)?);
+            drop(scratch.args(request, self, &links, Purpose::Asked)?);
         }
+        let several_calls = requests.iter().filter(|request| request.call.is_some()).count() > 1;
+        let mut code = ExitCode::SUCCESS;
+        let mut made = BTreeMap::new();
         let mut metadata = serde_json::Map::new();
         for request in requests {
             let links = request
                 .links
                 .iter()
                 .map(|(name, target)| {
-                    let image: &String = images.get(target).expect("those it builds on are built before it");
-                    (name.clone(), format!("docker-image://{image}"))
+                    let made: &String = made.get(target).expect("those it builds on are built before it");
+                    (name.clone(), made.clone())
                 })
                 .collect();
             // An image is what links ask for, whatever else its target makes.
             let elsewhere = request.delivery.iter().any(|word| !word.starts_with("--tag="));
-            if request.is_linked && elsewhere {
-                let args = scratch.args(request, self, &links, Purpose::Link)?;
-                run(args, request, context)?;
-                images.insert(request.target.clone(), scratch.image(request)?);
+            if request.is_linked && (elsewhere || request.call.is_some() || request.several_platforms) {
+                run(scratch.args(request, self, &links, Purpose::Link)?, request, context)?;
+                made.insert(request.target.clone(), scratch.made(request)?);
             }
-            let args = scratch.args(request, self, &links, Purpose::Both)?;
+            let args = scratch.args(request, self, &links, Purpose::Asked)?;
+            if let Some(call) = &request.call {
+                if several_calls && !call.contains("json") {
+                    heading(request, context)?;
+                }
+                // The other targets are asked too.
+                match args.run(context).context(|| format!("target `{}`", request.target)) {
+                    Ok(said) if said == ExitCode::SUCCESS => {}
+                    Ok(said) => code = said,
+                    Err(error) => {
+                        complain(&error);
+                        code = ExitCode::FAILURE;
+                    }
+                }
+                continue;
+            }
             run(args, request, context)?;
-            if let Ok(image) = scratch.image(request) {
-                let described = serde_json::json!({ "containerimage.config.digest": image });
-                metadata.insert(request.target.clone(), described);
-                images.entry(request.target.clone()).or_insert(image);
+            if self.metadata_file.is_some() {
+                metadata.insert(request.target.clone(), scratch.metadata(request)?);
+            }
+            if request.is_linked && !made.contains_key(&request.target) {
+                made.insert(request.target.clone(), scratch.made(request)?);
             }
         }
         if let Some(file) = &self.metadata_file {
-            let text = escape_json(&format!("{:#}", serde_json::Value::Object(metadata)));
+            let text = escape_json(&format!("{:#}\n", serde_json::Value::Object(metadata)));
             std::fs::write(file, text).context(|| format!("writing `{}`", file.display()))?;
         }
-        Ok(())
+        Ok(code)
     }
 
     fn granted(&self, request: &Request) -> Result<()> {
@@ -265,11 +281,20 @@ fn run(args: build::Args, request: &Request, context: &Context) -> Result<()> {
     }
 }
 
+/// Whose answer follows.
+fn heading(request: &Request, context: &Context) -> Result<()> {
+    let mut out = context.out();
+    out.line(&request.target)?;
+    out.line("")?;
+    out.done()
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// For those who build on it.
+    /// An image for those who build on it.
     Link,
-    Both,
+    /// What the target itself says.
+    Asked,
 }
 
 /// Where image ids come back and Dockerfiles of targets stand; removed when dropped.
@@ -299,8 +324,15 @@ impl Scratch {
         for (name, image) in links {
             words.push(format!("--build-context={name}={image}"));
         }
-        if purpose == Purpose::Both {
+        if purpose == Purpose::Asked {
             words.extend(request.delivery.iter().cloned());
+            words.extend(request.call.iter().map(|call| format!("--call={call}")));
+            if bake.metadata_file.is_some() {
+                words.push(format!("--metadata-file={}", self.metadata_file(request).display()));
+            }
+        }
+        if purpose == Purpose::Link && request.several_platforms {
+            words.push(format!("--output=type=oci,tar=false,dest={}", self.layout(request).display()));
         }
         words.push(format!("--iidfile={}", self.id_file(request).display()));
         let progress = clap::ValueEnum::to_possible_value(&bake.progress).expect("none is hidden");
@@ -331,11 +363,28 @@ impl Scratch {
         self.0.join(format!("{}.id", request.target))
     }
 
-    fn image(&self, request: &Request) -> Result<String> {
-        let file = self.id_file(request);
-        let text = std::fs::read_to_string(&file)
+    fn layout(&self, request: &Request) -> PathBuf {
+        self.0.join(format!("{}.layout", request.target))
+    }
+
+    /// As a context is named: the image, or a layout of those for several platforms.
+    fn made(&self, request: &Request) -> Result<String> {
+        if request.several_platforms {
+            return Ok(format!("oci-layout://{}", self.layout(request).display()));
+        }
+        let text = std::fs::read_to_string(self.id_file(request))
             .context(|| format!("target `{}`: reading its image's id", request.target))?;
-        Ok(text.trim().to_owned())
+        Ok(format!("docker-image://{}", text.trim()))
+    }
+
+    fn metadata_file(&self, request: &Request) -> PathBuf {
+        self.0.join(format!("{}.json", request.target))
+    }
+
+    fn metadata(&self, request: &Request) -> Result<serde_json::Value> {
+        let say = || format!("target `{}`: reading what was built", request.target);
+        let text = std::fs::read(self.metadata_file(request)).context(say)?;
+        serde_json::from_slice(&text).context(say)
     }
 }
 
