@@ -13,6 +13,7 @@ mod contexts;
 mod copying;
 mod corpus;
 mod differential;
+mod debug;
 mod dockerfile;
 mod drafts;
 mod faults;

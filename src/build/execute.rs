@@ -53,6 +53,8 @@ pub(super) fn execute(
 pub(super) struct Work<'w> {
     pub(super) step: &'w Step,
     pub(super) key: CacheKey,
+    /// The key with what it stands on.
+    pub(super) chain: CacheKey,
 }
 
 /// What the index says of this step's layer.

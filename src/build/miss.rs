@@ -34,6 +34,12 @@ impl Previous {
         Previous { context, dockerfile, before, steps: OnceLock::new() }
     }
 
+    /// Its number, if there is one.
+    pub fn build(&self, engine: &Engine) -> Result<Option<BuildId>> {
+        let build = engine.db.read(|index| index.previous_build(&self.context, &self.dockerfile))?;
+        Ok(build.map(|build| build.id).filter(|id| *id < self.before))
+    }
+
     fn steps(&self, engine: &Engine) -> Result<&[BuildStep]> {
         if let Some(steps) = self.steps.get() {
             return Ok(steps);

@@ -7,6 +7,7 @@ mod copy;
 pub mod difference;
 mod directory;
 mod execute;
+mod failed;
 mod guard;
 mod image;
 pub mod key;
@@ -16,6 +17,7 @@ mod record;
 mod run;
 mod stage;
 
+pub use failed::{Failed, Resume, Slot};
 pub use miss::{Previous, trim_lists};
 pub use record::Notes;
 
@@ -43,6 +45,9 @@ pub struct Inputs<'b> {
     /// Base images and images that COPY reads; the caller looks them up or pulls them.
     pub images: &'b (dyn Images + Sync),
     pub reuse: Reuse,
+    /// Where a RUN that fails leaves its tree; `None`: it goes.
+    pub failed: Option<&'b Slot>,
+    pub resume: Option<&'b Resume>,
     /// SOURCE_DATE_EPOCH: seconds. Times in configs are this, times in layers no later.
     pub epoch: Option<i64>,
     /// Which part of the whole this plan is.

@@ -4,18 +4,19 @@ use std::os::fd::AsFd as _;
 
 use rustix::fs::OFlags;
 
-use super::Base;
 use super::execute::{Done, Work, draft, pack};
 use super::guard::Guard;
 use super::mounts::{Mounts, Prepared};
 use super::stage::Stage;
-use crate::db::ContainerId;
+use super::{Base, failed};
+use crate::container;
+use crate::db::{ContainerId, ContainerRow};
 use crate::error::{Context as _, Error, Result};
 use crate::job::{Event, StepAt, Stream};
 use crate::network;
 use crate::plan;
 use crate::runtime::{self, Capability, File, Seccomp, Spec};
-use crate::snapshot::Draft;
+use crate::snapshot::{Draft, Purpose};
 use crate::sys::dir;
 
 /// How much of a failing command's output its error repeats.
@@ -58,10 +59,36 @@ pub(super) fn run(
         stage.job.warn(warning);
     }
     if exit.code != 0 {
-        return Err(failed(run, &exit, &last));
+        let chain = work.chain;
+        if let Err(problem) = failed::put_aside(stage, base, run, chain, at, draft, exit.code) {
+            stage.job.warn(format!("the files of the failed step are not kept: {}", problem.one_line()));
+        }
+        return Err(error_of(run, &exit, &last));
     }
     let mut guard = Guard::of(run, &stage.inputs.run);
     pack(stage, base, work, draft, &[], guard.as_mut())
+}
+
+/// What the step left when it failed, and what became of that since, is its result.
+pub(super) fn resume(
+    stage: &Stage<'_>,
+    base: &Base,
+    work: Work<'_>,
+    run: &plan::Run,
+    kept: &ContainerRow,
+) -> Result<Done> {
+    let doing = || format!("taking the files of {}", kept.name);
+    if !container::is_idle(stage.engine, kept)? {
+        return Err(Error::conflict(format!("{} is running", kept.name)).hint("leave its shell first"));
+    }
+    container::recover_dead(stage.engine, kept).context(doing)?;
+    let draft = stage.engine.snapshots.copy(kept.snapshot, Purpose::Layer).context(doing)?;
+    let mut guard = Guard::of(run, &stage.inputs.run);
+    Ok(match pack(stage, base, work, draft, &[], guard.as_mut())? {
+        Done::Layer(Some(layer)) => Done::Unrecorded(layer),
+        Done::Again(before) => before.layer.map_or(Done::Layer(None), Done::Unrecorded),
+        done @ (Done::Layer(None) | Done::Unrecorded(_) | Done::InputChanged(_)) => done,
+    })
 }
 
 /// One that the kernel looks for when it is needed, it looks for in the container.
@@ -118,7 +145,7 @@ fn env(run: &plan::Run) -> Vec<String> {
     seen.chain(&run.hidden_env).cloned().collect()
 }
 
-fn failed(run: &plan::Run, exit: &runtime::Exit, last: &[u8]) -> Error {
+fn error_of(run: &plan::Run, exit: &runtime::Exit, last: &[u8]) -> Error {
     let mut message = format!("`{}` failed, exit code: {}", shown(&run.args), exit.code);
     if let Some(problem) = &exit.problem {
         message = format!("{message} ({problem})");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::difference::Difference;
 use super::key::{self, Key};
 use super::mounts::Mounts;
-use super::{Base, Board, Inputs, copy, execute, image, miss, record};
+use super::{Base, Board, Inputs, copy, execute, image, miss, record, run};
 use crate::context::{Choice, Digests, Input, Tree};
 use crate::db::{LayerNumber, Lease};
 use crate::engine::Engine;
@@ -150,10 +150,10 @@ impl<'b> Stage<'b> {
                 return Ok(self.cached(hit, key, at));
             }
             let reason = self.missed(step, at, &inputs, key, &text)?;
-            let work = execute::Work { step, key: step_key };
+            let work = execute::Work { step, key: step_key, chain: key };
             let created = || crate::engine::rfc3339(self.inputs.epoch);
             let mut recorded = true;
-            let (layer, created) = match execute::execute(self, base, work, at, owner, &inputs, &mounts)? {
+            let (layer, created) = match self.done(base, work, at, owner, &inputs, &mounts)? {
                 execute::Done::Layer(layer) => (layer, created()),
                 execute::Done::Unrecorded(layer) => {
                     recorded = false;
@@ -181,6 +181,25 @@ impl<'b> Stage<'b> {
         }
         Err(Error::unavailable("the files to copy keep changing while they are copied")
             .hint("build again when nothing writes to the build context"))
+    }
+
+    /// The work, unless a tree that was kept of it stands for it.
+    fn done(
+        &self,
+        base: &Base,
+        work: execute::Work<'_>,
+        at: &StepAt,
+        owner: Option<(u32, u32)>,
+        inputs: &[Input<'_>],
+        mounts: &Mounts<'_>,
+    ) -> Result<execute::Done> {
+        if let (Some(resume), Action::Run(run)) = (self.inputs.resume, &work.step.action)
+            && let Some(kept) = resume.find(self.engine, &work.chain, base, at)?
+        {
+            self.job.report(Event::Note(format!("taking the files of {} for this step", kept.name)));
+            return run::resume(self, base, work, run, kept);
+        }
+        execute::execute(self, base, work, at, owner, inputs, mounts)
     }
 
     fn cached(&self, hit: record::Hit, key: CacheKey, at: &StepAt) -> StepResult {

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use outcrop::container::{Attach, Config, Console, Foreground};
+use outcrop::container::{Attach, Config, Console, Foreground, More};
 use outcrop::db::ContainerRow;
 use outcrop::error::{Error, Result};
 use outcrop::job::Job;
@@ -31,6 +31,7 @@ pub(super) fn run(
     row: &ContainerRow,
     attach: Attach,
     proxy: bool,
+    more: More,
     job: &Job,
 ) -> Result<ExitCode> {
     let host = Host::read(Path::new("/etc"))?;
@@ -46,7 +47,7 @@ pub(super) fn run(
         stderr: attach.stderr.then(|| stderr.as_fd()),
         signals: signals.as_ref(),
     };
-    let exit = start::start(context.engine()?, row, Foreground { console, host: &host }, job)?;
+    let exit = start::start(context.engine()?, row, Foreground { console, host: &host, more }, job)?;
     if let Some(problem) = &exit.problem {
         // Where standard error is gone, the exit code still says it.
         let _gone = writeln!(io::stderr(), "error: the command cannot be started\n  because: {problem}");

@@ -16,6 +16,7 @@ mod confirm;
 mod container;
 mod container_prune;
 mod create;
+mod debug;
 mod diff;
 mod explain;
 mod export;
@@ -50,6 +51,7 @@ use frame::{Entry, complain};
 const TABLE: &[Entry] = &[
     Entry::of::<build::Args>(),
     Entry::of::<bake::Args>(),
+    Entry::of::<debug::Args>(),
     Entry::of::<pull::Args>(),
     Entry::of::<run::Args>(),
     Entry::of::<create::Args>(),

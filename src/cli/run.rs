@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use outcrop::container::Config;
+use outcrop::container::{Config, More};
 use outcrop::error::Result;
 use outcrop::verb::create;
 
@@ -39,6 +39,6 @@ impl Verb for Args {
         let row = create::create(engine, &options, Some(&starter), &job)?;
         note(self.flags.cidfile.as_deref(), &row)?;
         let attach = Config::of(&row)?.attach;
-        foreground::run(context, &row, attach, self.sig_proxy, &job)
+        foreground::run(context, &row, attach, self.sig_proxy, More::default(), &job)
     }
 }

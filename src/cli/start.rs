@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use outcrop::container::{self, Attach, Config};
+use outcrop::container::{self, Attach, Config, More};
 use outcrop::error::{Error, Result};
 
 use super::progress::{Mode, Progress};
@@ -45,6 +45,6 @@ impl Verb for Args {
         let progress = Progress::aside(Mode::Auto);
         let job = context.job(progress.report());
         let attach = Attach { stdin, stdout: true, stderr: true };
-        foreground::run(context, &row, attach, self.sig_proxy, &job)
+        foreground::run(context, &row, attach, self.sig_proxy, More::default(), &job)
     }
 }

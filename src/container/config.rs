@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::FailedStep;
 use crate::db::ContainerRow;
 use crate::error::{Context as _, Error, Result};
 use crate::image::RunConfig;
@@ -52,6 +53,9 @@ pub struct Config {
     pub limits: Limits,
     /// Bytes; `None`: 64 MiB.
     pub shm_size: Option<u64>,
+    /// The step of a build that failed in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<FailedStep>,
 }
 
 /// Which of the container's streams whoever starts it in the foreground gets.

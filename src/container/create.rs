@@ -52,10 +52,10 @@ pub fn create(
 
 /// Its directory comes after the row, so that none stands without one; in a transaction, so that none comes after its
 /// removal.
-fn record(engine: &Engine, row: &ContainerRow) -> Result<()> {
+pub(super) fn record(engine: &Engine, row: &ContainerRow) -> Result<()> {
     let dir = directory(engine, &row.id);
     engine.db.write(|index| match index.container(&row.id)? {
-        Some(now) if now.state == ContainerState::Created => {
+        Some(now) if matches!(now.state, ContainerState::Created | ContainerState::Exited) => {
             std::fs::create_dir_all(&dir).context(|| format!("making {}", dir.display()))?;
             Record::of(row, index.volumes_of(&row.id)?).write(&engine.root, &row.id)
         }

@@ -12,6 +12,7 @@
 mod attach;
 mod config;
 mod create;
+mod failed;
 mod find;
 mod names;
 mod process;
@@ -25,13 +26,14 @@ mod volume;
 pub use attach::Console;
 pub use config::{Attach, Config, Mount, MountKind, Tmpfs};
 pub use create::{New, create};
+pub use failed::{FailedStep, StepMount, adopt, kept};
 pub use find::{find, resolve};
 pub use names::check_name;
 pub use process::{Frozen, freeze, kill, process_id};
 pub use record::Record;
 pub use remove::{RemoveOptions, remove};
 pub use size::changed_bytes;
-pub use start::{Foreground, start};
+pub use start::{Foreground, More, start};
 pub use volume::check_volume_name;
 
 use std::path::PathBuf;

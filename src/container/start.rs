@@ -9,13 +9,23 @@ use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::job::Job;
 use crate::network::Host;
-use crate::runtime::{Exit, Running};
+use crate::runtime::{Exit, File, Running, Tree};
 
 /// What surrounds it.
 pub struct Foreground<'f> {
     pub console: Console<'f>,
     /// What the host knows of names.
     pub host: &'f Host,
+    pub more: More,
+}
+
+/// What this run sees beside what its configuration says.
+#[derive(Clone, Debug, Default)]
+pub struct More {
+    pub trees: Vec<Tree>,
+    pub files: Vec<File>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
 }
 
 /// Until it has ended. A command that is not there is no error, but an `Exit` that says so.
@@ -58,7 +68,11 @@ fn run(
 ) -> Result<Exit> {
     let doing = || format!("starting container {}", row.id.short());
     let terminal = config.tty.then(|| foreground.console.size());
-    let spec = spec::spec(engine, row, config, foreground.host, terminal).context(doing)?;
+    let mut spec = spec::spec(engine, row, config, foreground.host, terminal).context(doing)?;
+    let More { trees, files, env } = foreground.more;
+    spec.trees.extend(trees);
+    spec.files.extend(files);
+    spec.env.extend(env);
     let mut pipes = Pipes::make(config, &foreground.console).context(doing)?;
     let held = lease.lend().try_clone_to_owned().context(doing)?;
     let runtime = engine.runtime()?;

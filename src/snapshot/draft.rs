@@ -34,6 +34,13 @@ pub struct Draft<'s> {
     lease: Lease,
 }
 
+/// A draft put aside, for [`Snapshots::take_up`]. Dropped, it is the next sweep's.
+pub struct Parked {
+    id: SnapshotId,
+    parents: Vec<SnapshotId>,
+    lease: Lease,
+}
+
 /// A draft's mount that nobody else sees; it ends here. While it lives the draft cannot be committed: it does
 /// not compile.
 pub struct Mounted<'d> {
@@ -186,6 +193,21 @@ impl<'s> Draft<'s> {
         let claimed = self.snapshots.db.write(|writer| claim(writer, self.id))?;
         self.kept = true;
         Ok(claimed)
+    }
+
+    /// A layer's draft, to become a container's later: it can be mounted as one from now on, and is not mounted now.
+    pub fn park(self) -> Result<Parked> {
+        self.snapshots.driver.reopen(self.id)?;
+        let (lease, mut draft) = (self.snapshots.db.lease()?, self);
+        let (id, parents) = (draft.id, std::mem::take(&mut draft.parents));
+        let lease = std::mem::replace(&mut draft.lease, lease);
+        draft.kept = true;
+        Ok(Parked { id, parents, lease })
+    }
+
+    pub(super) fn of(snapshots: &'s Snapshots, parked: Parked) -> Self {
+        let Parked { id, parents, lease } = parked;
+        Draft { snapshots, id, parents, purpose: Purpose::Container, kept: false, lease }
     }
 
     fn discard(&self) -> Result<()> {

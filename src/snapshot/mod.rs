@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 
-pub use self::draft::{Draft, Mounted, Place, Purpose};
+pub use self::draft::{Draft, Mounted, Parked, Place, Purpose};
 use self::driver::{Driver, Mount, Shape, SnapshotId};
 use crate::db::{Db, Keyed, LayerNumber, LayerRow, Pending, Reader, SnapshotRow, Swept};
 use crate::error::{Context, Error, Result};
@@ -131,6 +131,11 @@ impl Snapshots {
         let draft = Draft::reserve(self, purpose, |reader| reader.snapshot_parents(of)).context(doing)?;
         self.driver.copy(draft.id(), of).context(doing)?;
         draft.made()
+    }
+
+    /// A draft that was put aside.
+    pub fn take_up(&self, parked: Parked) -> Draft<'_> {
+        Draft::of(self, parked)
     }
 
     /// How to mount a stack for reading; of no layers, an empty directory.

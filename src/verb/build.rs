@@ -18,9 +18,9 @@ use crate::job::{Event, Job};
 use crate::output::{self, Written};
 use crate::plan::{Network, Plan, Resources};
 use crate::rootfs::Stack;
-use crate::verb::build_results as results;
 use crate::verb::named_context::{Contexts, Named};
 use crate::verb::variant::{self, Variant};
+use crate::verb::{build_failed, build_results as results};
 use crate::verb::{images, pull};
 
 pub use results::Results;
@@ -44,6 +44,7 @@ pub struct Options {
     pub network: Network,
     pub no_cache: bool,
     pub reuse: ReuseOptions,
+    pub failed: FailedOptions,
     /// Base images are asked for at their registry even when they are here.
     pub pull: bool,
     pub host: crate::network::Host,
@@ -75,6 +76,7 @@ impl Options {
             network: Network::default(),
             no_cache: false,
             reuse: ReuseOptions::default(),
+            failed: FailedOptions::default(),
             pull: false,
             host: crate::network::Host::default(),
             run: RunOptions::default(),
@@ -86,6 +88,8 @@ impl Options {
         }
     }
 }
+
+pub use super::build_failed::FailedOptions;
 
 /// What of earlier builds does not count, beside `no_cache`.
 #[derive(Clone, Debug, Default)]
@@ -206,11 +210,15 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     let notes = Notes::default();
     let told = describe(options);
     let previous = build::Previous::new(told.context, told.dockerfile, record);
+    let slot = build::Slot::default();
+    let resume = options.failed.resume(engine, &previous)?;
     let mut inputs = Inputs {
         context,
         remote: &remote,
         images: &bases,
         reuse: Reuse::default(),
+        failed: options.failed.keep.then_some(&slot),
+        resume: resume.as_ref(),
         epoch: None,
         part: Part::default(),
         record,
@@ -235,7 +243,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         results::leave(engine, options, &platforms, outcomes, epoch, job)
     });
     let settled = results::settle(engine, record, lease, &notes, left.as_ref());
-    let left = left?;
+    let left = left.map_err(|problem| build_failed::keep(engine, &slot, problem, job))?;
     settled?;
     job.report(Event::Built { image: left.image, took: start.elapsed() });
     for name in left.names() {

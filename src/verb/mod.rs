@@ -3,6 +3,7 @@
 pub mod bootstrap;
 pub mod build;
 pub mod build_context;
+mod build_failed;
 mod build_results;
 pub mod cache;
 pub mod call;
@@ -10,6 +11,7 @@ pub mod change;
 pub mod commit;
 mod container_inspect;
 pub mod create;
+pub mod debug;
 pub mod diff;
 pub mod check;
 mod check_leftovers;

@@ -44,13 +44,13 @@ impl Identity {
 }
 
 /// A place that is in use. Dropped, it is free at once.
-pub(super) struct Slot {
+pub struct Slot {
     path: PathBuf,
     lock: File,
 }
 
 impl Slot {
-    pub(super) fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.path.join("data")
     }
 
@@ -68,7 +68,7 @@ impl Drop for Slot {
 }
 
 /// Waits where the cache is to be used by one at a time. `fill` makes a new one's beginning.
-pub(super) fn take(
+pub fn take(
     engine: &Engine,
     identity: &Identity,
     sharing: Sharing,

@@ -19,6 +19,7 @@ pub use ssh_agent::{Agent, Agents};
 use super::key;
 use super::stage::Stage;
 use crate::error::Result;
+use crate::image::Digest;
 use crate::plan::{self, Mount};
 use crate::runtime::Spec;
 use crate::snapshot::Draft;
@@ -99,6 +100,11 @@ impl<'m> Mounts<'m> {
         held.caches = cache::prepare(stage, caches.collect(), spec)?;
         Ok(Prepared::Ready(held))
     }
+}
+
+/// Of the files that `source` names, as a cache's identity has it.
+pub(super) fn content(stage: &Stage<'_>, from: &plan::CopyFrom, source: &str) -> Result<Digest> {
+    bind::subtree(stage, from, source).map(|input| input.digest())
 }
 
 impl Held<'_> {

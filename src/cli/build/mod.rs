@@ -2,9 +2,10 @@
 
 mod call;
 mod contexts;
+mod failed;
 mod output;
 mod reuse;
-mod run_flags;
+pub(super) mod run_flags;
 pub(crate) mod source;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use outcrop::context::Held;
+use outcrop::db::Time;
 use outcrop::error::{Context as _, Error, Result};
 use outcrop::image::{Platform, Reference};
 use outcrop::job::Job;
@@ -65,6 +67,8 @@ pub(super) struct Args {
     #[command(flatten)]
     reuse: reuse::ReuseArgs,
     #[command(flatten)]
+    failed: failed::FailedArgs,
+    #[command(flatten)]
     output: output::OutputArgs,
     #[command(flatten)]
     run: run_flags::RunFlags,
@@ -81,7 +85,7 @@ pub(super) struct Args {
 impl Verb for Args {
     const NAMES: &'static [&'static str] = &["build", "image build", "builder build"];
     const ABOUT: &'static str = "Build an image from a Dockerfile";
-    const EXAMPLE: &'static str = "outcrop build -t site .\noutcrop build -f web/Dockerfile --build-arg VERSION=2 -t web:2 .\noutcrop build -o type=oci,dest=site.tar .\noutcrop build --check .";
+    const EXAMPLE: &'static str = "outcrop build -t site .\noutcrop build -f web/Dockerfile --build-arg VERSION=2 -t web:2 .\noutcrop build -o type=oci,dest=site.tar .\noutcrop build --check .\noutcrop build --resume .";
 
     fn run(self, context: &Context) -> Result<ExitCode> {
         let mode = if self.quiet { Mode::Quiet } else { self.progress };
@@ -100,9 +104,15 @@ impl Verb for Args {
             drop(progress);
             return call.run(context, &options);
         }
-        let built = build::build(context.engine()?, &options, &job)
-            .context(|| format!("building `{}`", self.path))?;
+        let start = Time::now();
+        let built = build::build(context.engine()?, &options, &job);
         drop(progress);
+        if built.is_err()
+            && let Err(problem) = self.failed.debug(context, start, &options.run)
+        {
+            tracing::warn!(%problem, "no shell in the failed step");
+        }
+        let built = built.context(|| format!("building `{}`", self.path))?;
         if self.explain {
             let mut out = context.out();
             super::explain::text(&mut out, &explain::explain(context.engine()?, Some(built.build), None)?)?;
@@ -142,6 +152,7 @@ impl Args {
             network: self.network()?,
             no_cache: self.no_cache,
             reuse: self.reuse.options()?,
+            failed: self.failed.options(),
             pull: self.pull,
             host: Host::read(Path::new("/etc"))?,
             run: self.run.options()?,

@@ -47,7 +47,7 @@ impl RunFlags {
     pub(super) fn options(&self) -> Result<RunOptions> {
         let shm_size = self.shm_size.as_deref().map(|text| bytes("--shm-size", text)).transpose()?;
         Ok(RunOptions {
-            secrets: self.secrets.iter().map(|text| secret(text)).collect::<Result<_>>()?,
+            secrets: secrets(&self.secrets)?,
             ssh: self.ssh.iter().map(|text| agent(text)).collect::<Result<BTreeMap<_, _>>>()?,
             insecure: self.insecure()?,
             allow_secret_leak: self.allow_secret_leak,
@@ -91,6 +91,11 @@ impl RunFlags {
         }
         Ok(insecure)
     }
+}
+
+/// `--secret`, each.
+pub(in super::super) fn secrets(texts: &[String]) -> Result<BTreeMap<String, SecretBytes>> {
+    texts.iter().map(|text| secret(text)).collect()
 }
 
 /// As buildx reads it: without a source, the variable of that name, else the file.

@@ -88,6 +88,10 @@ pub trait Driver: Send + Sync {
         Ok(())
     }
     fn remove(&self, id: SnapshotId) -> Result<()>;
+    /// One that was mounted without regard to crashes may be mounted with it from now on; all of it is on disk then.
+    fn reopen(&self, id: SnapshotId) -> Result<()> {
+        self.sync(&[id])
+    }
     /// Nothing is written to it from now on; not yet durable.
     fn seal(&self, _id: SnapshotId) -> Result<()> {
         Ok(())

@@ -98,6 +98,14 @@ impl Driver for Overlay2 {
         self.folder.remove(id)
     }
 
+    /// Its work directory remembers a volatile mount, and refuses any other.
+    fn reopen(&self, id: SnapshotId) -> Result<()> {
+        let dir = open_dir(&self.folder.path(id))?;
+        sys::tree::remove(dir.as_fd(), c"work").context(|| format!("opening snapshot {id} again"))?;
+        make_dir(&self.work(id), 0o700)?;
+        self.sync(&[id])
+    }
+
     /// Without its work directory it can be no upper any more.
     fn seal(&self, id: SnapshotId) -> Result<()> {
         let dir = open_dir(&self.folder.path(id))?;
