@@ -299,6 +299,31 @@ fn a_run_sees_each_name_once() {
 }
 
 #[test]
+fn a_host_name_is_given_with_a_build_argument() {
+    let sandbox = Sandbox::new();
+    sandbox.base_image("base");
+    sandbox.dockerfile("FROM base\nRUN cat /etc/hostname > /seen && hostname >> /seen\n");
+    for name in ["one", "two.example"] {
+        let given = format!("BUILDKIT_SANDBOX_HOSTNAME={name}");
+        let built =
+            sandbox.outcrop(&["build", "--progress", "plain", "-t", "it", "--build-arg", &given, "."]).ok();
+        assert!(!built.stdout().contains("Using cache"), "another name is another result");
+        assert_eq!(
+            sandbox.outcrop(&["run", "--rm", "it", "cat", "/seen"]).ok().stdout(),
+            format!("{name}\n{name}\n")
+        );
+    }
+    let given = args(&[("BUILDKIT_SANDBOX_HOSTNAME", "a b")]);
+    let error = plan_with("FROM debian\nRUN x", &given, &images()).unwrap_err();
+    assert!(
+        told(&error).contains("is `a b`, which is no host name\n  2 | RUN x\n    | ^^^"),
+        "{}",
+        told(&error)
+    );
+    sandbox.check();
+}
+
+#[test]
 fn an_epoch_before_the_first_from_dates_the_image() {
     let sandbox = Sandbox::new();
     sandbox.base_image("base");

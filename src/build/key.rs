@@ -59,6 +59,8 @@ pub struct Run<'k> {
     /// What runs programs of another processor.
     #[serde(skip_serializing_if = "Option::is_none")]
     interpreter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'k str>,
     #[serde(skip_serializing_if = "is_false")]
     insecure: bool,
     /// Without their addresses.
@@ -165,6 +167,7 @@ impl<'k> Step<'k> {
             files: files(&run.files),
             mounts,
             interpreter,
+            hostname: run.hostname.as_deref(),
             insecure: run.security == plan::Security::Insecure,
             hosts: run.resources.hosts.iter().map(|(name, _)| name.as_str()).collect(),
             shm_size: run.resources.shm_size,
@@ -259,6 +262,7 @@ mod tests {
             user: String::new(),
             working_dir: "/".into(),
             network: plan::Network::Default,
+            hostname: None,
             security: plan::Security::Sandbox,
             mounts: Vec::new(),
             resources: std::sync::Arc::default(),
@@ -277,12 +281,13 @@ mod tests {
         assert_eq!(base, key(&run(), &parent));
         assert_ne!(base, key(&run(), &[]));
         let file = plan::InlineFile { path: "/x".into(), bytes: b"1".to_vec(), mode: 0o755 };
-        let edits: [fn(&mut plan::Run); 6] = [
+        let edits: [fn(&mut plan::Run); 7] = [
             |run| run.args[2] = "false".into(),
             |run| run.env.push("A=1".into()),
             |run| run.user = "1".into(),
             |run| run.working_dir = "/tmp".into(),
             |run| run.network = plan::Network::None,
+            |run| run.hostname = Some("h".into()),
             |run| run.args.push(String::new()),
         ];
         for edit in edits {

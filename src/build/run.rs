@@ -118,7 +118,7 @@ fn spec(stage: &Stage<'_>, draft: &Draft<'_>, id: &ContainerId, run: &plan::Run)
         plan::Network::None => "none",
         plan::Network::Default | plan::Network::Host => "host",
     };
-    let names = network::Names { hostname: None, hosts: &run.resources.hosts };
+    let names = network::Names { hostname: run.hostname.as_deref(), hosts: &run.resources.hosts };
     network::configure(network::find(network)?, stage.inputs.host, &names, &mut spec);
     spec.files.extend(run.files.iter().map(|file| File {
         mode: file.mode,

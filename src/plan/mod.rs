@@ -106,6 +106,8 @@ pub struct Run {
     /// Absolute; empty means `/`.
     pub working_dir: String,
     pub network: Network,
+    /// Asked for by name; else it is the network's.
+    pub hostname: Option<String>,
     pub security: Security,
     pub mounts: Vec<Mount>,
     pub resources: Arc<Resources>,

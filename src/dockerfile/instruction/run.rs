@@ -97,8 +97,22 @@ fn command(statement: &Statement) -> Result<(Command, Option<InlineFile>), Probl
     Ok((Command::Shell(path), Some(script)))
 }
 
+fn hostname(statement: &Statement, stage: &StageState<'_>) -> Result<Option<String>, Problem> {
+    const NAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+    let Some(given) = stage.options.build_args.get(NAME).filter(|given| !given.is_empty()) else {
+        return Ok(None);
+    };
+    // Linux, HOST_NAME_MAX.
+    if given.len() > 64 || !given.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = format!("the build argument {NAME} is `{given}`, which is no host name");
+        return Err(Problem::invalid(statement.keyword_span.clone(), message)
+            .hint("a host name has at most 64 letters, digits, `-` and `.`"));
+    }
+    Ok(Some(given.clone()))
+}
+
 impl Step for Run {
-    fn apply(&self, _: &Statement, stage: &mut StageState<'_>) -> Result<Effect, Problem> {
+    fn apply(&self, statement: &Statement, stage: &mut StageState<'_>) -> Result<Effect, Problem> {
         if let (Some(span), false) = (&self.insecure, stage.options.run.insecure) {
             return Err(Problem::new(Kind::Denied, span.clone(), "an insecure RUN is not allowed").hint(
                 "it is as good as root on this host; to allow it, build with `--allow security.insecure`",
@@ -118,6 +132,7 @@ impl Step for Run {
             user: stage.config().user.clone(),
             working_dir: stage.config().working_dir.clone(),
             network: self.network.unwrap_or(stage.options.network),
+            hostname: hostname(statement, stage)?,
             security: if self.insecure.is_some() { Security::Insecure } else { Security::Sandbox },
             mounts,
             resources: stage.options.run.resources.clone(),
