@@ -282,3 +282,94 @@ fn what_is_ignored_whole_is_not_walked() {
     assert_eq!(after, aged, "it was read");
     assert_eq!(run(&sandbox, "ls -A /all"), "file\n");
 }
+
+/// The image's seconds since 1970; `None`: those of now.
+fn dated(sandbox: &Sandbox, name: &str) -> Option<i64> {
+    let created = sandbox.outcrop(&["inspect", "--format", "{{.Created}}", name]).ok().line();
+    let seconds = Command::new("date").args(["-u", "+%s", "-d", &created]).output().unwrap().stdout;
+    let seconds: i64 = String::from_utf8(seconds).unwrap().trim().parse().unwrap();
+    (seconds < 1_750_000_000).then_some(seconds)
+}
+
+const DATED: &str =
+    "ARG SOURCE_DATE_EPOCH=context\nFROM base\nARG SOURCE_DATE_EPOCH\nLABEL at=$SOURCE_DATE_EPOCH\n";
+const SUNDAY: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+#[test]
+fn a_build_may_have_the_time_of_its_context() {
+    let (sandbox, web) = (sandbox(), Web::start());
+    sandbox.dockerfile(DATED);
+    build(&sandbox, &["."]).ok();
+    assert_eq!(dated(&sandbox, "it"), None, "a directory has no time");
+
+    let archive = tar(&sandbox, &["--mtime=@1600000000"]);
+    sandbox.outcrop_with_input(&["build", "-t", "it", "-"], &archive).ok();
+    assert_eq!(dated(&sandbox, "it"), Some(1_600_000_000));
+    web.page("/plain.tar", Page::of(archive.clone()));
+    web.page("/dated.tar", Page::of(archive).modified(SUNDAY));
+    web.page("/Dockerfile", Page::of(DATED).modified(SUNDAY));
+    for (path, expected) in
+        [("/plain.tar", 1_600_000_000), ("/dated.tar", 784_111_777), ("/Dockerfile", 784_111_777)]
+    {
+        build(&sandbox, &[&web.url(path)]).ok();
+        assert_eq!(dated(&sandbox, "it"), Some(expected), "{path}");
+    }
+
+    let repository = Repository::new(&sandbox, "it");
+    repository.file("Dockerfile", DATED);
+    repository.commit();
+    repository.git(&["tag", "-a", "-m", "it", "v1"]);
+    let daemon = Daemon::start(&sandbox);
+    build(&sandbox, &[&daemon.url("it")]).ok();
+    assert_eq!(dated(&sandbox, "it"), Some(1_700_000_000));
+    build(&sandbox, &[&format!("{}#v1", daemon.url("it"))]).ok();
+    let label = sandbox.outcrop(&["inspect", "--format", "{{.Config.Labels.at}}", "it"]).ok().line();
+    assert_eq!(label, "1700000000");
+    is_tidy(&sandbox);
+}
+
+#[test]
+fn a_build_may_have_the_time_of_what_a_stage_adds_or_of_another_context() {
+    let (sandbox, web) = (sandbox(), Web::start());
+    sandbox.file("file", "x");
+    let archive = tar(&sandbox, &["-z", "--mtime=@1600000000"]);
+    let sum = Command::new("sha256sum").arg(sandbox.context().join("file")).output().unwrap().stdout;
+    let sum = String::from_utf8(sum).unwrap()[..64].to_owned();
+    web.page("/file", Page::of("x").modified(SUNDAY));
+    web.page("/undated", Page::of("x"));
+    web.page("/x.tar.gz", Page::of(archive));
+    let repository = Repository::new(&sandbox, "it");
+    repository.file("a", "a");
+    repository.commit();
+    let daemon = Daemon::start(&sandbox);
+    for (add, expected) in [
+        (web.url("/file"), Some(784_111_777)),
+        (web.url("/undated"), None),
+        // With its digest it is no matter what the server says.
+        (format!("--checksum=sha256:{sum} {}", web.url("/file")), None),
+        (web.url("/x.tar.gz"), Some(1_600_000_000)),
+        (daemon.url("it"), Some(1_700_000_000)),
+    ] {
+        sandbox.dockerfile(&format!(
+            "ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nADD {add} /\nFROM base\nCOPY --from=src / /src\n"
+        ));
+        build(&sandbox, &["."]).ok();
+        assert_eq!(dated(&sandbox, "it"), expected, "{add}");
+    }
+    sandbox.dockerfile("ARG SOURCE_DATE_EPOCH=other\nFROM base\nLABEL a=b\n");
+    for (value, expected) in [
+        (daemon.url("it"), Some(1_700_000_000)),
+        (web.url("/file"), Some(784_111_777)),
+        (sandbox.context().to_string_lossy().into_owned(), None),
+    ] {
+        build(&sandbox, &["--build-context", &format!("other={value}"), "."]).ok();
+        assert_eq!(dated(&sandbox, "it"), expected, "{value}");
+    }
+    let url = web.url("/gone");
+    sandbox.dockerfile(&format!(
+        "ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nADD {url} /\nFROM base\nLABEL a=b\n"
+    ));
+    let carets = "^".repeat(url.len());
+    build(&sandbox, &["."]).fails(1).complains("SOURCE_DATE_EPOCH is the time of this").complains(&carets);
+    is_tidy(&sandbox);
+}

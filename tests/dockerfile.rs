@@ -26,7 +26,7 @@ impl Resolver for Images {
 
     fn time(&self, of: &Dated) -> Result<Option<i64>> {
         self.asked.borrow_mut().push(format!("{of:?}"));
-        Ok(matches!(of, Dated::Added { .. }).then_some(7))
+        Ok(matches!(of, Dated::Http(_) | Dated::Git(_)).then_some(7))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The corners of the Dockerfile language, where BuildKit's frontend is the measure.
 
+use outcrop::dockerfile::PlanOptions;
 use outcrop::plan::{Action, Base, Run};
 
 use crate::dockerfile::{amd64, args, history, images, last, plan, plan_with, refused, told, with};
@@ -120,20 +121,27 @@ fn an_epoch_may_be_the_time_of_the_context_or_of_what_a_stage_adds() {
     let stage = "FROM debian\nARG SOURCE_DATE_EPOCH";
     let context = dated(&format!("ARG SOURCE_DATE_EPOCH=context\n{stage}"), &[]);
     assert_eq!(context, (None, "Context".into(), "ARG SOURCE_DATE_EPOCH".into()));
+    let sum = "0".repeat(64);
     let text = format!(
-        "ARG SOURCE_DATE_EPOCH=SRC\nARG V=1\nFROM scratch AS src\nARG P=a-$V SUM=sha256:0\nADD --checksum=$SUM https://e.org/$P.tar /\n{stage}"
+        "ARG SOURCE_DATE_EPOCH=SRC\nARG V=1\nFROM scratch AS src\nARG P=a-$V SUM=sha256:{sum}\nADD --checksum=$SUM https://e.org/$P.tar /\n{stage}"
     );
     assert_eq!(
         dated(&text, &[("V", "2")]),
         (
             Some(7),
-            "Added { source: \"https://e.org/a-2.tar\", checksum: Some(\"sha256:0\"), is_git: false }".into(),
+            format!("Http(HttpSource {{ url: \"https://e.org/a-2.tar\", checksum: Some(sha256:{sum}) }})"),
             "ARG SOURCE_DATE_EPOCH=7".into()
         )
     );
     let git = format!("FROM scratch AS src\nADD --keep-git-dir=true https://e.org/a /\n{stage}");
     let (epoch, asked, _) = dated(&git, &[("SOURCE_DATE_EPOCH", "src")]);
-    assert_eq!((epoch, asked.contains("is_git: true")), (Some(7), true));
+    assert_eq!((epoch, asked.starts_with("Git(")), (Some(7), true));
+    // A context of that name goes before the stage.
+    let options =
+        PlanOptions { contexts: ["src".to_owned()].into(), ..args(&[("SOURCE_DATE_EPOCH", "src")]) };
+    let images = images();
+    plan_with(&git, &options, &images).unwrap();
+    assert_eq!(images.asked.borrow()[0], "Named(\"src\")");
 }
 
 #[test]
@@ -343,5 +351,23 @@ fn an_epoch_before_the_first_from_dates_the_image() {
     sandbox.outcrop(&["build", "-t", "it", "--build-arg", "SOURCE_DATE_EPOCH=1100000000", "."]).ok();
     let created = sandbox.outcrop(&["inspect", "--format", "{{.Created}}", "it"]).ok().line();
     assert_eq!(created, "2004-11-09T11:33:20Z");
+    sandbox.check();
+}
+
+#[test]
+fn a_platform_that_was_asked_for_is_what_the_config_says() {
+    let sandbox = Sandbox::new();
+    sandbox.base_image("base");
+    sandbox.dockerfile("FROM --platform=$BUILDPLATFORM base\nLABEL a=b\n");
+    let said = |args: &[&str]| {
+        sandbox.outcrop(&[&["build", "--progress", "plain", "-t", "it"], args, &["."]].concat()).ok();
+        let form = "{{.Os}}/{{.Architecture}} {{len .RootFS.Layers}} {{.Config.Labels}}";
+        sandbox.outcrop(&["inspect", "--format", form, "it"]).ok().line()
+    };
+    let own = said(&[]);
+    let host = own.split(' ').next().unwrap();
+    assert_eq!(said(&["--platform", "linux/riscv64"]), own.replace(host, "linux/riscv64"));
+    assert_eq!(said(&["--platform", "linux/arm/v6"]), own.replace(host, "linux/arm"));
+    assert_eq!(said(&["--platform", host]), own);
     sandbox.check();
 }

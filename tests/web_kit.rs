@@ -35,6 +35,9 @@ impl Page {
     pub(crate) fn etag(self, etag: &str) -> Self {
         Page { etag: Some(etag.into()), ..self }
     }
+    pub(crate) fn modified(self, date: &str) -> Self {
+        Page { last_modified: Some(date.into()), ..self }
+    }
     pub(crate) fn status(status: u16) -> Self {
         Page { status, ..Page::default() }
     }

@@ -41,6 +41,23 @@ pub(super) fn after(
     config
 }
 
+/// What it is built for, where that was asked for: the config says so whatever the image stands on (BuildKit).
+pub(super) fn made_for(mut config: ImageConfig, platform: &Platform) -> ImageConfig {
+    let platform = platform.normal();
+    let own = Platform { variant: String::new(), ..config.platform().normal() };
+    if own != (Platform { variant: String::new(), ..platform.clone() }) {
+        config.variant.clear();
+        for of_another in ["os.version", "os.features"] {
+            config.other.shift_remove(of_another);
+        }
+        (config.os, config.architecture) = (platform.os, platform.architecture);
+    }
+    if !platform.variant.is_empty() {
+        config.variant = platform.variant;
+    }
+    config
+}
+
 /// The bytes whose digest is the image's id.
 pub(super) fn to_bytes(config: &ImageConfig) -> Vec<u8> {
     serde_json::to_vec(config).expect("configs are plain data")

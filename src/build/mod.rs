@@ -50,6 +50,8 @@ pub struct Inputs<'b> {
     pub resume: Option<&'b Resume>,
     /// SOURCE_DATE_EPOCH: seconds. Times in configs are this, times in layers no later.
     pub epoch: Option<i64>,
+    /// What the image is said to be for, whatever it stands on.
+    pub platform: Option<Platform>,
     /// Which part of the whole this plan is.
     pub part: Part,
     /// The record of this build, which layers and steps name, and the lease that holds it.
@@ -152,7 +154,18 @@ pub fn build(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Re
             Error::invalid("the Dockerfile leaves an image without layers and without configuration")
                 .hint("a stage FROM scratch needs at least one instruction")
         })?;
-        Ok(Outcome { image, config: base.config, stack: base.stack, ran })
+        let (config, image) = match &inputs.platform {
+            None => (base.config, image),
+            Some(platform) if image::made_for(base.config.clone(), platform) == base.config => {
+                (base.config, image)
+            }
+            Some(platform) => {
+                let config = image::made_for(base.config, platform);
+                let image = record::publish_image(engine, &config, base.image, &base.stack, inputs.record)?;
+                (config, image)
+            }
+        };
+        Ok(Outcome { image, config, stack: base.stack, ran })
     })
 }
 

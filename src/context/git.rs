@@ -84,6 +84,21 @@ pub(super) fn checkout(remote: &Remote<'_>, source: &GitSource, job: &Job) -> Re
     Ok(Checkout { root, path, _private: private, identity })
 }
 
+/// The committer's, in seconds since 1970.
+pub(super) fn time(remote: &Remote<'_>, source: &GitSource, job: &Job) -> Result<i64> {
+    let private = Private::new(&remote.engine.root)?;
+    let git = Git { remote, address: &source.remote, private: &private, job };
+    let say = || format!("getting `{}`", shown(source));
+    let resolved = git.resolve(source).context(say)?;
+    check(source, &resolved).context(say)?;
+    let repository = Repository::open(&git, source).context(say)?;
+    repository.bring(&git, source, &resolved).context(say)?;
+    let args = [&repository.git_dir(), "show", "--no-patch", "--format=%ct", &resolved.commit];
+    let said = git.must(source, &repository.dir, &args).context(say)?;
+    let seconds = said.out.trim().parse::<i64>();
+    seconds.map_err(|cause| Error::internal("git tells no time").because(cause)).context(say)
+}
+
 /// All that the files depend on, `.git` among them: its index holds times, so its bytes say nothing.
 fn identity(source: &GitSource, resolved: &Resolved) -> Digest {
     let text = serde_json::json!({

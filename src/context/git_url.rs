@@ -8,6 +8,11 @@ use crate::registry::{percent_decoded, without_password};
 
 /// `None`: it names no repository. Over HTTP only what ends with `.git` does.
 pub fn parse(text: &str) -> Result<Option<GitSource>> {
+    parse_as(text, false)
+}
+
+/// `is_git`: it is said elsewhere that an address over HTTP is a repository's.
+pub fn parse_as(text: &str, is_git: bool) -> Result<Option<GitSource>> {
     if text.starts_with("./") || text.starts_with("../") {
         return Ok(None);
     }
@@ -20,7 +25,7 @@ pub fn parse(text: &str) -> Result<Option<GitSource>> {
         address.split_once("://").map_or("", |(_, rest)| rest).split_once('/').map_or("", |(_, path)| path);
     match scheme.as_str() {
         "git" | "ssh" => {}
-        "http" | "https" if path.ends_with(".git") => {}
+        "http" | "https" if is_git || path.ends_with(".git") => {}
         _ => return Ok(None),
     }
     read(address, query, fragment, text).map(Some)

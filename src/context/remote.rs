@@ -80,6 +80,23 @@ impl<'e> Remote<'e> {
         super::web::get(self, source, private, name, false, job).map(drop)
     }
 
+    /// The time of a file of the tree: what its server says, else that of the newest file in it, if it is an archive.
+    /// Where its digest is given, no server is asked (BuildKit).
+    pub fn fetched_time(
+        &self,
+        source: &HttpSource,
+        private: &Private,
+        name: &str,
+        job: &Job,
+    ) -> Result<Option<i64>> {
+        super::web::time(self, source, private, name, job)
+    }
+
+    /// When a commit was made.
+    pub fn commit_time(&self, source: &GitSource, job: &Job) -> Result<i64> {
+        super::git::time(self, source, job)
+    }
+
     /// A commit's files.
     pub fn checkout(&self, source: &GitSource, job: &Job) -> Result<Checkout> {
         super::git::checkout(self, source, job)

@@ -13,9 +13,10 @@ use time::format_description::well_known::Rfc2822;
 use super::private::Private;
 use super::remote::{Remote, name_of};
 use super::{Digests, Input, Tree, trim};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::job::Job;
+use crate::layer::{Newest, compress};
 use crate::plan::HttpSource;
 use crate::registry::{self, Conditions, Fetched, percent_decoded, without_password};
 
@@ -60,6 +61,28 @@ pub(super) fn input(remote: &Remote<'_>, source: &HttpSource, job: &Job) -> Resu
         }
     }
     Err(Error::corrupt(format!("`{}` changes while it is read", without_password(&source.url))))
+}
+
+/// Of a file and where it is put: see [`Remote::fetched_time`].
+pub(super) fn time(
+    remote: &Remote<'_>,
+    source: &HttpSource,
+    private: &Private,
+    name: &str,
+    job: &Job,
+) -> Result<Option<i64>> {
+    let kept = get(remote, source, private, name, true, job)?;
+    if let Some(said) = date(kept.last_modified.as_deref()).filter(|_| source.checksum.is_none()) {
+        return Ok(Some(said));
+    }
+    let file = File::open(private.tree_path().join(name)).context(|| "reading what was fetched")?;
+    let newest = compress::decoder(Box::new(file)).and_then(|(_, mut tar)| Newest::of(job, &mut tar));
+    match newest {
+        Ok(newest) => Ok(newest.seconds()),
+        // It is no archive.
+        Err(cause) if matches!(cause.kind(), Kind::Invalid | Kind::Corrupt | Kind::Unsupported) => Ok(None),
+        Err(cause) => Err(cause).context(|| format!("looking into `{}`", without_password(&source.url))),
+    }
 }
 
 /// A file of any address, in a directory of its own, by the name `name`.
@@ -141,9 +164,12 @@ impl Kept {
 }
 
 /// Since 1970, of a date as HTTP writes it; 0 where there is none.
-fn seconds(date: Option<&str>) -> i64 {
-    let date = date.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok());
-    date.map_or(0, OffsetDateTime::unix_timestamp)
+fn seconds(said: Option<&str>) -> i64 {
+    date(said).unwrap_or(0)
+}
+
+fn date(said: Option<&str>) -> Option<i64> {
+    OffsetDateTime::parse(said?, &Rfc2822).ok().map(OffsetDateTime::unix_timestamp)
 }
 
 struct Cache {

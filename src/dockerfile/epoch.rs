@@ -1,12 +1,13 @@
 //! SOURCE_DATE_EPOCH: a number, or something whose own time it is (BuildKit's frontend 1.24).
 
 use super::expand::Mode;
-use super::instruction::Argument;
+use super::instruction::{Argument, keeps_git_dir, remote};
 use super::source::{Problem, Span};
 use super::stage::{Variables, expand_with};
 use super::statement::{Statement, Word};
 use super::{Dated, Dockerfile, PlanOptions, Resolver, StageText};
 use crate::error::{Error, Result};
+use crate::plan::Source;
 
 const NAME: &str = "SOURCE_DATE_EPOCH";
 
@@ -50,12 +51,17 @@ fn time(
     if text == "context" {
         return resolver.time(&Dated::Context);
     }
+    // A context goes before a stage of its name (BuildKit).
+    let lower = text.to_lowercase();
+    if let Some(name) = options.contexts.get(&lower) {
+        return resolver.time(&Dated::Named(name.clone()));
+    }
     let is_meant = |stage: &&StageText| stage.name().is_some_and(|name| name.eq_ignore_ascii_case(text));
     let Some(stage) = dockerfile.stages.iter().find(is_meant) else {
         return Err(unknown(dockerfile, options, text));
     };
-    let added = added(dockerfile, options, globals, stage)?;
-    resolver.time(&added)
+    let (added, problem) = added(dockerfile, options, globals, stage)?;
+    resolver.time(&added).map_err(problem)
 }
 
 fn unknown(dockerfile: &Dockerfile, options: &PlanOptions, text: &str) -> Error {
@@ -76,13 +82,15 @@ fn unknown(dockerfile: &Dockerfile, options: &PlanOptions, text: &str) -> Error 
     }
 }
 
-/// A stage that dates a build stands on scratch and holds ARGs and one ADD of a URL or a git repository.
-fn added(
-    dockerfile: &Dockerfile,
+/// A stage that dates a build stands on scratch and holds ARGs and one ADD of a URL or a git repository. With what
+/// makes an error of that place.
+fn added<'d>(
+    dockerfile: &'d Dockerfile,
     options: &PlanOptions,
     globals: &Variables,
-    stage: &StageText,
-) -> Result<Dated> {
+    stage: &'d StageText,
+) -> Result<(Dated, impl FnOnce(Error) -> Error + use<'d>)> {
+    const NEITHER: &str = "what it adds is neither a URL nor a git repository";
     const HINT: &str =
         "a stage that dates the build is `FROM scratch`, ARGs, and one ADD of a URL or a git repository";
     let refuse = |statement: &Statement, span: Span, what: &str| {
@@ -100,7 +108,7 @@ fn added(
     if expand(&variables, &stage.statement, base)? != "scratch" {
         return refuse(&stage.statement, base.span.clone(), "it does not stand on scratch");
     }
-    let mut found = None;
+    let mut found: Option<(Dated, &'d Statement, Span)> = None;
     for (statement, step) in &stage.steps {
         if let Some(arguments) = step.arguments() {
             for argument in arguments {
@@ -125,31 +133,33 @@ fn added(
         let [source, _] = &words[..] else {
             return refuse(statement, statement.rest.clone(), "it adds more than one thing");
         };
-        let url = expand(&variables, statement, source)?;
-        if !is_remote(&url) || !statement.heredocs.is_empty() {
-            return refuse(
-                statement,
-                source.span.clone(),
-                "what it adds is neither a URL nor a git repository",
-            );
+        if !statement.heredocs.is_empty() {
+            return refuse(statement, source.span.clone(), NEITHER);
         }
+        let url = expand(&variables, statement, source)?;
         let value = |name: &str| {
             let flag = statement.flags.iter().find(|flag| flag.name == name)?;
             Some(Word { text: flag.value.clone().unwrap_or_default(), span: flag.span.clone() })
         };
         let checksum = match value("checksum") {
-            Some(word) => Some(expand(&variables, statement, &word)?).filter(|text| !text.is_empty()),
+            Some(word) => Some((expand(&variables, statement, &word)?, word)),
             None => None,
         };
-        found = Some(Dated::Added { source: url, checksum, is_git: value("keep-git-dir").is_some() });
+        let checksum = checksum.as_ref().filter(|(text, _)| !text.is_empty());
+        let checksum = checksum.map(|(text, word)| (text.clone(), word));
+        found = match remote(&url, source, checksum, keeps_git_dir(statement)) {
+            Ok(Some(Source::Http(http))) => Some((Dated::Http(http), statement, source.span.clone())),
+            Ok(Some(Source::Git(git))) => Some((Dated::Git(git), statement, source.span.clone())),
+            Ok(_) => return refuse(statement, source.span.clone(), NEITHER),
+            Err(problem) => return Err(dockerfile.source.error_at(&statement.line, problem)),
+        };
     }
-    match found {
-        Some(found) => Ok(found),
-        None => refuse(&stage.statement, base.span.clone(), "it adds nothing"),
-    }
-}
-
-fn is_remote(source: &str) -> bool {
-    let scp = source.split_once(':').is_some_and(|(host, _)| host.starts_with("git@") && !host.contains('/'));
-    scp || ["http://", "https://", "git://", "ssh://"].iter().any(|scheme| source.starts_with(scheme))
+    let Some((dated, statement, span)) = found else {
+        return refuse(&stage.statement, base.span.clone(), "it adds nothing");
+    };
+    let unknown = move |cause: Error| {
+        let message = format!("{NAME} is the time of this, and cannot be told");
+        dockerfile.source.error_at(&statement.line, Problem::new(cause.kind(), span, message).because(cause))
+    };
+    Ok((dated, unknown))
 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::context::ignore::Ignore;
 use crate::error::{Error, Result};
 use crate::image::{ImageConfig, Platform};
-use crate::plan::{Network, Plan, Resources};
+use crate::plan::{GitSource, HttpSource, Network, Plan, Resources};
 use check::{Asked, Notes};
 use instruction::{From, Instruction, Step};
 use source::{Line, Problem, Source};
@@ -138,8 +138,12 @@ pub trait Resolver {
 pub enum Dated {
     /// `context`: the build context.
     Context,
-    /// What a stage adds: a URL or a git repository, expanded. `is_git`: `--keep-git-dir` says so.
-    Added { source: String, checksum: Option<String>, is_git: bool },
+    /// One of the contexts with names.
+    Named(String),
+    /// What a stage adds from an address.
+    Http(HttpSource),
+    /// What a stage adds from a repository.
+    Git(GitSource),
 }
 
 /// How far checks look.

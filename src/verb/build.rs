@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::build::mounts::{Agent, Agents, SecretBytes};
 use crate::build::{self, Base, Given, Inputs, Notes, Part, Reuse};
 use crate::context::ignore::Ignore;
-use crate::context::{GitHost, Remote, StatCache};
+use crate::context::{GitHost, Private, Remote, StatCache};
 use crate::db::{BuildId, ImageRow, NewBuild};
 use crate::dockerfile::{self, Dated, PlanOptions, Resolver, Scope};
 use crate::engine::Engine;
@@ -30,6 +30,8 @@ pub struct Options {
     pub context: Option<PathBuf>,
     /// What the context is called where its directory lasts no longer than the build.
     pub context_name: Option<String>,
+    /// Its own time, in seconds since 1970; a directory has none, for each checkout gives its files others.
+    pub context_time: Option<i64>,
     /// What the user calls it, for messages.
     pub dockerfile_name: String,
     pub dockerfile: String,
@@ -40,6 +42,8 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     pub target: Option<String>,
     pub platform: Platform,
+    /// Somebody asked for it: the image's config says so, whatever the image stands on.
+    pub is_platform_asked: bool,
     pub results: Results,
     pub network: Network,
     pub no_cache: bool,
@@ -64,6 +68,7 @@ impl Options {
         Options {
             context: None,
             context_name: None,
+            context_time: None,
             dockerfile_name: dockerfile_name.into(),
             dockerfile: dockerfile.into(),
             ignore: None,
@@ -72,6 +77,7 @@ impl Options {
             labels: BTreeMap::new(),
             target: None,
             platform: Platform::host(),
+            is_platform_asked: false,
             results: Results::default(),
             network: Network::default(),
             no_cache: false,
@@ -174,7 +180,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     let secret = |id: &str| options.run.secrets.get(id).map(|secret| secret.0.clone());
     let remote = Remote::new(engine, &options.registry, &options.git, &secret);
     let contexts = Contexts::new(engine, &remote, &options.contexts, job);
-    let bases = Bases { engine, options, job, contexts: &contexts, known: Mutex::default() };
+    let bases = Bases { engine, options, job, contexts: &contexts, remote: &remote, known: Mutex::default() };
     let scope = Scope { all_stages: false, ignore: Some(&ignore) };
     let (name, text) = (&options.dockerfile_name, &options.dockerfile);
     let mut plans: Vec<Plan> = Vec::new();
@@ -220,6 +226,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         failed: options.failed.keep.then_some(&slot),
         resume: resume.as_ref(),
         epoch: None,
+        platform: options.is_platform_asked.then(|| options.platform.clone()),
         part: Part::default(),
         record,
         lease: &lease,
@@ -274,6 +281,7 @@ fn build_each(
     for ((platform, plan), reuse) in std::iter::zip(platforms, plans).zip(reuse) {
         let label = (platforms.len() > 1).then(|| platform.to_string());
         inputs.epoch = plan.epoch;
+        inputs.platform = inputs.platform.take().map(|_| platform.clone());
         inputs.reuse = reuse.clone();
         inputs.part = Part { before, total, label };
         let outcome = build::build(engine, plan, inputs, job);
@@ -334,6 +342,7 @@ struct Bases<'b> {
     options: &'b Options,
     job: &'b Job,
     contexts: &'b Contexts<'b>,
+    remote: &'b Remote<'b>,
     known: Mutex<HashMap<(String, String), Base>>,
 }
 
@@ -391,12 +400,13 @@ impl Resolver for Bases<'_> {
 
     fn time(&self, of: &Dated) -> Result<Option<i64>> {
         match of {
-            // A directory's files have times, and each checkout gives them others.
-            Dated::Context => Ok(None),
-            Dated::Added { source, .. } => Err(Error::unsupported(format!(
-                "SOURCE_DATE_EPOCH of `{source}` is not supported by this version"
-            ))
-            .hint("give it in seconds since 1970")),
+            Dated::Context => Ok(self.options.context_time),
+            Dated::Named(name) => self.contexts.time(name),
+            Dated::Http(source) => {
+                let private = Private::new(&self.engine.root)?;
+                self.remote.fetched_time(source, &private, "file", self.job)
+            }
+            Dated::Git(source) => self.remote.commit_time(source, self.job).map(Some),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::context::{Held, Private, Remote};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::job::Job;
-use crate::layer::{self, Form, compress};
+use crate::layer::{self, Form, Newest, compress};
 use crate::plan::{GitSource, HttpSource};
 use crate::sys::dir;
 
@@ -36,6 +36,8 @@ pub struct Opened {
     pub dockerfile: String,
     /// What `.dockerignore` is called, and says.
     pub ignore: Option<(String, Vec<u8>)>,
+    /// Of the commit, of the newest file of the archive, or what its server says; a directory has none.
+    pub time: Option<i64>,
     /// The directory is there as long as this.
     pub held: Option<Held>,
 }
@@ -53,19 +55,24 @@ pub fn open(
         Place::Git(source) => {
             let checkout = remote.checkout(&source, job)?;
             let dir = checkout.path();
-            inside(checkout.as_fd(), dir, file, text).map(|opened| opened.holding(Held::new(checkout)))
+            let time = remote.commit_time(&source, job)?;
+            let opened = inside(checkout.as_fd(), dir, file, text)?;
+            Ok(Opened { time: Some(time), ..opened.holding(Held::new(checkout)) })
         }
         Place::Archive(archive) => unpacked(engine, archive, "-", file, text, job),
         Place::Url(url) => {
             let private = Private::new(&engine.root)?;
-            remote.fetch(&HttpSource { url: url.clone(), checksum: None }, &private, "context", job)?;
+            let source = HttpSource { url: url.clone(), checksum: None };
+            let time = remote.fetched_time(&source, &private, "context", job)?;
             let say = || format!("reading `{}`", crate::registry::without_password(&url));
             let mut file_of = File::open(private.tree_path().join("context")).context(say)?;
             let mut head = Vec::new();
             file_of.by_ref().take(HEAD as u64).read_to_end(&mut head).context(say)?;
             file_of.seek(SeekFrom::Start(0)).context(say)?;
             match is_archive(&head) {
-                true => unpacked(engine, file_of, &url, file, text, job),
+                true => {
+                    unpacked(engine, file_of, &url, file, text, job).map(|opened| Opened { time, ..opened })
+                }
                 false => {
                     let name = crate::registry::without_password(&url);
                     let text = match text {
@@ -77,6 +84,7 @@ pub fn open(
                         dockerfile_name: name,
                         dockerfile: text,
                         ignore: None,
+                        time,
                         held: None,
                     })
                 }
@@ -118,9 +126,12 @@ fn unpacked(
         url => format!("unpacking the build context from `{}`", crate::registry::without_password(url)),
     };
     let (_, mut tar) = compress::decoder(Box::new(archive)).context(say)?;
-    layer::apply(job, &mut tar, private.tree(), Form::Whole, &mut (), &mut std::io::sink()).context(say)?;
+    let mut newest = Newest::default();
+    layer::apply(job, &mut tar, private.tree(), Form::Whole, &mut newest, &mut std::io::sink())
+        .context(say)?;
     let dir = private.tree_path();
-    inside(private.tree(), dir, file, text).map(|opened| opened.holding(Held::new(private)))
+    let opened = inside(private.tree(), dir, file, text)?;
+    Ok(Opened { time: newest.seconds(), ..opened.holding(Held::new(private)) })
 }
 
 impl Opened {
@@ -136,6 +147,7 @@ fn inside(tree: BorrowedFd<'_>, dir: PathBuf, file: Option<&str>, text: Option<S
         dockerfile_name: name,
         dockerfile: text,
         ignore,
+        time: None,
         held: None,
     };
     if let Some(text) = text {

@@ -146,6 +146,19 @@ impl<'b> Contexts<'b> {
         }))
     }
 
+    /// A commit's, a file's; nothing else has a time of its own.
+    pub(super) fn time(&self, name: &str) -> Result<Option<i64>> {
+        match self.named.get(name) {
+            Some(Named::Git(source)) => self.remote.commit_time(source, self.job).map(Some),
+            Some(Named::Url(url)) => {
+                let private = Private::new(&self.engine.root)?;
+                let source = HttpSource { url: url.clone(), checksum: None };
+                self.remote.fetched_time(&source, &private, "context", self.job)
+            }
+            Some(Named::Dir(_) | Named::Image(_) | Named::Layout { .. }) | None => Ok(None),
+        }
+    }
+
     /// What was learned of directories that stay.
     pub(super) fn save(&self) -> Result<()> {
         self.opened.values().filter_map(OnceLock::get).try_for_each(|directory| directory.stats.save())

@@ -148,6 +148,7 @@ impl Args {
             labels: self.labels()?,
             target: self.target.clone(),
             platform: self.platforms.first().cloned().unwrap_or_else(Platform::host),
+            is_platform_asked: !self.platforms.is_empty(),
             results: self.output.results(self.platforms.iter().skip(1).cloned().collect())?,
             network: self.network()?,
             no_cache: self.no_cache,
@@ -168,6 +169,7 @@ impl Args {
         let source = source::source(context, &self.path, self.file.as_deref(), options, job)?;
         options.context_name = source.held.is_some().then(|| without_password(&self.path));
         options.context = source.dir;
+        options.context_time = source.time;
         options.ignore = source.ignore;
         options.dockerfile_name = source.dockerfile_name;
         options.dockerfile = source.dockerfile;

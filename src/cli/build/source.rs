@@ -63,7 +63,7 @@ pub(crate) fn source(
 }
 
 fn alone(name: String, text: String) -> Opened {
-    Opened { dir: None, dockerfile_name: name, dockerfile: text, ignore: None, held: None }
+    Opened { dir: None, dockerfile_name: name, dockerfile: text, ignore: None, time: None, held: None }
 }
 
 enum Stdin {
@@ -99,6 +99,7 @@ fn directory(path: &str, file: Option<&Path>) -> Result<Opened> {
         dockerfile_name: name,
         dockerfile: text,
         ignore,
+        time: None,
         held: None,
     };
     if file == Some(Path::new("-")) {

@@ -25,6 +25,7 @@ mod workdir;
 
 use std::fmt;
 
+pub(super) use add::{keeps_git_dir, remote};
 pub(super) use arg::Argument;
 pub(super) use from::From;
 
