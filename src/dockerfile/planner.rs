@@ -56,6 +56,9 @@ pub(super) fn plan(
     let mut stages = planner.bases(&declared)?;
     planner.check_copies()?;
     let needed = planner.needed(&mut stages, target)?;
+    let triggers = stages.iter().flat_map(|stage| &stage.triggers);
+    let triggered = triggers.flat_map(|(_, step)| step.arguments().unwrap_or_default());
+    let triggered: Vec<String> = triggered.map(|argument| argument.name.clone()).collect();
 
     let mut states: Vec<Option<StageState<'_>>> = Vec::new();
     let mut planned = Vec::new();
@@ -74,7 +77,7 @@ pub(super) fn plan(
     let syntax = dockerfile.syntax.as_deref();
     warnings.extend(syntax::warning(&dockerfile.source.name, syntax, options));
     warnings.extend(planner.warnings);
-    warnings.extend(unused(dockerfile, options, &globals));
+    warnings.extend(unused(dockerfile, options, &globals, &triggered));
     let argued = planner.argued;
     let plan = Plan { stages: planned, target: StageId(target), epoch, warnings };
     Ok(Planned { plan, globals: global_args, argued })
@@ -555,12 +558,18 @@ fn globals(
     Ok((globals, args))
 }
 
-/// Build arguments that no ARG declares and that mean nothing by themselves.
-fn unused(dockerfile: &Dockerfile, options: &PlanOptions, globals: &Variables) -> Vec<String> {
+/// Build arguments that no ARG declares, here or in ONBUILD of a base, and that mean nothing by themselves.
+fn unused(
+    dockerfile: &Dockerfile,
+    options: &PlanOptions,
+    globals: &Variables,
+    triggered: &[String],
+) -> Vec<String> {
     let steps = dockerfile.stages.iter().flat_map(|stage| &stage.steps).chain(&dockerfile.global_args);
     let declared: Vec<&str> = steps
         .flat_map(|(_, step)| step.arguments().unwrap_or_default())
         .map(|argument| argument.name.as_str())
+        .chain(triggered.iter().map(String::as_str))
         .collect();
     let predefined = |name: &str| {
         is_proxy(name)

@@ -1,0 +1,1 @@
+echo "$MODE with $(cat deps)"
