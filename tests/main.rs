@@ -6,6 +6,7 @@ mod bake;
 mod build;
 mod cache;
 mod cache_flags;
+mod cache_kinds;
 mod check;
 mod checks;
 mod cli;

@@ -149,7 +149,7 @@ impl<'b> Stage<'b> {
             if let Some(hit) = turn.as_ref().map_or(Ok(None), |_| self.hit(base, step, &key))? {
                 return Ok(self.cached(hit, key, at));
             }
-            let reason = self.missed(step, at, &inputs, key, &text)?;
+            let reason = self.missed(step, at, inputs.iter().chain(mounts.inputs()), key, &text)?;
             let work = execute::Work { step, key: step_key, chain: key };
             let created = || crate::engine::rfc3339(self.inputs.epoch);
             let mut recorded = true;
@@ -229,11 +229,11 @@ impl<'b> Stage<'b> {
     }
 
     /// Says what made the step miss, and keeps what the next miss is explained with.
-    fn missed(
+    fn missed<'i>(
         &self,
         step: &Step,
         at: &StepAt,
-        inputs: &[Input<'_>],
+        inputs: impl Iterator<Item = &'i Input<'i>>,
         key: CacheKey,
         key_text: &str,
     ) -> Result<Vec<Difference>> {

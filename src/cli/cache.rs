@@ -1,10 +1,11 @@
-//! `cache ls`, `cache inspect`, `cache prune`: the build cache's records.
+//! `cache ls`, `cache inspect`, `cache prune`: the build cache's records, and what it keeps besides.
 
 use std::process::ExitCode;
 
 use outcrop::db::{RecordId, Time};
 use outcrop::error::{Error, Result};
-use outcrop::verb::cache::{self, Options, Pruned, Remembered};
+use outcrop::verb::cache::{self, Kind, Options, Pruned, Remembered};
+use outcrop::verb::cache_kept::{self, Kept};
 use serde_json::{Value, json};
 
 use super::confirm::confirm;
@@ -15,7 +16,7 @@ use super::{Context, Verb};
 
 #[derive(clap::Args)]
 pub(super) struct Ls {
-    /// Only what matches: until=, text= (a part of the instruction), shared=true or false
+    /// Only what matches: until=, type=, text= (a part of the instruction), shared=true or false
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<String>,
     /// A Go template, `table` and a template, or `json`
@@ -32,6 +33,7 @@ pub(super) struct Ls {
 const HEADINGS: &[(&str, &str)] = &[
     ("ID", "ID"),
     ("Key", "KEY"),
+    ("Type", "TYPE"),
     ("Instruction", "INSTRUCTION"),
     ("Size", "SIZE"),
     ("Frees", "FREES"),
@@ -40,7 +42,7 @@ const HEADINGS: &[(&str, &str)] = &[
     ("LastUsed", "LAST USED"),
     ("Uses", "USES"),
 ];
-const TABLE: &str = "{{.ID}}\t{{.Instruction}}\t{{.Size}}\t{{.Frees}}\t{{.LastUsed}}\t{{.Uses}}";
+const TABLE: &str = "{{.ID}}\t{{.Type}}\t{{.Instruction}}\t{{.Size}}\t{{.Frees}}\t{{.LastUsed}}\t{{.Uses}}";
 const INSTRUCTION_WIDTH: usize = 45;
 
 impl Verb for Ls {
@@ -53,20 +55,50 @@ impl Verb for Ls {
             true => List::quiet("ID"),
             false => List::new(self.format.as_deref(), HEADINGS, TABLE)?,
         };
-        let filters = Filters::parse(&self.filters, &["until", "text", "shared"])?;
+        let filters = Filters::parse(&self.filters, &["until", "type", "text", "shared"])?;
         let before = until(&filters)?;
         let shared = filters.values("shared").last().map(truth).transpose()?;
-        let fits = |one: &Remembered| {
-            before.is_none_or(|time| one.record.last_used_at < time)
-                && filters.values("text").all(|text| one.record.instruction.contains(text))
-                && shared.is_none_or(|shared| shared == is_shared(one))
+        let kinds = kinds(&filters)?;
+        let fits = |kind: Kind, used_at: Time, text: &str, is_shared: bool| {
+            before.is_none_or(|time| used_at < time)
+                && kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
+                && filters.values("text").all(|part| text.contains(part))
+                && shared.is_none_or(|shared| shared == is_shared)
         };
-        let all = cache::list(context.engine()?)?;
+        let engine = context.engine()?;
+        let mut rows = Vec::new();
+        for one in cache::list(engine)? {
+            let record = &one.record;
+            if fits(Kind::Regular, record.last_used_at, &record.instruction, is_shared(&one)) {
+                rows.push((record.last_used_at, self.row(&one)));
+            }
+        }
+        for one in cache_kept::list(engine)? {
+            if fits(one.kind, one.used_at, &one.description, false) {
+                rows.push((one.used_at, self.row_of_kept(&one)));
+            }
+        }
+        rows.sort_by_key(|(used_at, _)| std::cmp::Reverse(*used_at));
         let mut out = context.out();
-        list.write(&mut out, all.iter().filter(|one| fits(one)).map(|one| Ok(self.row(one))))?;
+        list.write(&mut out, rows.into_iter().map(|(_, row)| Ok(row)))?;
         out.done()?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What the filter `type` means. The last three are BuildKit's for what nothing is kept of here.
+fn kinds(filters: &Filters) -> Result<Option<Vec<Kind>>> {
+    let mut kinds = None;
+    for name in filters.values("type") {
+        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        if kind.is_none() && !["source.local", "frontend", "internal"].contains(&name) {
+            let known = Kind::ALL.map(Kind::name).join(", ");
+            return Err(Error::invalid(format!("the build cache has no type `{name}`"))
+                .hint(format!("its types are {known}")));
+        }
+        kinds.get_or_insert_with(Vec::new).extend(kind);
+    }
+    Ok(kinds)
 }
 
 fn truth(text: &str) -> Result<bool> {
@@ -85,10 +117,8 @@ impl Ls {
         let fields = [
             ("ID", one.record.id.to_string()),
             ("Key", short_id(&one.record.key.0, self.no_trunc)),
-            (
-                "Instruction",
-                if self.no_trunc { instruction } else { ellipsis(&instruction, INSTRUCTION_WIDTH) },
-            ),
+            ("Type", Kind::Regular.name().to_owned()),
+            ("Instruction", self.shortened(instruction)),
             ("Size", size(one.layer.as_ref().map_or(0, |layer| layer.size))),
             ("Frees", size(one.frees)),
             ("Shared", is_shared(one).to_string()),
@@ -98,6 +128,26 @@ impl Ls {
         ];
         fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
     }
+
+    fn row_of_kept(&self, one: &Kept) -> Row {
+        let fields = [
+            ("ID", one.name.clone()),
+            ("Key", String::new()),
+            ("Type", one.kind.name().to_owned()),
+            ("Instruction", self.shortened(one.description.clone())),
+            ("Size", size(one.bytes)),
+            ("Frees", size(freed(one))),
+            ("Shared", false.to_string()),
+            ("Created", ago_at(one.made_at.seconds())),
+            ("LastUsed", ago_at(one.used_at.seconds())),
+            ("Uses", String::new()),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+    }
+
+    fn shortened(&self, text: String) -> String {
+        if self.no_trunc { text } else { ellipsis(&text, INSTRUCTION_WIDTH) }
+    }
 }
 
 #[derive(clap::Args)]
@@ -105,7 +155,7 @@ pub(super) struct Inspect {
     /// A Go template, or `json`
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Its number, or the beginning of its key
+    /// Its number, or the beginning of its key; or the name of what is no record
     #[arg(required = true, value_name = "RECORD")]
     records: Vec<String>,
 }
@@ -119,7 +169,10 @@ impl Verb for Inspect {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let engine = context.engine()?;
         inspect(context.out(), self.format.as_deref(), "cache record", &self.records, |name| {
-            cache::find(engine, name).map(|found| found.as_ref().map(object))
+            Ok(match cache::find(engine, name)? {
+                Some(record) => Some(object(&record)),
+                None => cache_kept::find(engine, name)?.as_ref().map(object_of_kept),
+            })
         })
     }
 }
@@ -130,6 +183,7 @@ fn object(one: &Remembered) -> Value {
     let ids = |ids: &[RecordId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
     json!({
         "Id": record.id.0,
+        "Type": Kind::Regular.name(),
         "Digest": record.key.0.to_string(),
         "Kind": record.kind.to_string(),
         "Instruction": record.instruction,
@@ -152,9 +206,27 @@ fn object(one: &Remembered) -> Value {
     })
 }
 
+fn object_of_kept(one: &Kept) -> Value {
+    json!({
+        "Id": one.name,
+        "Type": one.kind.name(),
+        "Description": one.description,
+        "Size": one.bytes,
+        "InUse": one.in_use,
+        "Frees": freed(one),
+        "Created": one.made_at.to_string(),
+        "LastUsed": one.used_at.to_string(),
+    })
+}
+
+/// What removing it now would free.
+fn freed(one: &Kept) -> u64 {
+    if one.in_use { 0 } else { one.bytes }
+}
+
 #[derive(clap::Args)]
 pub(super) struct Prune {
-    /// Also records whose layers images have
+    /// Also records whose layers images have, caches of RUN, and what was fetched
     #[arg(short, long)]
     all: bool,
     /// Do not ask
@@ -166,7 +238,7 @@ pub(super) struct Prune {
     /// Remove the least recently used until the cache alone takes no more than that, as in 10GB
     #[arg(long, value_name = "BYTES", visible_aliases = ["max-used-space", "reserved-space"])]
     keep_storage: Option<String>,
-    /// Only what matches: until=
+    /// Only what matches: until=, type=
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<String>,
     /// Say what would go, and remove nothing
@@ -187,8 +259,8 @@ impl Verb for Prune {
             if !self.force {
                 let would = cache::prune_what_if(context.engine()?, &options)?;
                 let question = format!(
-                    "WARNING! This will remove {} cache records and free {}.",
-                    would.records.len(),
+                    "WARNING! This will remove {} things from the build cache and free {}.",
+                    would.records.len() + would.kept.len(),
                     size_exact(would.bytes)
                 );
                 if !confirm(&question)? {
@@ -211,7 +283,8 @@ impl Prune {
             Ok(Time(Time::now().0.saturating_sub(nanoseconds)))
         };
         let by_age = self.max_age.as_deref().map(age).transpose()?;
-        let by_filter = until(&Filters::parse(&self.filters, &["until"])?)?;
+        let filters = Filters::parse(&self.filters, &["until", "type"])?;
+        let by_filter = until(&filters)?;
         let bytes = |text: &str| {
             parse_size(text).map_err(|error| {
                 Error::invalid(format!("`{text}` in --keep-storage is no size"))
@@ -222,19 +295,21 @@ impl Prune {
         Ok(Options {
             all: self.all,
             unused_since: by_age.into_iter().chain(by_filter).min(),
+            kinds: kinds(&filters)?,
             keep_storage: self.keep_storage.as_deref().map(bytes).transpose()?,
         })
     }
 
     fn say(&self, context: &Context, pruned: &Pruned) -> Result<()> {
         let mut out = context.out();
-        if !pruned.records.is_empty() {
+        if !pruned.records.is_empty() || !pruned.kept.is_empty() {
             out.line(if self.dry_run {
                 "Would delete build cache objects:"
             } else {
                 "Deleted build cache objects:"
             })?;
             pruned.records.iter().try_for_each(|record| out.line(record))?;
+            pruned.kept.iter().try_for_each(|name| out.line(name))?;
             out.line("")?;
         }
         let total = if self.dry_run { "Total that would be reclaimed" } else { "Total reclaimed space" };

@@ -81,10 +81,10 @@ fn summary(usage: &DiskUsage) -> Vec<Row> {
         // Layers that images have too are counted there.
         (
             "Build Cache",
-            index.cache_records + usage.cache_mounts.len() as u64,
-            usage.cache_mounts.iter().filter(|used| used.in_use).count() as u64,
-            index.cache_bytes + usage.cache_mount_bytes(),
-            size_exact(index.cache_bytes + usage.reclaimable_cache_mount_bytes()),
+            index.cache_records + usage.kept.len() as u64,
+            usage.kept.iter().filter(|used| used.in_use).count() as u64,
+            index.cache_bytes + usage.kept_bytes(),
+            size_exact(index.cache_bytes + usage.reclaimable_kept_bytes()),
         ),
     ];
     let line = |(kind, total, active, bytes, reclaimable): (&str, u64, u64, u64, String)| {
@@ -191,20 +191,20 @@ fn verbose(out: &mut Out, usage: &DiskUsage) -> Result<()> {
             ])
         }),
     )?;
-    let mounts = usage.cache_mounts.iter().map(|used| {
+    let kept = usage.kept.iter().map(|used| {
         row([
-            ("ID", used.place.name()),
-            ("Kind", "exec.cachemount".to_owned()),
+            ("ID", used.name.clone()),
+            ("Kind", used.kind.name().to_owned()),
             ("Size", size(used.bytes)),
-            ("Created", ago(used.place.made_at)),
-            ("Used", ago(used.place.used_at)),
+            ("Created", ago(used.made_at)),
+            ("Used", ago(used.used_at)),
             ("Usage", String::new()),
             ("Shared", "false".to_owned()),
         ])
     });
     out.line(format_args!(
         "\nBuild cache usage: {}\n",
-        size_exact(usage.index.cache_bytes + usage.cache_mount_bytes())
+        size_exact(usage.index.cache_bytes + usage.kept_bytes())
     ))?;
     table(
         out,
@@ -223,7 +223,7 @@ fn verbose(out: &mut Out, usage: &DiskUsage) -> Result<()> {
                     ("Shared", used.shared.to_string()),
                 ])
             })
-            .chain(mounts),
+            .chain(kept),
     )?;
     out.line(format_args!(
         "\nManifests, configs and compressed layers, kept besides: {} in {} files",

@@ -51,10 +51,10 @@ impl Verb for Args {
             }
         }
         say_images(&mut out, &pruned.images)?;
-        if !pruned.cache.is_empty() || !pruned.cache_mounts.is_empty() {
+        if !pruned.cache.is_empty() || !pruned.kept.is_empty() {
             out.line("Deleted build cache objects:")?;
             pruned.cache.iter().try_for_each(|record| out.line(record))?;
-            pruned.cache_mounts.iter().try_for_each(|mount| out.line(mount))?;
+            pruned.kept.iter().try_for_each(|name| out.line(name))?;
             out.line("")?;
         }
         out.line(format_args!("Total reclaimed space: {}", size_exact(pruned.reclaimed)))?;

@@ -23,12 +23,17 @@ use super::private::Private;
 use super::remote::{Remote, name_of};
 use super::trim;
 use crate::db::Lease;
+use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::Digest;
 use crate::job::{Event, Job};
 use crate::plan::GitSource;
 use crate::registry::without_password;
 
+/// In the store.
+pub(super) const PLACE: &str = "cache/git";
+/// In a repository that is whole: its address.
+pub(super) const COMPLETE: &str = "complete";
 /// Bytes of all that is kept.
 const MOST_KEPT: u64 = 8 << 30;
 /// Bytes of what git says that are read.
@@ -137,6 +142,11 @@ fn subdirectory(private: &Private, subdir: &str) -> Result<OwnedFd> {
         })?;
     }
     Ok(at)
+}
+
+/// Whoever has it works in the kept repository of that name, or takes it away.
+pub(super) fn lease(engine: &Engine, name: &str) -> Result<Option<Lease>> {
+    engine.db.try_lease(&format!("git-{name}"))
 }
 
 struct Git<'g> {
@@ -402,11 +412,11 @@ impl Repository {
     fn open(git: &Git<'_>, source: &GitSource) -> Result<Self> {
         let engine = git.remote.engine;
         let name = name_of(&source.remote);
-        let cache = engine.root.join("cache/git");
+        let cache = engine.root.join(PLACE);
         fs::create_dir_all(&cache).context(|| format!("making `{}`", cache.display()))?;
         let mut told = false;
         let lease = loop {
-            match engine.db.try_lease(&format!("git-{name}"))? {
+            match lease(engine, &name)? {
                 Some(lease) => break lease,
                 None if !std::mem::replace(&mut told, true) => git.job.report(Event::Note(format!(
                     "another build gets `{}`; waiting for it",
@@ -417,7 +427,7 @@ impl Repository {
             git.job.pause(Duration::from_millis(50))?;
         };
         let dir = cache.join(&name);
-        if !dir.join("complete").exists() {
+        if !dir.join(COMPLETE).exists() {
             // One that was begun and not finished is begun again.
             let trash = engine.root.join("trash").join(crate::db::random_name());
             match fs::rename(&dir, trash) {
@@ -433,11 +443,11 @@ impl Repository {
             let format = if long { "--object-format=sha256" } else { "--object-format=sha1" };
             let path = dir.to_string_lossy().into_owned();
             git.must(source, &cache, &["init", "--quiet", "--bare", format, "--", &path])?;
-            fs::write(dir.join("complete"), "").context(|| "making a repository")?;
+            fs::write(dir.join(COMPLETE), without_password(&source.remote))
+                .context(|| "making a repository")?;
         }
         trim::touch(&dir);
-        let held =
-            |name: &str| engine.db.try_lease(&format!("git-{name}")).is_ok_and(|lease| lease.is_some());
+        let held = |name: &str| self::lease(engine, name).ok().flatten();
         trim::trim(&cache, &engine.root.join("trash"), MOST_KEPT, held)?;
         Ok(Repository { dir, _lease: lease })
     }

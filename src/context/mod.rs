@@ -7,6 +7,7 @@ pub mod copy;
 mod git;
 pub mod git_url;
 pub mod ignore;
+pub mod kept;
 pub mod listing;
 mod private;
 mod remote;

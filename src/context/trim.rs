@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use crate::error::{Context as _, Result};
 
-/// Moves entries of `dir` into `trash` until no more than `most` bytes are left. `free` says, by name, whether one may go.
-pub(super) fn trim(dir: &Path, trash: &Path, most: u64, free: impl Fn(&str) -> bool) -> Result<()> {
+/// Moves entries of `dir` into `trash` until no more than `most` bytes are left. `free` says, by name, whether
+/// one may go; what it gives is held until it is gone.
+pub(super) fn trim<H>(dir: &Path, trash: &Path, most: u64, free: impl Fn(&str) -> Option<H>) -> Result<()> {
     let say = || format!("tidying `{}`", dir.display());
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir).context(say)? {
@@ -24,9 +25,7 @@ pub(super) fn trim(dir: &Path, trash: &Path, most: u64, free: impl Fn(&str) -> b
             break;
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !free(&name) {
-            continue;
-        }
+        let Some(_held) = free(&name) else { continue };
         match fs::rename(&path, trash.join(crate::db::random_name())) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause).context(say),
             _ => total -= size,
@@ -44,7 +43,7 @@ pub(super) fn touch(path: &Path) {
 }
 
 /// Of all files below; what cannot be looked at counts for nothing.
-fn size(path: &PathBuf) -> u64 {
+pub(super) fn size(path: &Path) -> u64 {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::read_dir(path)
             .map(|entries| entries.flatten().map(|entry| size(&entry.path())).sum())
@@ -71,7 +70,7 @@ mod tests {
             file.set_modified(SystemTime::now() - Duration::from_secs(age * 100)).unwrap();
         }
         touch(&dir.join("middle"));
-        trim(&dir, &trash, 25, |name| name != "held").unwrap();
+        trim(&dir, &trash, 25, |name| (name != "held").then_some(())).unwrap();
         let mut left: Vec<_> = fs::read_dir(&dir)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

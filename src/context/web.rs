@@ -20,6 +20,8 @@ use crate::layer::{Newest, compress};
 use crate::plan::HttpSource;
 use crate::registry::{self, Conditions, Fetched, percent_decoded, without_password};
 
+/// In the store.
+pub(super) const PLACE: &str = "cache/web";
 /// Bytes of one file.
 const LARGEST: u64 = 64 << 30;
 /// Bytes of all that is kept.
@@ -31,6 +33,9 @@ pub(super) struct Kept {
     digest: Digest,
     etag: Option<String>,
     last_modified: Option<String>,
+    /// Without a password; for those who list what is kept.
+    #[serde(default)]
+    address: Option<String>,
 }
 
 /// The last name in the path of an address; BuildKit's name where there is none.
@@ -101,7 +106,7 @@ pub(super) fn get(
         && cache.take(&checksum, &place)?
     {
         let of_this = known.filter(|kept| kept.digest == checksum);
-        return Ok(of_this.unwrap_or(Kept { digest: checksum, etag: None, last_modified: None }));
+        return Ok(of_this.unwrap_or(Kept::of(checksum, source, None, None)));
     }
     let before = remote.files.lock().expect("no holder panics").get(&source.url).cloned();
     if let Some(kept) = before.filter(|_| trust)
@@ -125,7 +130,7 @@ pub(super) fn get(
     let kept = match registry::fetch(&source.url, remote.registry, conditions, &mut out, job)? {
         Fetched::Unchanged => known.ok_or_else(|| Error::internal("304 to no condition"))?,
         Fetched::New { etag, last_modified, .. } => {
-            let kept = Kept { digest: out.hasher.finish(), etag, last_modified }.checked(source)?;
+            let kept = Kept::of(out.hasher.finish(), source, etag, last_modified).checked(source)?;
             fs::rename(&draft, &place).context(|| "placing what was fetched")?;
             cache.keep(&source.url, &kept, &place, private)?;
             kept
@@ -150,6 +155,10 @@ fn authorization(remote: &Remote<'_>, url: &str) -> Option<String> {
 }
 
 impl Kept {
+    fn of(digest: Digest, source: &HttpSource, etag: Option<String>, last_modified: Option<String>) -> Self {
+        Kept { digest, etag, last_modified, address: Some(without_password(&source.url)) }
+    }
+
     fn checked(self, source: &HttpSource) -> Result<Self> {
         match source.checksum {
             Some(expected) if expected != self.digest => Err(Error::invalid(format!(
@@ -161,6 +170,12 @@ impl Kept {
             _ => Ok(self),
         }
     }
+}
+
+/// What a note says: the digest of the bytes, and their address.
+pub(super) fn told(note: &Path) -> Option<(Digest, Option<String>)> {
+    let kept: Kept = serde_json::from_slice(&fs::read(note).ok()?).ok()?;
+    Some((kept.digest, kept.address))
 }
 
 /// Since 1970, of a date as HTTP writes it; 0 where there is none.
@@ -179,7 +194,7 @@ struct Cache {
 
 impl Cache {
     fn open(root: &Path) -> Result<Self> {
-        let dir = root.join("cache/web");
+        let dir = root.join(PLACE);
         fs::create_dir_all(&dir).context(|| format!("making `{}`", dir.display()))?;
         Ok(Cache { dir, trash: root.join("trash") })
     }
@@ -222,7 +237,7 @@ impl Cache {
         let text = serde_json::to_vec(kept).context(say)?;
         fs::write(&note, text).context(say)?;
         fs::rename(&note, self.note(url)).context(say)?;
-        trim::trim(&self.dir, &self.trash, MOST_KEPT, |_| true)
+        trim::trim(&self.dir, &self.trash, MOST_KEPT, |_| Some(()))
     }
 }
 

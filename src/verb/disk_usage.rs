@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::build::mounts::caches::{self, Place};
 use crate::container::{self, Config};
 use crate::db::{CacheRecord, ContainerRow, ContainerState, Reader, Usage, VolumeRow};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::job::Job;
+use crate::verb::cache_kept::{self, Kept};
 use crate::verb::images::{self, Listed};
 
 /// All bytes are of files; what several share counts once.
@@ -20,7 +20,7 @@ pub struct DiskUsage {
     pub containers: Vec<ContainerUsage>,
     pub volumes: Vec<VolumeUsage>,
     pub cache: Vec<CacheUsage>,
-    pub cache_mounts: Vec<CacheMountUsage>,
+    pub kept: Vec<Kept>,
 }
 
 #[derive(Debug)]
@@ -58,14 +58,6 @@ pub struct CacheUsage {
     pub shared: bool,
 }
 
-/// A directory of `RUN --mount=type=cache`.
-#[derive(Debug)]
-pub struct CacheMountUsage {
-    pub place: Place,
-    pub bytes: u64,
-    pub in_use: bool,
-}
-
 pub fn disk_usage(engine: &Engine, job: &Job) -> Result<DiskUsage> {
     // Containers whose outcrop was killed do not run.
     engine.sweep()?;
@@ -92,12 +84,8 @@ pub fn disk_usage(engine: &Engine, job: &Job) -> Result<DiskUsage> {
         let bytes = tree_bytes(&engine.root.join("volumes").join(&row.name).join("_data"))?;
         volumes_used.push(VolumeUsage { row, bytes, links });
     }
-    let mut cache_mounts = Vec::new();
-    for place in caches::list(engine)? {
-        let (bytes, in_use) = (tree_bytes(&place.data())?, place.in_use(engine)?);
-        cache_mounts.push(CacheMountUsage { place, bytes, in_use });
-    }
-    Ok(DiskUsage { index, images, containers: used, volumes: volumes_used, cache, cache_mounts })
+    let kept = cache_kept::list(engine)?;
+    Ok(DiskUsage { index, images, containers: used, volumes: volumes_used, cache, kept })
 }
 
 fn volumes(index: &Reader<'_>) -> Result<Vec<(VolumeRow, usize)>> {
@@ -146,12 +134,12 @@ pub(super) fn tree_bytes(top: &Path) -> Result<u64> {
 }
 
 impl DiskUsage {
-    pub fn cache_mount_bytes(&self) -> u64 {
-        self.cache_mounts.iter().map(|used| used.bytes).sum()
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept.iter().map(|used| used.bytes).sum()
     }
     /// What `system prune` would free of them.
-    pub fn reclaimable_cache_mount_bytes(&self) -> u64 {
-        self.cache_mounts.iter().filter(|used| !used.in_use).map(|used| used.bytes).sum()
+    pub fn reclaimable_kept_bytes(&self) -> u64 {
+        self.kept.iter().filter(|used| !used.in_use).map(|used| used.bytes).sum()
     }
     /// What `system prune` would free of containers: those that do not run.
     pub fn reclaimable_container_bytes(&self) -> u64 {

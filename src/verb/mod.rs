@@ -6,6 +6,7 @@ pub mod build_context;
 mod build_failed;
 mod build_results;
 pub mod cache;
+pub mod cache_kept;
 pub mod call;
 pub mod change;
 pub mod commit;

@@ -1,10 +1,10 @@
 //! `system prune`: stopped containers, images that nothing uses, build cache.
 
-use crate::build::mounts::caches;
 use crate::db::{Condemned, ContainerId, ContainerRow, RecordId, Time};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::job::Job;
+use crate::verb::cache_kept;
 use crate::verb::disk_usage::tree_bytes;
 use crate::verb::image_prune::{self, restore_reserve};
 use crate::verb::rm;
@@ -26,8 +26,8 @@ pub struct Pruned {
     pub volumes: Vec<String>,
     pub images: Vec<Removed>,
     pub cache: Vec<RecordId>,
-    /// Directories of `RUN --mount=type=cache`, as [`caches::Place::name`] names them.
-    pub cache_mounts: Vec<String>,
+    /// What the build cache kept besides its records, by name.
+    pub kept: Vec<String>,
     /// Bytes.
     pub reclaimed: u64,
 }
@@ -52,9 +52,11 @@ pub fn system_prune(engine: &Engine, options: &Options, job: &Job) -> Result<Pru
     pruned.images = images.removed;
     pruned.reclaimed += images.reclaimed;
     cache(engine, options, &mut pruned)?;
-    let mounts = prune_mounts(engine, options.until)?;
-    pruned.reclaimed += mounts.1;
-    pruned.cache_mounts = mounts.0;
+    let kept = cache_kept::list(engine)?;
+    let unused = kept.iter().filter(|one| options.until.is_none_or(|until| one.used_at < until));
+    let (names, bytes) = cache_kept::remove(engine, unused)?;
+    pruned.reclaimed += bytes;
+    pruned.kept = names;
     crate::build::trim_lists(engine)?;
     engine.db.write(|index| {
         index.trim_builds(BUILDS_KEPT)?;
@@ -83,22 +85,6 @@ fn volumes(engine: &Engine, options: &Options, pruned: &mut Pruned) -> Result<()
         pruned.volumes.push(volume.name);
     }
     Ok(())
-}
-
-/// Those that nobody uses now, or has used since: names, and bytes that become free.
-pub(super) fn prune_mounts(engine: &Engine, unused_since: Option<Time>) -> Result<(Vec<String>, u64)> {
-    let (mut names, mut freed) = (Vec::new(), 0);
-    for place in caches::list(engine)? {
-        if unused_since.is_some_and(|since| place.used_at >= since) {
-            continue;
-        }
-        let bytes = tree_bytes(&place.data())?;
-        if place.remove(engine)? {
-            names.push(place.name());
-            freed += bytes;
-        }
-    }
-    Ok((names, freed))
 }
 
 /// Without `all` only records whose layers no image has: the others take no room, and make the next build fast.

@@ -35,6 +35,10 @@ impl<'m> Bind<'m> {
         Ok(Bind { plan, input })
     }
 
+    pub(super) fn input(&self) -> Option<&Input<'m>> {
+        self.input.as_ref()
+    }
+
     pub(super) fn key(&self) -> key::Mount<'m> {
         key::Mount::Bind {
             target: &self.plan.target,

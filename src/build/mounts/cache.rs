@@ -34,6 +34,10 @@ impl<'m> Cache<'m> {
         Ok(Cache { plan, input })
     }
 
+    pub(super) fn input(&self) -> Option<&Input<'m>> {
+        self.input.as_ref()
+    }
+
     pub(super) fn key(&self) -> key::Mount<'m> {
         key::Mount::Cache {
             target: &self.plan.target,

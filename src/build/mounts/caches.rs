@@ -2,18 +2,19 @@
 //! was needed at once.
 //!
 //! A place is locked (`flock`) by whoever uses it, so that it comes free when its user dies; which one to take is decided
-//! under a lease of the identity. What a place holds is nobody's truth and survives everything but `system prune`.
+//! under a lease of the identity. What a place holds is nobody's truth and survives everything but `system prune` and `cache prune`.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+use crate::context::kept::modified_at;
 use crate::db::{Lease, Time, random_name};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
@@ -230,12 +231,8 @@ pub fn list(engine: &Engine) -> Result<Vec<Place>> {
             let is_place = path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u64>().is_ok());
             let Ok(about) = fs::read(path.join("about")) else { continue };
             let (Ok(identity), true) = (serde_json::from_slice(&about), is_place) else { continue };
-            let time = |path: &Path| {
-                let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
-                let since = modified.duration_since(UNIX_EPOCH).ok()?;
-                i64::try_from(since.as_nanos()).ok().map(Time)
-            };
-            let (Some(made_at), Some(used_at)) = (time(&path.join("about")), time(&path)) else { continue };
+            let times = (modified_at(&path.join("about")), modified_at(&path));
+            let (Some(made_at), Some(used_at)) = times else { continue };
             places.push(Place { identity, made_at, used_at, path });
         }
     }

@@ -18,6 +18,7 @@ pub use ssh_agent::{Agent, Agents};
 
 use super::key;
 use super::stage::Stage;
+use crate::context::Input;
 use crate::error::Result;
 use crate::image::Digest;
 use crate::plan::{self, Mount};
@@ -75,6 +76,15 @@ impl<'m> Mounts<'m> {
             Looked::Ssh(ssh) => ssh.key(),
         };
         self.0.iter().map(key).collect()
+    }
+
+    /// The files that they bring.
+    pub(super) fn inputs<'s>(&'s self) -> impl Iterator<Item = &'s Input<'m>> + 's {
+        self.0.iter().filter_map(|looked| match looked {
+            Looked::Bind(bind) => bind.input(),
+            Looked::Cache(cache) => cache.input(),
+            _ => None,
+        })
     }
 
     pub(super) fn prepare<'b>(&self, stage: &Stage<'b>, spec: &mut Spec) -> Result<Prepared<'b>> {
