@@ -194,9 +194,9 @@ fn secrets_and_agents_that_leave_no_trace() {
 #[test]
 fn caches_of_every_kind_outlive_a_build() {
     let style = style("caches");
-    style.builds("1\n770 1000:1000\nfirst\nlisted\nfirst\n");
+    style.builds("1\n750 1000:1000\nfirst\nlisted\nfirst\n");
     style.build(&["--build-arg", "ROUND=2"]).ok();
-    style.says("2\n770 1000:1000\nfirst\nlisted\nfirst\n");
+    style.says("2\n750 1000:1000\nfirst\nlisted\nfirst\nmore\n");
 }
 
 #[test]

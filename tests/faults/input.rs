@@ -113,6 +113,7 @@ fn a_failing_step_says_its_line_its_code_and_its_last_output() {
   because: `echo before;   echo why >&2; exit 7` failed, exit code: 7; its last output:
       before
       why
+hint: `outcrop debug` opens a shell in what the step left (failed-1-2), `outcrop build --resume` goes on from there
 "
     );
 }
