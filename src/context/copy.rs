@@ -30,11 +30,12 @@ pub struct Options<'o> {
     pub mode: Option<&'o Chmod>,
 }
 
-/// A regular file that was copied: where it really went, links followed, and the digest its bytes must have.
+/// A file or directory that was copied: where it really went, links followed, and the digest its bytes must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
     pub path: Vec<u8>,
-    pub digest: Digest,
+    /// Of a regular file.
+    pub digest: Option<Digest>,
 }
 
 /// Copies `parts` and then `inline` to `destination` below `root`.
@@ -206,8 +207,8 @@ impl<'c> Copying<'c> {
             done.context(|| {
                 format!("copying `{}` from {} to `/{}`", lossy(&from), self.tree.what, lossy(&to))
             })?;
-            if let (Some(digest), Some(open)) = (item.digest, &self.to) {
-                copied.push(Copied { path: join(&open.real, base_name(&to)), digest });
+            if let Some(open) = self.to.as_ref().filter(|_| item.kind != Kind::Dir || !item.path.is_empty()) {
+                copied.push(Copied { path: join(&open.real, base_name(&to)), digest: item.digest });
             }
         }
         for (path, item) in std::mem::take(&mut self.directories).into_iter().rev() {
@@ -534,7 +535,11 @@ mod tests {
         let inputs = sources.iter().map(input).collect::<Result<Vec<_>>>()?;
         let parts: Vec<_> = inputs.iter().map(Input::reference).collect();
         let copied = into(root, destination, &parts, &[], Options::default(), &Job::silent())?;
-        Ok(copied.into_iter().map(|copied| String::from_utf8(copied.path).unwrap()).collect())
+        Ok(copied
+            .into_iter()
+            .filter(|copied| copied.digest.is_some())
+            .map(|copied| String::from_utf8(copied.path).unwrap())
+            .collect())
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! a whiteout for what is gone, members for what is new or differs, and the directories above them. A directory that
 //! lost all of two names or more is opaque instead, and so is one that took the place of something else.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use rustix::fd::{AsFd, BorrowedFd};
@@ -46,6 +47,8 @@ pub struct PackOptions<'a> {
     /// Every time in the archive is this: seconds since the epoch.
     pub time: Option<i64>,
     pub root: Root<'a>,
+    /// What is in the archive though it is what stood there before, times and all: whoever wrote it says so.
+    pub always: HashSet<Vec<u8>>,
     /// Sees what goes into the archive; its error ends the packing.
     pub watch: Option<&'a mut Watch<'a>>,
 }
@@ -93,7 +96,7 @@ pub fn pack(
     rows: &mut dyn RowSink,
     recipe: &mut dyn Write,
 ) -> Result<Packed> {
-    let PackOptions { clamp, stamp, tee, time, root, watch } = options;
+    let PackOptions { clamp, stamp, tee, time, root, always, watch } = options;
     let (new, form, parent, settle) = match changes {
         Changes::Upper { upper, form, parent, settle } => (upper, form, parent, settle),
         Changes::Trees { tree, parent } => (tree, Form::Whole, parent, false),
@@ -119,6 +122,7 @@ pub fn pack(
             parent: parent.as_ref().map(AsFd::as_fd),
             settle,
             stamp: stamp || settle,
+            always,
             clamp,
             time,
             root,

@@ -1,7 +1,7 @@
 //! Two trees side by side, or an upper directory and what it stands on: what changed goes into the archive.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Stat};
@@ -23,6 +23,8 @@ pub(super) struct Walk<'a> {
     /// Times on disk become those of the archive.
     pub(super) stamp: bool,
     pub(super) clamp: Option<i64>,
+    /// Changed, whatever stood there before.
+    pub(super) always: HashSet<Vec<u8>>,
     /// All times are this one.
     pub(super) time: Option<i64>,
     pub(super) root: Root<'a>,
@@ -273,6 +275,7 @@ impl Walk<'_> {
         }
         let inode = (stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
         let unchanged = match (old, &before) {
+            _ if self.is_said() => false,
             (Old::Dir(old), Some(before)) => self.equal(&row, &stat, file.as_ref(), old, name, before)?,
             _ => false,
         };
@@ -309,7 +312,8 @@ impl Walk<'_> {
             (Old::Dir(old), Some(before)) if tree::kind(&before) == Some(Kind::Dir) => {
                 old_inner = tree::open_dir(old, name).context(self.doing())?;
                 let node = Node::Open(old_inner.as_fd());
-                (Old::Dir(old_inner.as_fd()), !self.same_metadata(&row, &stat, &before, node)?)
+                let changed = self.is_said() || !self.same_metadata(&row, &stat, &before, node)?;
+                (Old::Dir(old_inner.as_fd()), changed)
             }
             _ => (Old::Other, true),
         };
@@ -324,6 +328,10 @@ impl Walk<'_> {
         })?;
         drop(inner);
         if kept { Ok(false) } else { self.drop_name(dir, name, AtFlags::REMOVEDIR) }
+    }
+
+    fn is_said(&self) -> bool {
+        self.always.contains(&self.way.path)
     }
 
     /// What is no change, or in no archive, goes when the upper is to say what the archive says.

@@ -32,7 +32,7 @@ pub enum Outcome {
 #[derive(Default)]
 pub struct Known<'k> {
     /// Files, by path, whose digests are known and must come out so.
-    pub files: HashMap<&'k [u8], Digest>,
+    pub files: HashMap<&'k [u8], Option<Digest>>,
     /// A layer of this content that the same step made before and that can stand here: it is taken in place of the new one.
     pub twin: Option<&'k Twin<'k>>,
     /// Sees what goes into the layer; its error is the end of it.
@@ -56,9 +56,10 @@ pub fn pack(
     let slot = engine.db.reserve_layer(lease)?;
     let mut recipe = RecipeFile::create(engine, &slot)?;
     let mut rows = slot.rows()?;
+    let always = known.files.keys().map(|path| path.to_vec()).collect();
     let mut checked = Checked { rows: &mut rows, expected: known.files, differs: None };
     let options =
-        PackOptions { clamp: made.epoch, stamp: true, watch: known.watch, ..PackOptions::default() };
+        PackOptions { clamp: made.epoch, stamp: true, always, watch: known.watch, ..PackOptions::default() };
     let packed = {
         let compared = draft.compare()?;
         layer::pack(job, compared.changes(true), options, &mut checked, recipe.out()).context(say)?
@@ -90,13 +91,13 @@ pub fn pack(
 /// Hands rows on, and looks whether the copied files are the ones that were hashed.
 struct Checked<'c> {
     rows: &'c mut dyn RowSink,
-    expected: HashMap<&'c [u8], Digest>,
+    expected: HashMap<&'c [u8], Option<Digest>>,
     differs: Option<Vec<u8>>,
 }
 
 impl RowSink for Checked<'_> {
     fn row(&mut self, row: Row) -> Result<()> {
-        if let Some(expected) = self.expected.get(&row.path[..])
+        if let Some(Some(expected)) = self.expected.get(&row.path[..])
             && row.digest.is_some_and(|digest| digest != *expected)
         {
             self.differs.get_or_insert_with(|| row.path.clone());
