@@ -42,7 +42,7 @@ impl<'s> Case<'s> {
         options.context = Some(context.clone());
         options.build_args.clone_from(&project.args);
         self.checks += 1;
-        let epoch = self.epoch && self.checks % 3 != 0;
+        let epoch = self.epoch && !self.checks.is_multiple_of(3);
         if epoch {
             options.build_args.insert("SOURCE_DATE_EPOCH".into(), "1".into());
         }
