@@ -146,6 +146,9 @@ fn a_linked_copy_stands_on_nothing_and_hits_on_every_base() {
             got(&sandbox)[1..],
             ["755 65534:65534 dir got/sub", "644 65534:65534 file got/sub/file", "644 0:0 file got/two"]
         );
+        sandbox.dockerfile(&text("echo three > /three"));
+        sandbox.outcrop(&["build", "--no-cache", "-t", "it", "."]).ok();
+        assert_eq!(cat(&sandbox, "/read"), "linked", "{driver}: made again, on another base");
         sandbox.check();
     }
     // A link below means nothing to it: it is replaced by the directory.

@@ -29,7 +29,13 @@ pub(super) fn copy(
     let layered = stage.engine.snapshots.driver().shape() == Shape::Layered;
     let nothing = Base { stack: Stack::default(), ..base.clone() };
     let done = onto(stage, &nothing, work, what, owner, inputs)?;
-    if let (Done::Layer(Some(layer)), false) = (&done, layered) {
+    let layer = match &done {
+        Done::Layer(layer) => layer.as_ref(),
+        Done::Again(before) => before.layer.as_ref(),
+        Done::Unrecorded(layer) => Some(layer),
+        Done::InputChanged(_) => None,
+    };
+    if let (Some(layer), false) = (layer, layered) {
         rootfs::ensure(stage.engine, &base.stack, layer, stage.inputs.lease, stage.job)?;
     }
     Ok(done)

@@ -44,12 +44,10 @@ impl Previous {
         if let Some(steps) = self.steps.get() {
             return Ok(steps);
         }
-        let steps = engine.db.read(|index| {
-            let build = index.previous_build(&self.context, &self.dockerfile)?;
-            build
-                .filter(|build| build.id < self.before)
-                .map_or(Ok(Vec::new()), |build| index.build_steps(build.id))
-        })?;
+        let steps = match self.build(engine)? {
+            Some(build) => engine.db.read(|index| index.build_steps(build))?,
+            None => Vec::new(),
+        };
         Ok(self.steps.get_or_init(|| steps))
     }
 }
