@@ -10,6 +10,7 @@ pub mod bake;
 pub mod dockerfile;
 pub mod context;
 pub mod plan;
+pub mod cache;
 pub mod output;
 
 pub mod container;

@@ -565,12 +565,12 @@ fn what_cannot_be_resolved_is_said_with_its_place() {
         (
             "target \"a\" { cache-from = [\"type=gha\"] }",
             &["a"],
-            "`outcrop build --cache-from` is not supported by this version",
+            "`type=gha` in --cache-from is not supported by this version",
         ),
         (
-            "target \"a\" { cache-to = [\"type=inline\"] }",
+            "target \"a\" { cache-to = [\"type=s3\"] }",
             &["a"],
-            "`outcrop build --cache-to` is not supported by this version",
+            "`type=s3` in --cache-to is not supported by this version",
         ),
         ("target \"a\" { platforms = [\"nonsense\"] }", &["a"], "target `a`"),
         (

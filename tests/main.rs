@@ -5,6 +5,7 @@ mod archive;
 mod bake;
 mod build;
 mod cache;
+mod cache_export;
 mod cache_flags;
 mod cache_kinds;
 mod check;

@@ -143,11 +143,26 @@ impl LayoutDir {
         Ok(layout)
     }
 
-    /// A name goes from what had it to what has it now; entries without a name stay, and stand once.
+    /// Whether a file of this digest and size is there.
+    pub fn has(&self, blob: &Descriptor) -> bool {
+        let path = self.dir.join(blob_name(&blob.digest));
+        fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() == blob.size)
+    }
+
+    /// A name goes from what had it to what has it now; entries without a name stay, and stand once. Where an entry has
+    /// a tag and no name, the tag is its name.
     pub fn finish(self, list: Vec<Listed>) -> Result<()> {
         let mut entries = self.entries()?;
         for new in list {
-            let name = |entry: &Descriptor| entry.annotations.get(NAME).cloned();
+            let is_named = new.annotations.contains_key(NAME);
+            let tag = |entry: &Descriptor| match entry.annotations.contains_key(NAME) {
+                true => None,
+                false => entry.annotations.get(REF_NAME).cloned(),
+            };
+            let name = |entry: &Descriptor| match is_named {
+                true => entry.annotations.get(NAME).cloned(),
+                false => tag(entry),
+            };
             entries.retain(|old| match name(&new) {
                 Some(taken) => name(old).as_ref() != Some(&taken),
                 None => old.digest != new.digest || name(old).is_some(),

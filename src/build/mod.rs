@@ -10,6 +10,7 @@ mod execute;
 mod failed;
 mod guard;
 mod image;
+mod imported;
 pub mod key;
 mod miss;
 pub mod mounts;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use mounts::{Agents, SecretBytes};
 
+use crate::cache::Imported;
 use crate::context::{Remote, StatCache, ignore::Ignore};
 use crate::db::{BuildId, Lease};
 use crate::engine::Engine;
@@ -45,6 +47,8 @@ pub struct Inputs<'b> {
     /// Base images and images that COPY reads; the caller looks them up or pulls them.
     pub images: &'b (dyn Images + Sync),
     pub reuse: Reuse,
+    /// What other stores came to; asked where this one knows nothing.
+    pub imported: Option<&'b Imported<'b>>,
     /// Where a RUN that fails leaves its tree; `None`: it goes.
     pub failed: Option<&'b Slot>,
     pub resume: Option<&'b Resume>,
@@ -161,7 +165,7 @@ pub fn build(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Re
             }
             Some(platform) => {
                 let config = image::made_for(base.config, platform);
-                let image = record::publish_image(engine, &config, base.image, &base.stack, inputs.record)?;
+                let image = imported::publish_image(engine, inputs, &config, base.image, &base.stack)?;
                 (config, image)
             }
         };

@@ -32,6 +32,19 @@ impl Notes {
         note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// The keys that steps hit or were stored under, in the steps' order.
+    pub fn keys(&self) -> Vec<(KeyKind, CacheKey)> {
+        let gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps: Vec<&BuildStep> = gathered.steps.iter().collect();
+        steps.sort_by_key(|step| step.n);
+        steps.into_iter().filter_map(|step| step.key).collect()
+    }
+
+    /// The build begins anew: what it told so far is void.
+    pub fn start_again(&self) {
+        self.gather(|notes| notes.steps.clear());
+    }
+
     pub fn write(&self, index: &Writer<'_>, build: BuildId) -> Result<()> {
         let gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for record in &gathered.used {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::difference::Difference;
 use super::key::{self, Key};
 use super::mounts::Mounts;
-use super::{Base, Board, Inputs, copy, execute, image, miss, record, run};
+use super::{Base, Board, Inputs, copy, execute, image, imported, miss, record, run};
 use crate::context::{Choice, Digests, Input, Tree};
 use crate::db::{LayerNumber, Lease};
 use crate::engine::Engine;
@@ -102,10 +102,10 @@ impl<'b> Stage<'b> {
         Ok(base)
     }
 
-    fn step(&self, base: Base, step: &Step, at: &StepAt) -> Result<Base> {
+    fn step(&self, mut base: Base, step: &Step, at: &StepAt) -> Result<Base> {
         let start = Instant::now();
         self.job.report(Event::StepStarted { step: at.clone() });
-        let done = self.step_result(&base, step, at).inspect_err(|problem| {
+        let done = self.step_result(&mut base, step, at).inspect_err(|problem| {
             record::note_failure(self.inputs.notes, at, step, problem, start.elapsed());
             self.job.report(Event::StepFailed { step: at.clone(), took: start.elapsed() });
         });
@@ -116,14 +116,14 @@ impl<'b> Stage<'b> {
         };
         let diff = result.layer.as_ref().map(|layer| layer.diff_id);
         let config = image::after(&base.config, step, diff, &result.created);
-        let image = record::publish_image(self.engine, &config, base.image, &stack, self.inputs.record)?;
+        let image = imported::publish_image(self.engine, self.inputs, &config, base.image, &stack)?;
         record::note_step(self.inputs.notes, at, step, &result, image, start.elapsed());
         self.job.report(Event::StepDone { step: at.clone(), image, took: start.elapsed() });
         Ok(Base { image: Some(image), config, stack })
     }
 
-    /// From the cache, or from doing it.
-    fn step_result(&self, base: &Base, step: &Step, at: &StepAt) -> Result<StepResult> {
+    /// From the cache, or from doing it: then all of `base` is here.
+    fn step_result(&self, base: &mut Base, step: &Step, at: &StepAt) -> Result<StepResult> {
         // A context that changes while it is copied is looked at again; three times is no accident.
         for _ in 0..3 {
             let inputs = self.inputs(step)?;
@@ -150,6 +150,9 @@ impl<'b> Stage<'b> {
                 return Ok(self.cached(hit, key, at));
             }
             let reason = self.missed(step, at, inputs.iter().chain(mounts.inputs()), key, &text)?;
+            if !matches!(step.action, Action::Config) {
+                base.stack = self.here(&base.stack)?;
+            }
             let work = execute::Work { step, key: step_key, chain: key };
             let created = || crate::engine::rfc3339(self.inputs.epoch);
             let mut recorded = true;
@@ -217,8 +220,8 @@ impl<'b> Stage<'b> {
         // Nor has it an age.
         let newest = self.inputs.reuse.newest.filter(|_| !matches!(step.action, Action::Config));
         match record::look_up(self.engine, key, newest, self.inputs.notes)? {
-            Some(hit) if self.stands(&base.stack, hit.layer.as_ref())? => Ok(Some(hit)),
-            _ => Ok(None),
+            Some(hit) if self.stands_or_will(&base.stack, hit.layer.as_ref())? => Ok(Some(hit)),
+            _ => self.imported_hit(base, key, newest),
         }
     }
 
@@ -328,7 +331,7 @@ impl<'b> Stage<'b> {
         if let Some(numbers) = user::numbers(chown) {
             return Ok(Some(numbers));
         }
-        let view = base.stack.view(self.engine)?;
+        let view = self.here(&base.stack)?.view(self.engine)?;
         copy::owner_of(view.as_fd(), chown).map(Some).context(|| format!("--chown={chown}"))
     }
 
@@ -406,11 +409,12 @@ impl<'b> Stage<'b> {
     /// The files of a stage or an image, with digests from the index: nothing is read.
     fn tree_of(&self, base: &Base, what: String) -> Result<Tree<'b>> {
         let engine = self.engine;
+        let stack = self.here(&base.stack)?;
         // Top first, as a look-up goes.
-        let numbers: Vec<LayerNumber> = base.stack.layers().iter().rev().map(|layer| layer.number).collect();
+        let numbers: Vec<LayerNumber> = stack.layers().iter().rev().map(|layer| layer.number).collect();
         let digest =
             move |path: &[u8]| Ok(engine.db.row_in_stack(&numbers, path)?.and_then(|found| found.row.digest));
-        Ok(Tree::new(base.stack.view(engine)?, what, Digests::Index(Box::new(digest))))
+        Ok(Tree::new(stack.view(engine)?, what, Digests::Index(Box::new(digest))))
     }
 }
 

@@ -150,6 +150,13 @@ impl Writer<'_> {
         Ok(id)
     }
 
+    /// A record that another store made, of a step that ran then.
+    pub fn insert_brought_record(&self, new: &NewCacheRecord, made_at: Time) -> Result<RecordId> {
+        let id = self.insert_cache_record(new)?;
+        self.exec("update cache_record set made_at = ?2 where id = ?1", (id, made_at))?;
+        Ok(id)
+    }
+
     pub fn cache_record_used(&self, id: RecordId) -> Result<()> {
         self.exec(
             "update cache_record set uses = uses + 1, last_used_at = ?2 where id = ?1",

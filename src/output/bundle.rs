@@ -155,7 +155,7 @@ fn here(engine: &Engine, diff_id: &DiffId, form: &Form) -> Result<Option<(Digest
     })
 }
 
-fn compressed(engine: &Engine, form: &Form, fill: &mut Fill<'_>) -> Result<(File, Digest, u64)> {
+pub(crate) fn compressed(engine: &Engine, form: &Form, fill: &mut Fill<'_>) -> Result<(File, Digest, u64)> {
     let doing = || "compressing a layer";
     let file = engine.unnamed_file()?;
     let mut hashed = Hashed { file: &file, hasher: Hasher::new(), size: 0 };

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 
 /// A field that begins with `"` goes to the next single `"`; two of them stand for one.
-pub(super) fn fields(line: &str) -> Result<Vec<String>> {
+pub(crate) fn fields(line: &str) -> Result<Vec<String>> {
     let bad = |what: &str| {
         Error::invalid(format!("`{line}`: {what}"))
             .hint("quote a whole field, key and all: type=image,\"name=one,two\"")

@@ -6,14 +6,14 @@ use crate::image::{Compression, MediaType};
 use crate::layer::compress;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Form {
-    pub(super) compression: Compression,
+pub(crate) struct Form {
+    pub(crate) compression: Compression,
     /// As the library counts; `None`: ours.
-    pub(super) level: Option<u32>,
+    pub(crate) level: Option<u32>,
     /// Also layers that are here compressed in another way.
-    pub(super) force: bool,
+    pub(crate) force: bool,
     /// OCI's media types, else Docker's.
-    pub(super) oci: bool,
+    pub(crate) oci: bool,
 }
 
 impl Form {
@@ -62,7 +62,7 @@ impl Form {
         Form { compression: Compression::Gzip, level: None, force: false, oci }
     }
 
-    pub(super) fn layer(&self, compression: Compression) -> MediaType {
+    pub(crate) fn layer(&self, compression: Compression) -> MediaType {
         // Docker's types have no zstd, and a layer may have come so.
         match self.oci || compression == Compression::Zstd {
             true => MediaType::OciLayer(compression),
@@ -81,7 +81,7 @@ impl Form {
 }
 
 /// As the table of compressions and the index call it.
-pub(super) fn name(compression: Compression) -> &'static str {
+pub(crate) fn name(compression: Compression) -> &'static str {
     match compression {
         Compression::None => "none",
         Compression::Gzip => "gzip",
@@ -89,7 +89,7 @@ pub(super) fn name(compression: Compression) -> &'static str {
     }
 }
 
-pub(super) fn by_name(name: &str) -> Option<Compression> {
+pub(crate) fn by_name(name: &str) -> Option<Compression> {
     [Compression::None, Compression::Gzip, Compression::Zstd].into_iter().find(|one| self::name(*one) == name)
 }
 

@@ -4,13 +4,13 @@
 //! [`Output::write`] does it. A file output is there under its name only when it is whole.
 
 mod annotation;
-mod bundle;
-mod csv;
+pub(crate) mod bundle;
+pub(crate) mod csv;
 mod destination;
 mod docker;
 mod fields;
 mod files;
-mod form;
+pub(crate) mod form;
 mod image;
 mod local;
 mod oci;

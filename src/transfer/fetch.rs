@@ -183,6 +183,30 @@ impl Found {
     }
 }
 
+/// Brings blobs that no manifest at hand lists as layers, as [`Found::fetch`] does layers.
+pub fn bring(
+    job: &Job,
+    source: &dyn Source,
+    name: &Reference,
+    wanted: &[Descriptor],
+    deliver: impl Fn(&Descriptor, &mut Stream<'_>) -> Result<()> + Sync,
+) -> Result<()> {
+    let stop = AtomicBool::new(false);
+    let bring = |blob: &Descriptor| {
+        let id = blob.digest.short();
+        job.report(Event::LayerStarted { layer: id.clone(), total: Some(blob.size) });
+        let result = source.blob(job, name, blob, 0).and_then(|bytes| {
+            let mut stream = Stream::new(job, &stop, blob, id.clone(), bytes);
+            deliver(blob, &mut stream)?;
+            stream.finish()
+        });
+        let how = if result.is_ok() { LayerOutcome::PullComplete } else { LayerOutcome::Failed };
+        job.report(Event::LayerDone { layer: id.clone(), how });
+        result.context(|| format!("fetching {id} from {}", source.place()))
+    };
+    guarded(job, source, || side_by_side(job, wanted, &stop, bring))
+}
+
 /// Runs `bring` over all items in order, so many at once. Of several failures the first counts; that the others were
 /// stopped for it is no failure of theirs.
 fn side_by_side<T: Sync>(

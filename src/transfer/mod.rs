@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::image::{Descriptor, Reference};
 use crate::job::Job;
 
-pub use fetch::{Found, Layer, find};
+pub use fetch::{Found, Layer, bring, find};
 pub use stream::Stream;
 
 /// Where images come from: a registry, a layout on disk, an archive.

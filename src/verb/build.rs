@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::build::mounts::{Agent, Agents, SecretBytes};
 use crate::build::{self, Base, Given, Inputs, Notes, Part, Reuse};
+use crate::cache::Imported;
 use crate::context::ignore::Ignore;
 use crate::context::{GitHost, Private, Remote, StatCache};
 use crate::db::{BuildId, ImageRow, NewBuild};
@@ -20,7 +21,7 @@ use crate::plan::{Network, Plan, Resources};
 use crate::rootfs::Stack;
 use crate::verb::named_context::{Contexts, Named};
 use crate::verb::variant::{self, Variant};
-use crate::verb::{build_failed, build_results as results};
+use crate::verb::{build_cache, build_failed, build_results as results};
 use crate::verb::{images, pull};
 
 pub use results::Results;
@@ -48,6 +49,8 @@ pub struct Options {
     pub network: Network,
     pub no_cache: bool,
     pub reuse: ReuseOptions,
+    /// Caches of other stores: read, and written.
+    pub cache: crate::cache::Options,
     pub failed: FailedOptions,
     /// Base images are asked for at their registry even when they are here.
     pub pull: bool,
@@ -82,6 +85,7 @@ impl Options {
             network: Network::default(),
             no_cache: false,
             reuse: ReuseOptions::default(),
+            cache: crate::cache::Options::default(),
             failed: FailedOptions::default(),
             pull: false,
             host: crate::network::Host::default(),
@@ -218,11 +222,13 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     let previous = build::Previous::new(told.context, told.dockerfile, record);
     let slot = build::Slot::default();
     let resume = options.failed.resume(engine, &previous)?;
+    let imported = Imported::load(engine, &options.cache.from, &options.registry, &lease, job)?;
     let mut inputs = Inputs {
         context,
         remote: &remote,
         images: &bases,
         reuse: Reuse::default(),
+        imported: (!imported.is_empty()).then_some(&imported),
         failed: options.failed.keep.then_some(&slot),
         resume: resume.as_ref(),
         epoch: None,
@@ -241,14 +247,20 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
             allow_secret_leak: options.run.allow_secret_leak,
         },
     };
-    let outcomes = build_each(engine, &platforms, &plans, &reuse, &mut inputs, job);
+    let outcomes = build_cache::outcomes(engine, &platforms, &plans, &reuse, &mut inputs, job);
     if let Err(problem) = stats.save().and_then(|()| contexts.save()) {
         job.warn(format!("the next build will read the whole context again: {problem}"));
     }
+    let mut exported = Ok(());
     let left = outcomes.and_then(|outcomes| {
         let epoch = plans.iter().find_map(|plan| plan.epoch);
-        results::leave(engine, options, &platforms, outcomes, epoch, job)
+        let stacks: Vec<Stack> = outcomes.iter().map(|outcome| outcome.stack.clone()).collect();
+        let left = results::leave(engine, options, &platforms, outcomes, epoch, job)?;
+        exported = build_cache::export(engine, options, &inputs, &stacks, job);
+        Ok(left)
     });
+    drop(inputs);
+    drop(imported);
     let settled = results::settle(engine, record, lease, &notes, left.as_ref());
     let left = left.map_err(|problem| build_failed::keep(engine, &slot, problem, job))?;
     settled?;
@@ -256,6 +268,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     for name in left.names() {
         job.report(Event::Tagged { name: name.familiar(), image: left.image });
     }
+    exported?;
     Ok(Built { image: left.image, ran: left.ran, build: record, written: left.written })
 }
 
@@ -267,7 +280,7 @@ pub(super) fn ignore(options: &Options) -> Result<Ignore> {
 }
 
 /// One platform after the other: what two have in common the second finds in the cache.
-fn build_each(
+pub(super) fn build_each(
     engine: &Engine,
     platforms: &[Platform],
     plans: &[Plan],

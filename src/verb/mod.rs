@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+mod build_cache;
 pub mod build_context;
 mod build_failed;
 mod build_results;

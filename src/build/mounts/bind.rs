@@ -68,9 +68,9 @@ impl<'m> Bind<'m> {
         };
         let snapshots = &stage.engine.snapshots;
         let (tree, source) = match (stage.base_of(from)?, read_only) {
-            (Some((base, _)), true) => (snapshots.view(base.stack.chain())?, source.clone()),
+            (Some((base, _)), true) => (snapshots.view(stage.here(&base.stack)?.chain())?, source.clone()),
             (Some((base, _)), false) => {
-                let draft = snapshots.draft(base.stack.chain(), Purpose::Layer)?;
+                let draft = snapshots.draft(stage.here(&base.stack)?.chain(), Purpose::Layer)?;
                 let mount = draft.mount()?;
                 drafts.push(draft);
                 (mount, source.clone())

@@ -1,5 +1,6 @@
 //! `build`: a Dockerfile and its context become an image.
 
+mod cache;
 mod call;
 mod contexts;
 mod failed;
@@ -66,6 +67,8 @@ pub(super) struct Args {
     quiet: bool,
     #[command(flatten)]
     reuse: reuse::ReuseArgs,
+    #[command(flatten)]
+    cache: cache::CacheArgs,
     #[command(flatten)]
     failed: failed::FailedArgs,
     #[command(flatten)]
@@ -153,6 +156,7 @@ impl Args {
             network: self.network()?,
             no_cache: self.no_cache,
             reuse: self.reuse.options()?,
+            cache: self.cache.options()?,
             failed: self.failed.options(),
             pull: self.pull,
             host: Host::read(Path::new("/etc"))?,

@@ -1,0 +1,81 @@
+//! Steps that another store came to: hits on layers that are not here yet, and what becomes of them.
+
+use std::time::Duration;
+
+use super::stage::Stage;
+use super::{Base, Inputs, image, record};
+use crate::db::{KeyKind, Time};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::image::{CacheKey, Digest, ImageConfig, ImageId};
+use crate::rootfs::{Layer, Stack};
+use crate::snapshot::driver::Shape;
+
+impl Stage<'_> {
+    /// The stack with all of its layers here.
+    pub(super) fn here(&self, stack: &Stack) -> Result<Stack> {
+        match self.inputs.imported {
+            Some(imported) => imported.here(stack, self.job),
+            None => Ok(stack.clone()),
+        }
+    }
+
+    /// As `stands`, on a stack that may not be here yet.
+    pub(super) fn stands_or_will(&self, below: &Stack, layer: Option<&Layer>) -> Result<bool> {
+        let remote = self.inputs.imported.is_some_and(|imported| imported.is_remote(below));
+        // One tree serves every stack, also those to come.
+        if remote && self.engine.snapshots.driver().shape() == Shape::Layered {
+            return Ok(true);
+        }
+        self.stands(&self.here(below)?, layer)
+    }
+
+    /// A record of a cache that the build was given.
+    pub(super) fn imported_hit(
+        &self,
+        base: &Base,
+        key: &CacheKey,
+        newest: Option<Duration>,
+    ) -> Result<Option<record::Hit>> {
+        let Some(imported) = self.inputs.imported else { return Ok(None) };
+        let oldest = newest.map(|newest| {
+            let age = i64::try_from(newest.as_nanos()).unwrap_or(i64::MAX);
+            Time(Time::now().0.saturating_sub(age))
+        });
+        let Some(hit) = imported.look_up(KeyKind::Chain, key, oldest)? else { return Ok(None) };
+        let created = hit.created.clone();
+        let Some(layer) = &hit.layer else {
+            imported.keep(&hit, None)?;
+            return Ok(Some(record::Hit { layer: None, created }));
+        };
+        if !imported.is_remote(&base.stack)
+            && let Some(known) = base.stack.find(self.engine, &layer.diff_id)?
+            && known.content_id == layer.content_id
+        {
+            imported.keep(&hit, Some(&known))?;
+            return Ok(Some(record::Hit { layer: Some(known), created }));
+        }
+        imported.keep_later(&hit, &base.stack.with(layer.clone()));
+        Ok(Some(record::Hit { layer: hit.layer, created }))
+    }
+}
+
+/// As `record::publish_image`; on a stack that is not here the image is published when that is.
+pub(super) fn publish_image(
+    engine: &Engine,
+    inputs: &Inputs<'_>,
+    config: &ImageConfig,
+    parent: Option<ImageId>,
+    stack: &Stack,
+) -> Result<ImageId> {
+    let build = inputs.record;
+    let Some(imported) = inputs.imported.filter(|imported| imported.is_remote(stack)) else {
+        return record::publish_image(engine, config, parent, stack, build);
+    };
+    let id = ImageId(Digest::of(&image::to_bytes(config)));
+    let config = config.clone();
+    imported.defer(stack, move |engine, stack| {
+        record::publish_image(engine, &config, parent, stack, build).map(drop)
+    });
+    Ok(id)
+}

@@ -1,0 +1,222 @@
+//! Layers of caches brought here: fetched side by side, unpacked, proved, and published like any other.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Mutex, PoisonError};
+
+use super::import::Imported;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::image::{Descriptor, Digest};
+use crate::job::Job;
+use crate::layer::compress;
+use crate::rootfs::{self, Archive, Layer, Made, Prepared, Stack};
+use crate::transfer;
+
+impl Imported<'_> {
+    /// The stack with all of its layers here, and what waited for it done. Costs nothing where they are.
+    pub fn here(&self, stack: &Stack, job: &Job) -> Result<Stack> {
+        if !self.is_remote(stack) {
+            return Ok(stack.clone());
+        }
+        let _turn = self.bringing.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = self.bring(stack, job)?;
+        self.settle(&here)?;
+        Ok(here)
+    }
+
+    fn bring(&self, stack: &Stack, job: &Job) -> Result<Stack> {
+        let mut fetched = self.fetch(stack, job)?;
+        let mut placed = Stack::default();
+        for layer in stack.layers() {
+            job.check()?;
+            let next = match self.index_of(layer) {
+                None => self.local(&placed, layer, job)?,
+                Some(index) => match self.known(&placed, layer, job)? {
+                    Some(known) => known,
+                    None => {
+                        let (archive, prepared) = match fetched.remove(&index) {
+                            Some(fetched) => fetched,
+                            None => self.fetch_one(index, job)?,
+                        };
+                        let placing = rootfs::place(
+                            self.engine,
+                            &archive,
+                            prepared,
+                            Some(&layer.diff_id),
+                            &placed,
+                            &Made { instruction: self.instruction_of(index), ..Made::default() },
+                            self.lease,
+                            job,
+                        );
+                        placing
+                            .and_then(|placed| self.expect(index, placed.content_id).map(|()| placed))
+                            .map_err(|problem| self.lose(index, problem))?
+                    }
+                },
+            };
+            placed = placed.with(next);
+        }
+        Ok(placed)
+    }
+
+    /// A layer of the store, on this stack.
+    fn local(&self, below: &Stack, layer: &Layer, job: &Job) -> Result<Layer> {
+        if let Some(found) = below.find(self.engine, &layer.diff_id)? {
+            return Ok(found);
+        }
+        match rootfs::ensure(self.engine, below, layer, self.lease, job)? {
+            true => Ok(layer.clone()),
+            false => Err(Error::unavailable(format!(
+                "the files of layer {} are in no tree any more",
+                layer.diff_id.short()
+            ))
+            .hint("build again with --no-cache")),
+        }
+    }
+
+    /// The layer, where it came here by another way.
+    fn known(&self, below: &Stack, layer: &Layer, job: &Job) -> Result<Option<Layer>> {
+        let known = match below.find(self.engine, &layer.diff_id)? {
+            Some(found) => Some(found),
+            None => match self.engine.db.read(|index| index.find_layer(&layer.diff_id, below.chain()))? {
+                Some(row) => {
+                    let known = Layer::from(&row);
+                    rootfs::ensure(self.engine, below, &known, self.lease, job)?.then_some(known)
+                }
+                None => None,
+            },
+        };
+        // Equal bytes have equal contents; if the cache says otherwise, it is the cache that is wrong.
+        if let (Some(known), Some(index)) = (&known, self.index_of(layer)) {
+            self.expect(index, known.content_id).map_err(|problem| self.lose(index, problem))?;
+        }
+        Ok(known)
+    }
+
+    /// What of the stack is not here, from wherever it lies, unpacked where that can be done already.
+    fn fetch<'s>(
+        &'s self,
+        stack: &Stack,
+        job: &Job,
+    ) -> Result<HashMap<usize, (Spooled, Option<Prepared<'s>>)>> {
+        let mut wanted: Vec<usize> = Vec::new();
+        for layer in stack.layers() {
+            let Some(index) = self.index_of(layer) else { continue };
+            let known = self.engine.db.read(|reader| reader.find_layer(&layer.diff_id, None))?;
+            if known.is_none() && !wanted.contains(&index) {
+                wanted.push(index);
+            }
+        }
+        let mut fetched = HashMap::new();
+        for origin in 0..self.origins.len() {
+            let of_origin: Vec<usize> =
+                wanted.iter().copied().filter(|index| self.layers[*index].origin == origin).collect();
+            fetched.extend(self.fetch_from(origin, &of_origin, job)?);
+        }
+        Ok(fetched)
+    }
+
+    fn fetch_one<'s>(&'s self, index: usize, job: &Job) -> Result<(Spooled, Option<Prepared<'s>>)> {
+        let mut fetched = self.fetch_from(self.layers[index].origin, &[index], job)?;
+        fetched.remove(&index).ok_or_else(|| Error::internal("a layer was fetched and is not there"))
+    }
+
+    fn fetch_from<'s>(
+        &'s self,
+        origin: usize,
+        wanted: &[usize],
+        job: &Job,
+    ) -> Result<HashMap<usize, (Spooled, Option<Prepared<'s>>)>> {
+        let mut blobs: Vec<Descriptor> = Vec::new();
+        let mut by_digest: HashMap<Digest, usize> = HashMap::new();
+        for index in wanted {
+            let described = &self.layers[*index].described;
+            let Some(archive) = &described.archive else {
+                let problem = Error::not_found(format!(
+                    "the cache `{}` knows of layer {} and does not have it",
+                    self.origins[origin].said,
+                    described.diff_id.short()
+                ));
+                return Err(self.lose(*index, problem));
+            };
+            by_digest.insert(archive.digest, *index);
+            blobs.push(archive.clone());
+        }
+        let fetched = Mutex::new(HashMap::new());
+        let Some(first) = wanted.first() else { return Ok(HashMap::new()) };
+        let from = &self.origins[origin];
+        transfer::bring(job, &*from.source, &from.name, &blobs, |blob, stream| {
+            let mut file = self.engine.unnamed_file()?;
+            std::io::copy(stream, &mut file).context(|| format!("storing {}", blob.digest.short()))?;
+            stream.finish()?;
+            file.seek(SeekFrom::Start(0)).context(|| "reading a file again")?;
+            let spooled = Spooled { file, size: blob.size };
+            let prepared = rootfs::prepare(self.engine, &spooled, self.lease, job)?;
+            let index = by_digest[&blob.digest];
+            fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(index, (spooled, prepared));
+            Ok(())
+        })
+        .map_err(|problem| self.lose(*first, problem))?;
+        Ok(fetched.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Nothing that the cache of this layer cannot give counts from now on: a layer without bytes tells of all such ones,
+    /// anything else of the whole cache.
+    fn lose(&self, index: usize, problem: Error) -> Error {
+        if problem.kind() == Kind::Cancelled {
+            return problem;
+        }
+        let origin = self.layers[index].origin;
+        let without_bytes = self.layers[index].described.archive.is_none();
+        let mut state = self.state();
+        let before = state.lost.len();
+        for (other, layer) in self.layers.iter().enumerate() {
+            let goes = match without_bytes {
+                true => layer.described.archive.is_none(),
+                false => layer.origin == origin,
+            };
+            if goes && !state.lost.contains(&other) {
+                state.lost.push(other);
+            }
+        }
+        if state.lost.len() > before {
+            state.why_lost = Some(problem.one_line());
+        }
+        problem
+    }
+
+    fn instruction_of(&self, index: usize) -> Option<&str> {
+        let entry = self.records.iter().find(|entry| entry.layer == Some(index));
+        entry.map(|entry| entry.record.instruction.as_str())
+    }
+}
+
+/// A compressed archive in a file that nobody else sees.
+struct Spooled {
+    file: File,
+    size: u64,
+}
+
+impl Archive for Spooled {
+    fn open(&self) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(compress::decoder(Box::new(Reading { file: &self.file, at: 0, size: self.size }))?.1)
+    }
+}
+
+/// From its own place in the file: several may read at once.
+struct Reading<'f> {
+    file: &'f File,
+    at: u64,
+    size: u64,
+}
+
+impl Read for Reading<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.size - self.at).unwrap_or(usize::MAX));
+        let count = self.file.read_at(&mut buffer[..most], self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}

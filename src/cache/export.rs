@@ -1,0 +1,290 @@
+//! A cache written: the index of what a build came to, rows and archives of its layers, then the manifest that names them.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Seek as _, SeekFrom, Write};
+use std::path::Path;
+
+use super::document::{self, Document, Layer as Described, Record};
+use super::import::Imported;
+use super::options::{Kind as Where, Mode, To};
+use super::rows;
+use crate::archive::{LayoutDir, REF_NAME};
+use crate::db::{BlobLayer, CacheRecord, KeyKind, LayerRow};
+use crate::engine::Engine;
+use crate::error::{Context as _, Result};
+use crate::image::{CacheKey, Compression, Descriptor, DiffId, Manifest, MediaType};
+use crate::job::{Event, Job};
+use crate::output::{bundle, form};
+use crate::rootfs::{self, Layer, Stack};
+use crate::transfer::{Fill, Sink as _};
+
+/// What a build came to.
+pub struct Built<'b> {
+    pub engine: &'b Engine,
+    /// Its steps, by their keys, in order.
+    pub steps: Vec<Noted>,
+    /// Of its images.
+    pub stacks: Vec<&'b Stack>,
+    /// What it was given.
+    pub imported: Option<&'b Imported<'b>>,
+}
+
+/// The key under which a step's result is known.
+pub type Noted = (KeyKind, CacheKey);
+
+/// Writes what the other side does not have yet; the name comes last.
+pub fn export(built: &Built<'_>, to: &To, job: &Job) -> Result<()> {
+    let doing = || format!("writing the cache `{}`", to.describe());
+    job.report(Event::Note(format!("writing the cache {}", to.describe())));
+    match &to.kind {
+        Where::Local { dest, tag } => local(built, to, dest, tag, job).context(doing),
+    }
+}
+
+fn local(built: &Built<'_>, to: &To, dest: &Path, tag: &str, job: &Job) -> Result<()> {
+    let mut target = Target::Local(LayoutDir::open(dest)?);
+    let manifest = send(built, to, &mut target, job)?;
+    let bytes = manifest.to_bytes();
+    let mut entry = Descriptor::of(MediaType::OciManifest, &bytes);
+    target.put(&entry, &bytes)?;
+    entry.artifact_type = Some(document::CONFIG.into());
+    entry.annotations.insert(REF_NAME.into(), tag.into());
+    match target {
+        Target::Local(layout) => layout.finish(vec![entry]),
+    }
+}
+
+/// Where a cache goes.
+enum Target {
+    Local(LayoutDir),
+}
+
+impl Target {
+    fn has(&self, blob: &Descriptor) -> Result<bool> {
+        match self {
+            Target::Local(layout) => Ok(layout.has(blob)),
+        }
+    }
+
+    fn blob(&mut self, blob: &Descriptor, fill: &mut Fill<'_>) -> Result<()> {
+        if self.has(blob)? {
+            return Ok(());
+        }
+        match self {
+            Target::Local(layout) => layout.blob(blob, fill),
+        }
+    }
+
+    fn put(&mut self, blob: &Descriptor, bytes: &[u8]) -> Result<()> {
+        self.blob(blob, &mut |out| out.write_all(bytes).context(|| "writing a document of a cache"))
+    }
+}
+
+fn send(built: &Built<'_>, to: &To, target: &mut Target, job: &Job) -> Result<Manifest> {
+    let mut sending = Sending { built, to, target, job, layers: Vec::new(), numbers: HashMap::new() };
+    let mut records: Vec<Record> = Vec::new();
+    for (kind, key) in &built.steps {
+        if records.iter().any(|known| known.kind == kind.as_str() && known.key == *key) {
+            continue;
+        }
+        records.extend(sending.record(*kind, key)?);
+    }
+    let Sending { layers, .. } = sending;
+    let blobs = layers.iter().flat_map(|layer| layer.rows.iter().chain(&layer.archive)).cloned().collect();
+    let raw = Document::new(layers, records).to_bytes();
+    let config = Descriptor::of(Document::media_type(), &raw);
+    target.put(&config, &raw)?;
+    let mut manifest = Manifest::new(config, blobs);
+    manifest.artifact_type = Some(document::CONFIG.into());
+    Ok(manifest)
+}
+
+struct Sending<'s> {
+    built: &'s Built<'s>,
+    to: &'s To,
+    target: &'s mut Target,
+    job: &'s Job,
+    layers: Vec<Described>,
+    /// Where among them.
+    numbers: HashMap<DiffId, usize>,
+}
+
+impl Sending<'_> {
+    /// What the store knows under the key, else what a cache that the build was given knows.
+    fn record(&mut self, kind: KeyKind, key: &CacheKey) -> Result<Option<Record>> {
+        self.job.check()?;
+        let known = self.built.engine.db.read(|index| {
+            let Some(record) = index.cached(kind, key)? else { return Ok(None) };
+            let layer = match record.layer {
+                Some(number) => match index.layer(number)? {
+                    // One that leans means something on its own base alone, which the key does not tell.
+                    Some(row) if !row.leans => Some(row),
+                    _ => return Ok(None),
+                },
+                None => None,
+            };
+            Ok(Some((record, layer)))
+        })?;
+        if let Some((record, layer)) = known {
+            return self.own(record, layer.as_ref());
+        }
+        self.passed_on(kind, key)
+    }
+
+    fn own(&mut self, record: CacheRecord, layer: Option<&LayerRow>) -> Result<Option<Record>> {
+        let Some(step) = record.step else { return Ok(None) };
+        let layer = layer.map(|row| self.layer(row)).transpose()?;
+        Ok(Some(Record {
+            kind: record.kind.as_str().to_owned(),
+            key: record.key,
+            key_text: record.key_text,
+            step,
+            reads: record.reads,
+            instruction: record.instruction,
+            layer,
+            created: record.created,
+            made_at: record.made_at.0,
+        }))
+    }
+
+    fn passed_on(&mut self, kind: KeyKind, key: &CacheKey) -> Result<Option<Record>> {
+        let Some(imported) = self.built.imported else { return Ok(None) };
+        let Some(entry) = imported.record(kind, key) else { return Ok(None) };
+        let layer = match entry.layer {
+            Some(index) => Some(self.remote_layer(imported, index)?),
+            None => None,
+        };
+        Ok(Some(Record { layer, ..entry.record.clone() }))
+    }
+
+    /// Whether the bytes of a layer go along.
+    fn wants(&self, diff_id: &DiffId) -> bool {
+        let of_images = || self.built.stacks.iter().flat_map(|stack| stack.layers());
+        self.to.mode == Mode::Max || of_images().any(|layer| layer.diff_id == *diff_id)
+    }
+
+    fn number(&mut self, described: Described) -> usize {
+        let number = self.layers.len();
+        self.numbers.insert(described.diff_id, number);
+        self.layers.push(described);
+        number
+    }
+
+    fn layer(&mut self, row: &LayerRow) -> Result<usize> {
+        if let Some(number) = self.numbers.get(&row.diff_id) {
+            return Ok(*number);
+        }
+        let doing = || format!("exporting layer {}", row.diff_id.short());
+        let blob = rows::encode(self.built.engine.db.rows(row.number)).context(doing)?;
+        let rows = Descriptor::of(MediaType::from(document::ROWS), &blob);
+        self.target.put(&rows, &blob).context(doing)?;
+        let archive = match self.wants(&row.diff_id) {
+            true => Some(self.archive(row).context(doing)?),
+            false => None,
+        };
+        Ok(self.number(Described {
+            diff_id: row.diff_id,
+            content_id: row.content_id,
+            size: row.size,
+            rows: Some(rows),
+            archive,
+        }))
+    }
+
+    /// A layer that is here only by name goes on as it came.
+    fn remote_layer(&mut self, imported: &Imported<'_>, index: usize) -> Result<usize> {
+        let remote = &imported.layers[index];
+        let mut described = remote.described.clone();
+        if let Some(number) = self.numbers.get(&described.diff_id) {
+            return Ok(*number);
+        }
+        if !self.wants(&described.diff_id) {
+            described.archive = None;
+        }
+        let from = &imported.origins[remote.origin];
+        for blob in described.rows.iter().chain(&described.archive) {
+            if !self.target.has(blob)? {
+                let mut file = self.built.engine.unnamed_file()?;
+                crate::transfer::bring(
+                    self.job,
+                    &*from.source,
+                    &from.name,
+                    std::slice::from_ref(blob),
+                    |blob, stream| {
+                        std::io::copy(stream, &mut &file)
+                            .map(drop)
+                            .context(|| format!("storing {}", blob.digest.short()))
+                    },
+                )?;
+                self.target.blob(blob, &mut |out| {
+                    file.seek(SeekFrom::Start(0)).context(|| "reading a file again")?;
+                    std::io::copy(&mut (&file).take(blob.size), out).map(drop).context(|| "copying a blob")
+                })?;
+            }
+        }
+        Ok(self.number(described))
+    }
+
+    /// As a blob that is here, or there, already; else made now.
+    fn archive(&mut self, row: &LayerRow) -> Result<Descriptor> {
+        let engine = self.built.engine;
+        let form = &self.to.form;
+        let known = engine.db.read(|index| {
+            let mut found = Vec::new();
+            for known in index.blobs_of_layer(&row.diff_id)? {
+                let Some(compression) = form::by_name(&known.compression) else { continue };
+                let here = index.find_blob(&known.blob)?.is_some();
+                found.push((
+                    Descriptor::new(form.layer(compression), known.blob, known.size),
+                    compression,
+                    here,
+                ));
+            }
+            Ok(found)
+        })?;
+        let fits =
+            |compression: Compression| !form.force || compression == form.compression && form.level.is_none();
+        for (blob, compression, _) in &known {
+            if fits(*compression) && self.target.has(blob)? {
+                return Ok(blob.clone());
+            }
+        }
+        if let Some((blob, ..)) = known.iter().find(|(_, compression, here)| *here && fits(*compression)) {
+            self.target.blob(blob, &mut |out| {
+                std::io::copy(&mut engine.blobs.read(&blob.digest)?, out)
+                    .map(drop)
+                    .context(|| "copying a blob")
+            })?;
+            return Ok(blob.clone());
+        }
+        self.made(row)
+    }
+
+    fn made(&mut self, row: &LayerRow) -> Result<Descriptor> {
+        let (engine, form) = (self.built.engine, &self.to.form);
+        let stack = Stack::default().with(Layer::from(row));
+        let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &stack, 0, out, self.job);
+        let media_type = form.layer(form.compression);
+        if form.compression == Compression::None {
+            let blob = Descriptor::new(media_type, *row.diff_id.digest(), row.tar_size);
+            self.target.blob(&blob, &mut replay)?;
+            return Ok(blob);
+        }
+        let (mut file, digest, size) = bundle::compressed(engine, form, &mut replay)?;
+        let blob = Descriptor::new(media_type, digest, size);
+        self.target.blob(&blob, &mut |out| {
+            file.seek(SeekFrom::Start(0)).context(|| "reading a compressed layer")?;
+            std::io::copy(&mut (&file).take(size), out).map(drop).context(|| "copying a compressed layer")
+        })?;
+        // The next export need not make it again where this one went.
+        engine.db.write(|index| {
+            index.insert_blob_layer(&BlobLayer {
+                blob: digest,
+                diff_id: row.diff_id,
+                compression: form::name(form.compression).to_owned(),
+                size,
+            })
+        })?;
+        Ok(blob)
+    }
+}

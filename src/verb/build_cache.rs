@@ -1,0 +1,70 @@
+//! The caches of a build: those it was given, and those it leaves.
+
+use crate::build::{self, Inputs, Reuse};
+use crate::cache::{self, Built, Imported};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::image::Platform;
+use crate::job::Job;
+use crate::plan::Plan;
+use crate::rootfs::Stack;
+use crate::verb::build::{self as verb, Options};
+
+/// What the plans come to, all of it here. What a cache promised and cannot give does not count, and the build begins anew.
+pub(super) fn outcomes(
+    engine: &Engine,
+    platforms: &[Platform],
+    plans: &[Plan],
+    reuse: &[Reuse],
+    inputs: &mut Inputs<'_>,
+    job: &Job,
+) -> Result<Vec<build::Outcome>> {
+    loop {
+        let outcomes = verb::build_each(engine, platforms, plans, reuse, inputs, job);
+        let Some(imported) = inputs.imported else { return outcomes };
+        let outcomes = outcomes.and_then(|outcomes| here(imported, outcomes, job));
+        match (&outcomes, imported.take_lost()) {
+            (Err(_), Some(why)) => {
+                job.warn(format!("building again without what a cache cannot give: {why}"));
+                inputs.notes.start_again();
+            }
+            _ => return outcomes,
+        }
+    }
+}
+
+fn here(
+    imported: &Imported<'_>,
+    mut outcomes: Vec<build::Outcome>,
+    job: &Job,
+) -> Result<Vec<build::Outcome>> {
+    for outcome in &mut outcomes {
+        outcome.stack = imported.here(&outcome.stack, job)?;
+    }
+    Ok(outcomes)
+}
+
+/// Writes the caches that were asked for.
+pub(super) fn export(
+    engine: &Engine,
+    options: &Options,
+    inputs: &Inputs<'_>,
+    stacks: &[Stack],
+    job: &Job,
+) -> Result<()> {
+    for to in &options.cache.to {
+        let built = Built {
+            engine,
+            steps: inputs.notes.keys(),
+            stacks: stacks.iter().collect(),
+            imported: inputs.imported,
+        };
+        match cache::export(&built, to, job) {
+            Err(problem) if to.ignore_error && !job.cancel().is_set() => {
+                job.warn(format!("{}, and the build goes on", problem.one_line()));
+            }
+            exported => exported?,
+        }
+    }
+    Ok(())
+}
