@@ -27,6 +27,7 @@ mod language;
 mod layer;
 mod mounts;
 mod output;
+mod push;
 mod registry;
 mod registry_kit;
 mod remote;

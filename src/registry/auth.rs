@@ -9,6 +9,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
+use super::scope::Scope;
+
 /// Never shown.
 #[derive(Clone)]
 pub struct Credentials {
@@ -102,23 +104,22 @@ fn parameter(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// What is asked of a token server: `realm?service=..&scope=..`.
-pub(super) fn token_url(realm: &str, service: Option<&str>, scope: &str) -> String {
+/// What is asked of a token server: `realm?service=..&scope=..&scope=..`.
+pub(super) fn token_url(realm: &str, service: Option<&str>, scope: &Scope) -> String {
     let mut url = realm.to_owned();
     let mut separator = if realm.contains('?') { '&' } else { '?' };
-    for (name, value) in [("service", service), ("scope", Some(scope))] {
-        if let Some(value) = value {
-            url.push(separator);
-            url.push_str(name);
-            url.push('=');
-            url.push_str(&escape(value));
-            separator = '&';
-        }
+    let scopes = scope.texts().map(|text| ("scope", text));
+    for (name, value) in service.map(|service| ("service", service.to_owned())).into_iter().chain(scopes) {
+        url.push(separator);
+        url.push_str(name);
+        url.push('=');
+        url.push_str(&escape(&value));
+        separator = '&';
     }
     url
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -222,10 +223,13 @@ mod tests {
     #[test]
     fn a_token_url_escapes_what_it_carries() {
         assert_eq!(
-            token_url("https://x/t", Some("my service&x=1"), "repository:a/b:pull"),
+            token_url("https://x/t", Some("my service&x=1"), &Scope::pull("a/b")),
             "https://x/t?service=my%20service%26x%3D1&scope=repository:a/b:pull"
         );
-        assert_eq!(token_url("https://x/t?k=v", None, "s"), "https://x/t?k=v&scope=s");
+        assert_eq!(
+            token_url("https://x/t?k=v", None, &Scope::parse("s t")),
+            "https://x/t?k=v&scope=s&scope=t"
+        );
     }
 
     #[test]

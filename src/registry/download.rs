@@ -70,7 +70,7 @@ pub fn fetch(
         ..Ask::of(&address)
     };
     let say = || format!("fetching `{shown}`");
-    let mut answer = web.get(job, &ask).context(say)?;
+    let mut answer = web.ask(job, &ask).context(say)?;
     let conditional = conditions.etag.is_some() || conditions.last_modified.is_some();
     if answer.status == StatusCode::NOT_MODIFIED && conditional {
         return Ok(Fetched::Unchanged);

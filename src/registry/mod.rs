@@ -1,4 +1,4 @@
-//! Registries, from the client's side (distribution-spec 1.1): pulling.
+//! Registries, from the client's side (distribution-spec 1.1): pulling and pushing.
 //!
 //! HTTPS always, but for registries of this machine (localhost, 127.0.0.0/8, ::1), where HTTPS is tried first and plain
 //! HTTP after, as Docker does. Nothing is asked in advance: the first refusal says what authorization it takes.
@@ -9,6 +9,8 @@ mod download;
 mod patience;
 mod problem;
 mod route;
+mod scope;
+mod upload;
 mod web;
 
 use std::collections::HashMap;
@@ -22,8 +24,9 @@ use ureq::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 
 use self::auth::{Challenge, Grant, TokenAnswer, token_url};
 use self::blob::BlobReader;
-use self::problem::{Problem, refusal};
+use self::problem::{Deed, Problem, refusal};
 use self::route::{host_of, is_loopback, same_origin};
+use self::scope::Scope;
 use self::web::{Answer, Ask, Web};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, MediaType, Reference};
@@ -34,6 +37,7 @@ pub use auth::Credentials;
 pub use download::{Conditions, Fetched, download, fetch, percent_decoded, without_password};
 pub use patience::Patience;
 pub use route::Proxies;
+pub use upload::{Outgoing, Placed};
 pub use web::Timeouts;
 
 /// Bytes of an error's or a token's JSON that are read.
@@ -59,8 +63,7 @@ pub struct Registry {
     credentials: Option<Credentials>,
     web: Web,
     base: OnceLock<Uri>,
-    /// By scope.
-    grants: Mutex<HashMap<String, Grant>>,
+    grants: Mutex<HashMap<Scope, Grant>>,
 }
 
 impl Registry {
@@ -109,24 +112,42 @@ impl Registry {
         Ok(self.base.get_or_init(|| base))
     }
 
+    fn at(&self, tail: &str) -> Result<Uri> {
+        let base = self.base()?;
+        let url = format!("{base}{tail}").parse();
+        url.map_err(|cause| Error::invalid(format!("`{tail}` cannot be asked for")).because(cause))
+    }
+
     /// GET `/v2/<tail>`, authorized as the registry wants it for pulling from `path`.
     fn ask(&self, job: &Job, path: &str, tail: &str, accept: Option<&str>, from: u64) -> Result<Answer> {
+        let url = self.at(tail)?;
+        self.authorized(&Scope::pull(path), job, &Ask { accept, from, ..Ask::of(&url) }, Web::ask)
+    }
+
+    /// Sends what `ask` says by way of `send`, with what the registry wants to see for it. Credentials go to the registry
+    /// alone, wherever the address leads.
+    fn authorized(
+        &self,
+        scope: &Scope,
+        job: &Job,
+        ask: &Ask<'_>,
+        send: impl Fn(&Web, &Job, &Ask<'_>) -> Result<Answer>,
+    ) -> Result<Answer> {
         let base = self.base()?;
-        let url: Uri = format!("{base}{tail}")
-            .parse()
-            .map_err(|cause| Error::invalid(format!("`{tail}` cannot be asked for")).because(cause))?;
-        let scope = format!("repository:{path}:pull");
-        let mut grant = self.grants().get(&scope).filter(|grant| grant.is_fresh()).cloned();
+        if !same_origin(base, ask.url) {
+            return send(&self.web, job, ask);
+        }
+        let mut grant = self.grants().get(scope).filter(|grant| grant.is_fresh()).cloned();
         let mut refused = 0;
         loop {
             let authorization = grant.as_ref().map(|grant| grant.header.as_str());
-            let answer = self.web.get(job, &Ask { accept, authorization, from, ..Ask::of(&url) })?;
+            let answer = send(&self.web, job, &Ask { authorization, ..ask.clone() })?;
             refused += 1;
             // Somebody else's refusal, after a redirect, is not answered with our token.
-            if answer.status != 401 || refused > 2 || !same_origin(&url, &answer.url) {
+            if answer.status != 401 || refused > 2 || !same_origin(ask.url, &answer.url) {
                 return Ok(answer);
             }
-            match self.authorize(job, base, &answer, &scope, grant.as_ref())? {
+            match self.authorize(job, base, &answer, scope, grant.as_ref())? {
                 Some(new) => grant = Some(new),
                 None => return Ok(answer),
             }
@@ -134,7 +155,7 @@ impl Registry {
     }
 
     fn ask_elsewhere(&self, job: &Job, url: &Uri, from: u64) -> Result<Answer> {
-        self.web.get(job, &Ask { from, ..Ask::of(url) })
+        self.web.ask(job, &Ask { from, ..Ask::of(url) })
     }
 
     /// What the refusal asks for; `None` when there is nothing to answer it with. `used` has just been refused.
@@ -143,7 +164,7 @@ impl Registry {
         job: &Job,
         base: &Uri,
         refusal: &Answer,
-        wanted: &str,
+        wanted: &Scope,
         used: Option<&Grant>,
     ) -> Result<Option<Grant>> {
         let headers =
@@ -161,17 +182,25 @@ impl Registry {
             (Challenge::Basic, Some(credentials)) => Grant::basic(credentials),
             (Challenge::Basic, None) => return Ok(None),
             (Challenge::Bearer { realm, service, scope }, _) => {
-                self.token(job, base, &realm, service.as_deref(), scope.as_deref().unwrap_or(wanted))?
+                let scope = Scope::parse(scope.as_deref().unwrap_or_default());
+                self.token(job, base, &realm, service.as_deref(), &wanted.clone().and(&scope))?
             }
         };
         if used.is_some_and(|used| used.header == grant.header) {
             return Ok(None);
         }
-        grants.insert(wanted.to_owned(), grant.clone());
+        grants.insert(wanted.clone(), grant.clone());
         Ok(Some(grant))
     }
 
-    fn token(&self, job: &Job, base: &Uri, realm: &str, service: Option<&str>, scope: &str) -> Result<Grant> {
+    fn token(
+        &self,
+        job: &Job,
+        base: &Uri,
+        realm: &str,
+        service: Option<&str>,
+        scope: &Scope,
+    ) -> Result<Grant> {
         let url = token_url(realm, service, scope).parse::<Uri>().ok();
         let Some(url) =
             url.filter(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")))
@@ -189,7 +218,7 @@ impl Registry {
         }
         let basic = self.credentials.as_ref().map(Credentials::basic);
         let asked = Instant::now();
-        let answer = self.web.get(job, &Ask { authorization: basic.as_deref(), ..Ask::of(&url) })?;
+        let answer = self.web.ask(job, &Ask { authorization: basic.as_deref(), ..Ask::of(&url) })?;
         let mut answer = self.accept(answer, &format!("a token for {scope}"))?;
         let body = answer.read(MAX_ANSWER)?;
         let parsed: TokenAnswer =
@@ -199,16 +228,17 @@ impl Registry {
     }
 
     /// Success passes; all else becomes an error about `what`.
-    fn accept(&self, mut answer: Answer, what: &str) -> Result<Answer> {
-        if answer.status.is_success() {
-            return Ok(answer);
-        }
-        let body = answer.read(MAX_ANSWER).unwrap_or_default();
-        let host = if host_of(&answer.url).is_empty() { self.host.as_str() } else { host_of(&answer.url) };
-        Err(refusal(answer.status.as_u16(), &Problem::parse(&body), host, what))
+    fn accept(&self, answer: Answer, what: &str) -> Result<Answer> {
+        if answer.status.is_success() { Ok(answer) } else { Err(self.refused(answer, what, Deed::Give)) }
     }
 
-    fn grants(&self) -> MutexGuard<'_, HashMap<String, Grant>> {
+    fn refused(&self, mut answer: Answer, what: &str, deed: Deed) -> Error {
+        let body = answer.read(MAX_ANSWER).unwrap_or_default();
+        let host = if host_of(&answer.url).is_empty() { self.host.as_str() } else { host_of(&answer.url) };
+        refusal(answer.status.as_u16(), &Problem::parse(&body), host, what, deed)
+    }
+
+    fn grants(&self) -> MutexGuard<'_, HashMap<Scope, Grant>> {
         self.grants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

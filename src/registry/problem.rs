@@ -48,8 +48,60 @@ fn plain(text: &str, most: usize) -> String {
     text.chars().filter(|c| !c.is_control()).take(most).collect()
 }
 
+/// What was asked of a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Give,
+    Take,
+}
+
 /// `what` was asked of `host`, as in "the manifest of `debian:12`".
-pub(super) fn refusal(status: u16, problem: &Problem, host: &str, what: &str) -> Error {
+pub(super) fn refusal(status: u16, problem: &Problem, host: &str, what: &str, deed: Deed) -> Error {
+    match deed {
+        Deed::Give => refusal_to_give(status, problem, host, what),
+        Deed::Take => refusal_to_take(status, problem, host, what),
+    }
+}
+
+fn refusal_to_take(status: u16, problem: &Problem, host: &str, what: &str) -> Error {
+    let cause = Error::new(Kind::Unavailable, problem.text(status));
+    let (kind, message, hint) = match (status, problem.code.as_str()) {
+        (401 | 403, _) | (_, "UNAUTHORIZED" | "DENIED") => (
+            Kind::Denied,
+            format!("{host} refuses {what}"),
+            "`outcrop login` gives it credentials; is the name one that you may push to?",
+        ),
+        (404, "NAME_UNKNOWN") | (_, "NAME_INVALID") => (
+            Kind::NotFound,
+            format!("{host} has no place for {what}"),
+            "some registries want the repository to be made first; check the spelling",
+        ),
+        (405, _) | (_, "UNSUPPORTED") => (
+            Kind::Unsupported,
+            format!("{host} takes nothing: it does not take {what}"),
+            "is it a mirror? Push to the registry itself",
+        ),
+        (413, _) => {
+            (Kind::Unavailable, format!("{what} is too large for {host}"), "something before it limits sizes")
+        }
+        (429, _) | (_, "TOOMANYREQUESTS") => (
+            Kind::Unavailable,
+            format!("{host} takes {what} from nobody who asks so often"),
+            "wait a while and push again; what has arrived is not sent again",
+        ),
+        (500..=599, _) => (
+            Kind::Unavailable,
+            format!("{host} failed to take {what}"),
+            "the fault is the registry's; push again: what has arrived is not sent again",
+        ),
+        _ => {
+            (Kind::Unavailable, format!("{host} did not take {what}"), "what the registry says is its reason")
+        }
+    };
+    Error::new(kind, message).hint(hint).because(cause)
+}
+
+fn refusal_to_give(status: u16, problem: &Problem, host: &str, what: &str) -> Error {
     let cause = Error::new(Kind::Unavailable, problem.text(status));
     let (kind, message, hint) = match (status, problem.code.as_str()) {
         (401 | 403, _) | (_, "UNAUTHORIZED" | "DENIED") => (
@@ -119,7 +171,7 @@ mod tests {
             (418, "", Kind::Unavailable),
         ] {
             let problem = Problem { code: code.into(), message: String::new() };
-            let error = refusal(status, &problem, "registry.test", "`a:b`");
+            let error = refusal(status, &problem, "registry.test", "`a:b`", Deed::Give);
             assert_eq!(error.kind(), kind, "{status} {code}");
             assert!(error.message().contains("registry.test") && error.hint_text().is_some());
         }

@@ -1,17 +1,18 @@
 //! HTTP as registries need it: redirects that leak nothing, patience, roots of trust, proxies.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ureq::http::header::{
-    ACCEPT, AUTHORIZATION, IF_MODIFIED_SINCE, IF_NONE_MATCH, LOCATION, RANGE, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    LOCATION, RANGE, RETRY_AFTER,
 };
 use ureq::http::uri::Scheme;
-use ureq::http::{HeaderMap, StatusCode, Uri};
+use ureq::http::{HeaderMap, Method, Request, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, Proxy, Timeout};
+use ureq::{Agent, Body, Proxy, SendBody, Timeout};
 
 use super::patience::{Patience, retry_after};
 use super::route::{Proxies, host_of, is_loopback, resolve, same_origin};
@@ -62,8 +63,10 @@ pub(super) struct Web {
     patience: Patience,
 }
 
-/// A GET.
+/// A request.
+#[derive(Clone)]
 pub(super) struct Ask<'a> {
+    pub(super) method: Method,
     pub(super) url: &'a Uri,
     pub(super) accept: Option<&'a str>,
     /// Sent to the origin of `url` alone.
@@ -72,11 +75,44 @@ pub(super) struct Ask<'a> {
     pub(super) from: u64,
     pub(super) if_none_match: Option<&'a str>,
     pub(super) if_modified_since: Option<&'a str>,
+    pub(super) body: Option<Sending<'a>>,
+}
+
+/// What a request carries.
+#[derive(Clone)]
+pub(super) struct Sending<'a> {
+    pub(super) media_type: &'a str,
+    /// In bytes.
+    pub(super) length: u64,
+    /// `5-9`: which bytes of the whole these are.
+    pub(super) range: Option<String>,
+    pub(super) bytes: &'a dyn Bytes,
+}
+
+/// Opened for every attempt.
+pub(super) trait Bytes {
+    fn open(&self) -> Result<Box<dyn Read + '_>>;
+}
+
+impl Bytes for &[u8] {
+    fn open(&self) -> Result<Box<dyn Read + '_>> {
+        Ok(Box::new(*self))
+    }
 }
 
 impl<'a> Ask<'a> {
+    /// A GET.
     pub(super) fn of(url: &'a Uri) -> Self {
-        Ask { url, accept: None, authorization: None, from: 0, if_none_match: None, if_modified_since: None }
+        Ask {
+            method: Method::GET,
+            url,
+            accept: None,
+            authorization: None,
+            from: 0,
+            if_none_match: None,
+            if_modified_since: None,
+            body: None,
+        }
     }
 }
 
@@ -164,9 +200,17 @@ impl Web {
         }
     }
 
+    /// Asks once. What may pass is `Unavailable`, here and as an answer.
+    pub(super) fn once(&self, job: &Job, ask: &Ask<'_>) -> Result<Answer> {
+        job.check()?;
+        let outcome = self.follow(ask);
+        job.check()?;
+        outcome.map_err(|failure| failure.error(1))
+    }
+
     /// Asks until there is an answer that is final: redirects are followed; 429, server errors and dropped connections
     /// are tried again. The last answer is returned whatever its status.
-    pub(super) fn get(&self, job: &Job, ask: &Ask<'_>) -> Result<Answer> {
+    pub(super) fn ask(&self, job: &Job, ask: &Ask<'_>) -> Result<Answer> {
         let mut failed = 0;
         loop {
             job.check()?;
@@ -199,8 +243,13 @@ impl Web {
     fn follow(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
         let mut url = ask.url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.once(ask, &url).map_err(|cause| Failure::of(&url, cause))?;
-            let redirects = matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308);
+            let answer = self.attempt(ask, &url)?;
+            let redirects = match answer.status.as_u16() {
+                307 | 308 => true,
+                // What was sent would not be sent again (RFC 9110, 15.4).
+                301..=303 => ask.body.is_none(),
+                _ => false,
+            };
             if !redirects {
                 return Ok(answer);
             }
@@ -221,8 +270,8 @@ impl Web {
         Err(Failure::said(format!("{} redirects more than {MAX_REDIRECTS} times", host_of(ask.url))))
     }
 
-    fn once(&self, ask: &Ask<'_>, url: &Uri) -> Result<Answer, ureq::Error> {
-        let mut request = self.agent(url).get(url.clone());
+    fn attempt(&self, ask: &Ask<'_>, url: &Uri) -> Result<Answer, Failure> {
+        let mut request = Request::builder().method(ask.method.clone()).uri(url.clone());
         if let Some(accept) = ask.accept {
             request = request.header(ACCEPT, accept);
         }
@@ -238,8 +287,29 @@ impl Web {
                 request = request.header(name, value);
             }
         }
-        let (parts, body) = request.call()?.into_parts();
-        tracing::debug!(host = host_of(url), path = url.path(), status = parts.status.as_u16(), "GET");
+        let fail = |cause| Failure::of(url, cause);
+        let agent = self.agent(url);
+        let answer = match &ask.body {
+            Some(sending) => {
+                request = request.header(CONTENT_TYPE, sending.media_type);
+                request = request.header(CONTENT_LENGTH, sending.length);
+                if let Some(range) = &sending.range {
+                    request = request.header(CONTENT_RANGE, range);
+                }
+                let mut reader = sending.bytes.open().map_err(Failure::ours)?;
+                let request = request.body(SendBody::from_reader(&mut reader));
+                agent.run(request.map_err(|cause| fail(cause.into()))?)
+            }
+            None => agent.run(request.body(()).map_err(|cause| fail(cause.into()))?),
+        };
+        let (parts, body) = answer.map_err(fail)?.into_parts();
+        tracing::debug!(
+            host = host_of(url),
+            path = url.path(),
+            status = parts.status.as_u16(),
+            "{}",
+            ask.method
+        );
         Ok(Answer { status: parts.status, headers: parts.headers, body, url: url.clone() })
     }
 
@@ -261,14 +331,28 @@ struct Failure {
     hint: Option<&'static str>,
     /// `None` where the peer answered and the answer is the trouble.
     cause: Option<ureq::Error>,
+    /// What was to be sent cannot be read.
+    ours: Option<Box<Error>>,
 }
 
 impl Failure {
     fn said(message: String) -> Self {
-        Failure { message, hint: None, cause: None }
+        Failure { message, hint: None, cause: None, ours: None }
+    }
+
+    fn ours(error: Error) -> Self {
+        Failure { message: String::new(), hint: None, cause: None, ours: Some(Box::new(error)) }
     }
 
     fn of(url: &Uri, cause: ureq::Error) -> Self {
+        let cause = match cause {
+            ureq::Error::Io(cause) if cause.get_ref().is_some_and(|inner| inner.is::<Error>()) => {
+                return Self::ours(
+                    Err::<(), _>(cause).context(|| "reading what is to be sent").expect_err("it is one"),
+                );
+            }
+            cause => cause,
+        };
         let peer = url.authority().map_or("", |authority| authority.as_str());
         // An authority may carry a password.
         let peer = peer.rsplit_once('@').map_or(peer, |(_, host)| host);
@@ -286,10 +370,18 @@ impl Failure {
             ureq::Error::Tls(_) | ureq::Error::Rustls(_) => TLS_HINT,
             _ => "is there a network, or a proxy to go through (HTTPS_PROXY)?",
         };
-        Failure { message: format!("{peer} cannot be reached"), hint: Some(hint), cause: Some(cause) }
+        Failure {
+            message: format!("{peer} cannot be reached"),
+            hint: Some(hint),
+            cause: Some(cause),
+            ours: None,
+        }
     }
 
     fn error(self, attempts: u32) -> Error {
+        if let Some(ours) = self.ours {
+            return *ours;
+        }
         let message = match attempts {
             0 | 1 => self.message,
             many => format!("{}, tried {many} times", self.message),
@@ -310,7 +402,7 @@ const TLS_HINT: &str = "its certificate is not trusted, or it does not speak TLS
                         certificates; plain HTTP is spoken to this machine's own registries only";
 
 /// Another attempt may do better.
-fn is_passing(status: StatusCode) -> bool {
+pub(super) fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 

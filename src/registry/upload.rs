@@ -1,0 +1,444 @@
+//! Sending (distribution-spec, "Push"): blobs that the registry does not have yet, and manifests.
+//!
+//! A blob is looked for first, then mounted from another repository, then uploaded: a small one in one request, a large
+//! one in one that is taken up where it broke, as the registry says how much it has.
+
+use std::io::Read;
+use std::time::{Duration, SystemTime};
+
+use ureq::http::header::{LOCATION, RANGE, RETRY_AFTER};
+use ureq::http::{Method, Uri};
+
+use super::auth::escape;
+use super::patience::retry_after;
+use super::problem::{Deed, Problem};
+use super::route::{host_of, resolve, same_origin};
+use super::scope::Scope;
+use super::web::{Answer, Ask, Bytes, Sending, Web, is_passing};
+use super::{MAX_ANSWER, Registry};
+use crate::error::{Error, Kind, Result};
+use crate::image::{Descriptor, Digest, Reference};
+use crate::job::Job;
+
+/// Up to here a blob goes with the request that ends its upload.
+const SMALL: u64 = 1 << 20;
+
+/// What is between us and the registry may limit a request's size; then smaller ones are tried, not below this.
+const LEAST_PIECE: u64 = 5 << 20;
+
+/// Progress that makes earlier failures forgotten.
+const PROGRESS: u64 = 64 * 1024;
+
+/// Repositories that are tried for mounting a blob; a refusal costs a request.
+const MOUNTS: usize = 3;
+
+const OCTETS: &str = "application/octet-stream";
+
+/// How a blob came to be where it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placed {
+    Uploaded,
+    /// It was there.
+    Exists,
+    /// From this repository of the same registry.
+    Mounted(String),
+}
+
+/// A blob to send.
+pub struct Outgoing<'b> {
+    pub blob: &'b Descriptor,
+    /// Repositories of the same registry that may have it, the likeliest first.
+    pub seen_in: &'b [String],
+    /// Its bytes from the given one on. Called for every attempt, never where the registry has the blob.
+    pub open: &'b (dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Sync),
+    /// Told how many bytes are there.
+    pub progress: &'b (dyn Fn(u64) + Sync),
+}
+
+impl Registry {
+    /// Whether the repository has the blob.
+    pub fn has_blob(&self, job: &Job, name: &Reference, digest: &Digest) -> Result<bool> {
+        let url = self.at(&format!("{}/blobs/{digest}", name.path()))?;
+        let ask = Ask { method: Method::HEAD, ..Ask::of(&url) };
+        let answer = self.authorized(&Scope::push(name.path()), job, &ask, Web::ask)?;
+        match answer.status.as_u16() {
+            200..=299 => Ok(true),
+            404 => Ok(false),
+            // Where blobs lie, a HEAD may not be allowed.
+            _ if !same_origin(&url, &answer.url) => Ok(false),
+            _ => Err(self.refused(answer, &format!("the blob {}", digest.short()), Deed::Take)),
+        }
+    }
+
+    /// Sees to it that the repository of `name` has the blob.
+    pub fn push_blob(&self, job: &Job, name: &Reference, outgoing: &Outgoing<'_>) -> Result<Placed> {
+        if self.has_blob(job, name, &outgoing.blob.digest)? {
+            return Ok(Placed::Exists);
+        }
+        let mut session = None;
+        let elsewhere = outgoing.seen_in.iter().filter(|from| *from != name.path());
+        for from in elsewhere.take(MOUNTS) {
+            match self.mount(job, name, &outgoing.blob.digest, from)? {
+                Mount::Done => return Ok(Placed::Mounted(from.clone())),
+                Mount::Session(url) => session = Some(url),
+                Mount::Refused => {}
+            }
+        }
+        Upload::new(self, job, name, outgoing, session).run()?;
+        Ok(Placed::Uploaded)
+    }
+
+    /// Puts a manifest or an index, whose blobs and manifests are there, under a tag or under its digest.
+    pub fn push_manifest(
+        &self,
+        job: &Job,
+        name: &Reference,
+        selector: &str,
+        manifest: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let url = self.at(&format!("{}/manifests/{selector}", name.path()))?;
+        let what = format!("the manifest `{selector}`");
+        let media_type = manifest.media_type.to_string();
+        let body =
+            Sending { media_type: &media_type, length: bytes.len() as u64, range: None, bytes: &bytes };
+        let ask = Ask { method: Method::PUT, body: Some(body), ..Ask::of(&url) };
+        let answer = self.authorized(&Scope::push(name.path()), job, &ask, Web::ask)?;
+        if !answer.status.is_success() {
+            return Err(self.refused(answer, &what, Deed::Take));
+        }
+        let said = answer.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
+        match said {
+            Some(said) if said != manifest.digest => Err(Error::corrupt(format!(
+                "{} keeps {what} under the digest {said}; it is {}",
+                self.host, manifest.digest
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn mount(&self, job: &Job, name: &Reference, digest: &Digest, from: &str) -> Result<Mount> {
+        let url = self.at(&format!("{}/blobs/uploads/?mount={digest}&from={}", name.path(), escape(from)))?;
+        let scope = Scope::push(name.path()).and(&Scope::pull(from));
+        let ask = Ask { method: Method::POST, body: Some(nothing()), ..Ask::of(&url) };
+        // A token server may refuse because of the other repository alone.
+        let answer = match self.authorized(&scope, job, &ask, Web::ask) {
+            Err(error) if error.kind() == Kind::Denied => return Ok(Mount::Refused),
+            answer => answer?,
+        };
+        Ok(match answer.status.as_u16() {
+            201 => Mount::Done,
+            202 => Mount::Session(self.location(&answer)?),
+            _ => Mount::Refused,
+        })
+    }
+
+    /// Where an upload goes on.
+    fn location(&self, answer: &Answer) -> Result<Uri> {
+        let next = answer.header(LOCATION.as_str()).and_then(|location| resolve(&answer.url, location));
+        let next = next.ok_or_else(|| {
+            Error::unavailable(format!("{} does not say where an upload goes", host_of(&answer.url)))
+        })?;
+        if answer.url.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+            return Err(Error::new(
+                Kind::Denied,
+                format!("{} sends an upload to plain HTTP at {}", host_of(&answer.url), host_of(&next)),
+            )
+            .hint("what stands before the registry must tell it that it is spoken to by HTTPS"));
+        }
+        Ok(next)
+    }
+}
+
+enum Mount {
+    Done,
+    /// Not mounted; an upload has begun instead.
+    Session(Uri),
+    Refused,
+}
+
+fn nothing() -> Sending<'static> {
+    Sending { media_type: OCTETS, length: 0, range: None, bytes: &(&[] as &[u8]) }
+}
+
+struct Upload<'u> {
+    registry: &'u Registry,
+    job: &'u Job,
+    name: &'u Reference,
+    outgoing: &'u Outgoing<'u>,
+    what: String,
+    /// Where it goes on; `None`: it is to be begun.
+    session: Option<Uri>,
+    /// Bytes that the registry has, as far as is known.
+    at: u64,
+    /// Bytes of one request.
+    piece: u64,
+    /// Failures since `mark`.
+    failed: u32,
+    mark: u64,
+    /// The registry found other bytes than were sent.
+    garbled: u32,
+}
+
+/// Why a request came to nothing.
+enum Trouble {
+    /// Nothing will help.
+    Final(Error),
+    /// It may pass; wait so long if that is said.
+    Passing(Error, Option<Duration>),
+    /// The upload is gone: begin anew.
+    Lost(Error),
+    /// The registry has other bytes than it should have.
+    Garbled(Error),
+    /// Too much at once.
+    Large(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            Kind::Unavailable => Trouble::Passing(error, None),
+            _ => Trouble::Final(error),
+        }
+    }
+}
+
+impl<'u> Upload<'u> {
+    fn new(
+        registry: &'u Registry,
+        job: &'u Job,
+        name: &'u Reference,
+        outgoing: &'u Outgoing<'u>,
+        session: Option<Uri>,
+    ) -> Self {
+        let what = format!("the blob {}", outgoing.blob.digest.short());
+        let (at, piece) = (0, u64::MAX);
+        Upload { registry, job, name, outgoing, what, session, at, piece, failed: 0, mark: 0, garbled: 0 }
+    }
+
+    fn run(&mut self) -> Result<()> {
+        loop {
+            self.job.check()?;
+            let (error, wait) = match self.step() {
+                Ok(true) => return Ok(()),
+                Ok(false) => continue,
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Passing(error, wait)) => (error, wait),
+                Err(Trouble::Lost(error)) => {
+                    self.session = None;
+                    (error, None)
+                }
+                Err(Trouble::Garbled(error)) => {
+                    self.session = None;
+                    self.garbled += 1;
+                    if self.garbled > 1 {
+                        return Err(error);
+                    }
+                    (error, None)
+                }
+                Err(Trouble::Large(error)) => {
+                    let left = self.outgoing.blob.size - self.at;
+                    if self.piece.min(left) <= LEAST_PIECE {
+                        return Err(error);
+                    }
+                    self.piece = (self.piece.min(left) / 4).max(LEAST_PIECE);
+                    (error, Some(Duration::ZERO))
+                }
+            };
+            if self.recover(error, wait)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One request further. True: the blob is there.
+    fn step(&mut self) -> Result<bool, Trouble> {
+        let size = self.outgoing.blob.size;
+        let Some(session) = self.session.clone() else {
+            let url = self.registry.at(&format!("{}/blobs/uploads/", self.name.path()))?;
+            let answer = self.send(&Ask { method: Method::POST, body: Some(nothing()), ..Ask::of(&url) })?;
+            self.session = Some(self.registry.location(&answer)?);
+            (self.at, self.mark) = (0, 0);
+            return Ok(false);
+        };
+        let left = size - self.at;
+        if left > 0 && (size > SMALL || self.at > 0) {
+            let length = left.min(self.piece);
+            let whole = self.at == 0 && length == size;
+            // What is sent in one piece needs no range, as Docker sends it; some registries know no other way.
+            let range = (!whole).then(|| format!("{}-{}", self.at, self.at + length - 1));
+            let answer = self.carry(Method::PATCH, &session, length, range)?;
+            let now = self.at + length;
+            self.at = answer.header(RANGE.as_str()).and_then(has).filter(|has| *has <= now).unwrap_or(now);
+            self.session = Some(self.registry.location(&answer)?);
+            return Ok(false);
+        }
+        let separator = if session.query().is_some() { '&' } else { '?' };
+        let end = format!("{session}{separator}digest={}", self.outgoing.blob.digest);
+        let end: Uri = end.parse().map_err(|cause| {
+            Error::unavailable(format!("{} gives no address to upload to", self.registry.host()))
+                .because(cause)
+        })?;
+        self.carry(Method::PUT, &end, left, None)?;
+        self.at = size;
+        Ok(true)
+    }
+
+    fn carry(
+        &self,
+        method: Method,
+        url: &Uri,
+        length: u64,
+        range: Option<String>,
+    ) -> Result<Answer, Trouble> {
+        let bytes = Rest { upload: self, length };
+        let body = Sending { media_type: OCTETS, length, range, bytes: &bytes };
+        self.send(&Ask { method, body: Some(body), ..Ask::of(url) })
+    }
+
+    /// Once: what breaks is taken up by `recover`.
+    fn send(&self, ask: &Ask<'_>) -> Result<Answer, Trouble> {
+        let scope = Scope::push(self.name.path());
+        let mut answer = self.registry.authorized(&scope, self.job, ask, Web::once)?;
+        let status = answer.status;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let wait = answer.header(RETRY_AFTER.as_str()).and_then(|text| retry_after(text, SystemTime::now()));
+        let problem = Problem::parse(&answer.read(MAX_ANSWER).unwrap_or_default());
+        let host = host_of(&answer.url);
+        let error = super::problem::refusal(status.as_u16(), &problem, host, &self.what, Deed::Take);
+        Err(match (status.as_u16(), problem.code.as_str()) {
+            (_, "DIGEST_INVALID" | "SIZE_INVALID") => Trouble::Garbled(
+                Error::corrupt(format!("{host} received other bytes than those of {}", self.what))
+                    .hint("push again; if it stays so, `outcrop system check` says whether they are damaged here")
+                    .because(error),
+            ),
+            (_, "BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID") => Trouble::Lost(error),
+            (404 | 410, code) if self.session.is_some() && code != "NAME_UNKNOWN" => Trouble::Lost(error),
+            (413, _) => Trouble::Large(error),
+            // Another part is expected: `recover` asks which.
+            (416, _) => Trouble::Passing(error, Some(Duration::ZERO)),
+            _ if is_passing(status) => Trouble::Passing(error, wait),
+            _ => Trouble::Final(error),
+        })
+    }
+
+    /// Waits, and finds out how much has arrived. True: all of it, and the upload is over.
+    fn recover(&mut self, error: Error, asked: Option<Duration>) -> Result<bool> {
+        let mut error = error;
+        let mut asked = asked;
+        loop {
+            if self.at.saturating_sub(self.mark) >= PROGRESS {
+                self.failed = 0;
+            }
+            self.mark = self.at;
+            self.failed += 1;
+            let Some(wait) = self.registry.patience().wait(self.failed, asked.take()) else {
+                return Err(error);
+            };
+            tracing::debug!(blob = %self.outgoing.blob.digest, at = self.at, %error, "taking an upload up again");
+            self.job.pause(wait)?;
+            match self.look() {
+                Ok(done) => return Ok(done),
+                Err(Trouble::Passing(again, wait)) => (error, asked) = (again, wait),
+                Err(Trouble::Lost(_) | Trouble::Garbled(_) | Trouble::Large(_)) => {
+                    self.session = None;
+                    return Ok(false);
+                }
+                Err(Trouble::Final(other)) => return Err(other),
+            }
+        }
+    }
+
+    fn look(&mut self) -> Result<bool, Trouble> {
+        // The last answer may have been lost on its way.
+        if self.at > 0 || self.outgoing.blob.size <= SMALL {
+            let digest = &self.outgoing.blob.digest;
+            if self.registry.has_blob(self.job, self.name, digest)? {
+                return Ok(true);
+            }
+        }
+        let Some(session) = &self.session else { return Ok(false) };
+        let answer = self.send(&Ask::of(session))?;
+        let has = answer.header(RANGE.as_str()).and_then(has).filter(|has| *has <= self.outgoing.blob.size);
+        match has {
+            Some(has) => self.at = has,
+            None => self.session = None,
+        }
+        if let (Some(_), Some(location)) = (&self.session, answer.header(LOCATION.as_str()))
+            && let Some(next) = resolve(&answer.url, location)
+        {
+            self.session = Some(next);
+        }
+        Ok(false)
+    }
+}
+
+/// `0-9`, or with `bytes=` before: how many bytes are there. Registries say `0-0` for none, too; one byte sent twice
+/// would be found out at the end.
+fn has(range: &str) -> Option<u64> {
+    let range = range.trim();
+    let (start, end) = range.strip_prefix("bytes=").unwrap_or(range).split_once('-')?;
+    match (start.trim().parse().ok()?, end.trim().parse::<u64>().ok()?) {
+        (0u64, 0) => Some(0),
+        (0, end) => end.checked_add(1),
+        _ => None,
+    }
+}
+
+/// What is to be sent next.
+struct Rest<'r> {
+    upload: &'r Upload<'r>,
+    length: u64,
+}
+
+impl Bytes for Rest<'_> {
+    fn open(&self) -> Result<Box<dyn Read + '_>> {
+        if self.length == 0 {
+            return Ok(Box::new(std::io::empty()));
+        }
+        let Upload { outgoing, at, .. } = self.upload;
+        let bytes = (outgoing.open)(*at)?.take(self.length);
+        Ok(Box::new(Watched { bytes, at: *at, upload: self.upload }))
+    }
+}
+
+/// Tells how far it is, and stops when the job does.
+struct Watched<'w, R> {
+    bytes: R,
+    at: u64,
+    upload: &'w Upload<'w>,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.upload.job.check()?;
+        let count = self.bytes.read(buffer)?;
+        self.at += count as u64;
+        (self.upload.outgoing.progress)(self.at);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_says_how_many_bytes_are_there() {
+        for (text, bytes) in [
+            ("0-9", Some(10)),
+            ("bytes=0-9", Some(10)),
+            ("0-0", Some(0)),
+            (" 0-18446744073709551614 ", Some(u64::MAX)),
+            ("0-18446744073709551615", None),
+            ("5-9", None),
+            ("0--1", None),
+            ("", None),
+            ("10", None),
+        ] {
+            assert_eq!(has(text), bytes, "{text}");
+        }
+    }
+}
