@@ -2,6 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use outcrop::image::Digest;
+use serde_json::Value;
 
 use crate::sandbox::{Outcome, Sandbox};
 
@@ -54,18 +59,38 @@ fn from(dir: &Path) -> String {
     format!("type=local,src={}", dir.display())
 }
 
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn blob(dir: &Path, digest: &Value) -> PathBuf {
+    dir.join("blobs/sha256").join(digest.as_str().unwrap().strip_prefix("sha256:").unwrap())
+}
+
+/// Changes what the index of a cache says, and all that names it.
+fn edit(dir: &Path, change: &dyn Fn(&mut Value)) {
+    let put = |json: &Value, entry: &mut Value| {
+        let bytes = serde_json::to_vec(json).unwrap();
+        entry["digest"] = Digest::of(&bytes).to_string().into();
+        entry["size"] = bytes.len().into();
+        fs::write(blob(dir, &entry["digest"]), bytes).unwrap();
+    };
+    let mut index = read_json(&dir.join("index.json"));
+    let mut manifest = read_json(&blob(dir, &index["manifests"][0]["digest"]));
+    let mut document = read_json(&blob(dir, &manifest["config"]["digest"]));
+    change(&mut document);
+    put(&document, &mut manifest["config"]);
+    put(&manifest, &mut index["manifests"][0]);
+    fs::write(dir.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+}
+
 /// Of a cache in a directory, by the kind that its manifest says.
 fn blobs(dir: &Path, kind: &str) -> Vec<PathBuf> {
-    let read =
-        |path: PathBuf| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
-    let blob = |digest: &serde_json::Value| {
-        dir.join("blobs/sha256").join(digest.as_str().unwrap().strip_prefix("sha256:").unwrap())
-    };
-    let index = read(dir.join("index.json"));
-    let manifest = read(blob(&index["manifests"][0]["digest"]));
+    let index = read_json(&dir.join("index.json"));
+    let manifest = read_json(&blob(dir, &index["manifests"][0]["digest"]));
     let layers = manifest["layers"].as_array().unwrap().iter();
     let of_kind = layers.filter(|layer| layer["mediaType"].as_str().unwrap().contains(kind));
-    of_kind.map(|layer| blob(&layer["digest"])).collect()
+    of_kind.map(|layer| blob(dir, &layer["digest"])).collect()
 }
 
 #[test]
@@ -80,11 +105,12 @@ fn a_fresh_store_hits_every_step_of_a_cache_and_makes_the_same_image() {
         assert_eq!(id(&other), id(&first), "{driver}");
         other.check();
         other.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().says("one\ntwo\n");
-        // What was brought is the store's own.
+        // What was brought is the store's own: all but the builder, which nothing stood on.
         fs::remove_dir_all(&cache).unwrap();
         build(&other, &[]).ok();
-        assert_eq!(ran(&other), [""; 0], "{driver}");
+        assert_eq!(ran(&other).len(), 3, "{driver}");
         assert_eq!(id(&other), id(&first), "{driver}");
+        other.check();
     }
 }
 
@@ -125,6 +151,11 @@ fn a_cache_of_the_image_alone_knows_all_steps_and_has_the_bytes_of_its_layers() 
     let cache = first.dir().join("cache");
     build(&first, &["--cache-to", &to(&cache, "")]).ok();
     assert_eq!((blobs(&cache, "rows").len(), blobs(&cache, "tar").len()), (7, 4));
+    let other = machine("overlay2", STAGES);
+    build(&other, &["--cache-from", &from(&cache)]).ok();
+    assert_eq!(ran(&other), [""; 0]);
+    assert_eq!(id(&other), id(&first));
+    other.check();
     // The builder's steps are known and cannot be stood on: they run.
     let third = machine("overlay2", STAGES);
     third.file("file", "2\n");
@@ -156,12 +187,10 @@ fn a_second_export_writes_only_what_is_new() {
     assert!(before.is_subset(&after));
     // Four layers with their rows, the index, the manifest.
     assert_eq!(after.len() - before.len(), 4 * 2 + 2);
-    let index: serde_json::Value =
-        serde_json::from_slice(&fs::read(cache.join("index.json")).unwrap()).unwrap();
+    let index = read_json(&cache.join("index.json"));
     assert_eq!(index["manifests"].as_array().unwrap().len(), 1);
     build(&sandbox, &["--cache-to", &to(&cache, ",mode=max,tag=other")]).ok();
-    let index: serde_json::Value =
-        serde_json::from_slice(&fs::read(cache.join("index.json")).unwrap()).unwrap();
+    let index = read_json(&cache.join("index.json"));
     assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
 }
 
@@ -193,4 +222,154 @@ fn damage_to_a_cache_is_told_and_the_steps_run() {
             fs::write(&path, whole).unwrap();
         }
     }
+}
+
+/// Whose archives were read of a cache: those that are gone when `sandbox` builds from it are not among them.
+fn without(cache: &Path, left_out: &[PathBuf], then: impl FnOnce()) {
+    let aside = cache.with_extension("aside");
+    fs::create_dir(&aside).unwrap();
+    for path in left_out {
+        fs::rename(path, aside.join(path.file_name().unwrap())).unwrap();
+    }
+    then();
+    for path in left_out {
+        fs::rename(aside.join(path.file_name().unwrap()), path).unwrap();
+    }
+    fs::remove_dir(&aside).unwrap();
+}
+
+#[test]
+fn nothing_is_read_of_what_no_step_stands_on_and_no_image_holds() {
+    for driver in ["overlay2", "vfs"] {
+        let first = machine(driver, STAGES);
+        let cache = first.dir().join("cache");
+        build(&first, &["--cache-to", &to(&cache, ",mode=max")]).ok();
+        // In the order of the steps: base, three of the builder, WORKDIR, COPY, RUN.
+        let archives = blobs(&cache, "tar");
+        assert_eq!(archives.len(), 7);
+        without(&cache, &archives[1..4], || {
+            let other = machine(driver, STAGES);
+            let told = build(&other, &["--cache-from", &from(&cache)]).ok().stdout();
+            assert!(!told.contains("building again"), "{told}");
+            assert_eq!(ran(&other), [""; 0], "{driver}");
+            assert_eq!(id(&other), id(&first), "{driver}");
+            other.check();
+        });
+        // A step at the end stands on the image's layers alone.
+        without(&cache, &archives[1..4], || {
+            let other = machine(driver, &format!("{STAGES}RUN cat /both /both > /last\n"));
+            let told = build(&other, &["--cache-from", &from(&cache)]).ok().stdout();
+            assert!(!told.contains("building again"), "{told}");
+            assert_eq!(ran(&other), ["RUN /bin/sh -c cat /both /both > /last"], "{driver}");
+            other.check();
+        });
+    }
+}
+
+#[test]
+fn files_are_compared_by_rows_as_they_are_by_themselves() {
+    const MANY: &str = "FROM scratch AS base
+ADD busybox.tar /
+FROM base AS below
+RUN mkdir -p /t/gone /t/new/x /t/a/b/c /t/keep && echo 1 > /t/f && ln /t/f /t/g && ln -s f /t/l && ln -s /t/a /t/to && \
+    mkfifo /t/fifo && mknod /t/null c 1 3 && touch /t/gone/x /t/new/x/y /t/a-b /t/a/b/c/d /t/keep/k && \
+    chown 5:6 /t/f && chmod 6711 /t/a && chmod 000 /t/a-b && ln -s /nowhere /t/dangling
+FROM below AS above
+RUN rm -r /t/gone /t/new && mkdir /t/new && echo 2 > /t/new/z && rm /t/keep/k && chmod 700 /t/keep && ln /t/g /t/h
+RUN echo 3 >> /t/f && mkdir /t/a/late && echo 4 > /t/a/late/f
+FROM base
+COPY --from=above /t /all
+COPY --from=above /t/f /t/g /t/h /t/l /files/
+COPY --from=above /t/a* /t/to/b/../late /wild/
+COPY --from=above --parents /t/./a/*/f /t/new /parents/
+COPY --from=above --exclude=b /t/a /excluded/
+COPY --from=above --chown=9:9 /t/to /to
+COPY --from=above --link / /root
+COPY --from=above /t/n?w/z /t/*/k* /t/keep /named/
+RUN --mount=type=bind,from=above,source=/t/a,target=/m ls -R /m > /listed
+";
+    for driver in ["overlay2", "vfs"] {
+        let first = machine(driver, MANY);
+        let cache = first.dir().join("cache");
+        build(&first, &["--cache-to", &to(&cache, ",mode=max")]).ok();
+        let archives = blobs(&cache, "tar");
+        without(&cache, &archives[1..4], || {
+            let other = machine(driver, MANY);
+            let told = build(&other, &["--cache-from", &from(&cache)]).ok().stdout();
+            assert!(!told.contains("building again"), "{told}");
+            assert_eq!(ran(&other), [""; 0], "{driver}");
+            assert_eq!(id(&other), id(&first), "{driver}");
+            other.check();
+        });
+    }
+}
+
+/// What is changed in an index.
+type Lie<'l> = &'l dyn Fn(&mut Value);
+
+#[test]
+fn a_cache_that_lies_is_found_out_before_anything_stands_on_it() {
+    let first = machine("overlay2", STAGES);
+    let cache = first.dir().join("cache");
+    let whole = first.dir().join("whole");
+    build(&first, &["--cache-to", &to(&whole, ",mode=max")]).ok();
+    let swap = |document: &mut Value, field: &str, a: usize, b: usize| {
+        let (one, other) = (document["layers"][a][field].clone(), document["layers"][b][field].clone());
+        (document["layers"][a][field], document["layers"][b][field]) = (other, one);
+    };
+    let lies: [(&str, Lie); 8] = [
+        ("is taken for another archive", &|document| swap(document, "archive", 1, 3)),
+        ("has the contents of another", &|document| swap(document, "content_id", 0, 6)),
+        ("has the contents of another", &|document| swap(document, "content_id", 1, 3)),
+        ("has the files of another", &|document| swap(document, "rows", 1, 3)),
+        ("is another", &|document| swap(document, "diff_id", 4, 6)),
+        ("has another key", &|document| document["records"][2]["key_text"] = "{}".into()),
+        ("names no layer", &|document| document["records"][2]["layer"] = 700.into()),
+        ("is of another version", &|document| document["version"] = 2.into()),
+    ];
+    let list = |sandbox: &Sandbox| {
+        let words = ["run", "--rm", "--network", "none", "it", "find", "/app", "/both"];
+        sandbox.outcrop(&words).ok().stdout()
+    };
+    for (what, lie) in lies {
+        let copied = std::process::Command::new("cp").arg("-r").args([&whole, &cache]).status().unwrap();
+        assert!(copied.success());
+        edit(&cache, lie);
+        let other = machine("overlay2", STAGES);
+        let told = build(&other, &["--cache-from", &from(&cache)]).ok().stdout();
+        assert_eq!(list(&other), list(&first), "{what}\n{told}");
+        other.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().says("one\ntwo\n");
+        other.check();
+        fs::remove_dir_all(&cache).unwrap();
+    }
+}
+
+#[test]
+fn whoever_is_killed_while_a_cache_is_read_or_written_leaves_nothing_wrong() {
+    let first = machine("overlay2", STAGES);
+    build(&first, &[]).ok();
+    let cache = first.dir().join("cache");
+    let other = machine("overlay2", STAGES);
+    let args = |flag: &str, cache: String| ["build", "-q", "-t", "it", flag, &cache, "."].map(str::to_owned);
+    for milliseconds in [30, 60, 90, 120, 180, 240, 300] {
+        let kill = |sandbox: &Sandbox, args: &[String]| {
+            let mut command = sandbox.command(args);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        };
+        kill(&first, &args("--cache-to", to(&cache, ",mode=max")));
+        first.check();
+        // What is there is whole, or nothing.
+        kill(&other, &args("--cache-from", from(&cache)));
+        other.check();
+    }
+    build(&first, &["--cache-to", &to(&cache, ",mode=max")]).ok();
+    build(&other, &["--cache-from", &from(&cache)]).ok();
+    other.check();
+    let third = machine("overlay2", STAGES);
+    build(&third, &["--cache-from", &from(&cache)]).ok();
+    assert_eq!(ran(&third), [""; 0]);
+    assert_eq!(id(&third), id(&first));
 }

@@ -1,23 +1,43 @@
 //! Steps that another store came to: hits on layers that are not here yet, and what becomes of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::stage::Stage;
 use super::{Base, Inputs, image, record};
-use crate::db::{KeyKind, Time};
+use crate::context::Listing;
+use crate::db::{KeyKind, LayerNumber, Time};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::{CacheKey, Digest, ImageConfig, ImageId};
-use crate::rootfs::{Layer, Stack};
+use crate::job::Job;
+use crate::rootfs::{self, Layer, Stack};
 use crate::snapshot::driver::Shape;
 
 impl Stage<'_> {
     /// The stack with all of its layers here.
     pub(super) fn here(&self, stack: &Stack) -> Result<Stack> {
-        match self.inputs.imported {
-            Some(imported) => imported.here(stack, self.job),
-            None => Ok(stack.clone()),
+        here(self.inputs, stack, self.job)
+    }
+
+    /// The files of a stack that is not here; `None` where it is, or where they are not known well enough.
+    pub(super) fn listing(&self, stack: &Stack) -> Result<Option<Arc<Listing>>> {
+        let Some(imported) = self.inputs.imported.filter(|imported| imported.is_remote(stack)) else {
+            return Ok(None);
+        };
+        let Some(chain) = stack.chain() else { return Ok(None) };
+        if let Some(known) = self.board.listing(chain) {
+            return Ok(known);
         }
+        let listing = match imported.rows(stack, self.job)? {
+            true => {
+                let numbers: Vec<LayerNumber> = stack.layers().iter().map(|layer| layer.number).collect();
+                Listing::new(rootfs::merged(&self.engine.db, &numbers))?.map(Arc::new)
+            }
+            false => None,
+        };
+        self.board.keep_listing(*chain, listing.clone());
+        Ok(listing)
     }
 
     /// As `stands`, on a stack that may not be here yet.
@@ -57,6 +77,13 @@ impl Stage<'_> {
         }
         imported.keep_later(&hit, &base.stack.with(layer.clone()));
         Ok(Some(record::Hit { layer: hit.layer, created }))
+    }
+}
+
+pub(super) fn here(inputs: &Inputs<'_>, stack: &Stack, job: &Job) -> Result<Stack> {
+    match inputs.imported {
+        Some(imported) => imported.here(stack, job),
+        None => Ok(stack.clone()),
     }
 }
 

@@ -22,18 +22,18 @@ pub use failed::{Failed, Resume, Slot};
 pub use miss::{Previous, trim_lists};
 pub use record::Notes;
 
-use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use mounts::{Agents, SecretBytes};
 
 use crate::cache::Imported;
-use crate::context::{Remote, StatCache, ignore::Ignore};
+use crate::context::{Listing, Remote, StatCache, ignore::Ignore};
 use crate::db::{BuildId, Lease};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::image::{ImageConfig, ImageId, Platform};
+use crate::image::{ChainId, ImageConfig, ImageId, Platform};
 use crate::job::Job;
 use crate::plan::{Plan, StageId};
 use crate::rootfs::Stack;
@@ -185,11 +185,19 @@ struct State {
     failed: Option<Error>,
     stopped: bool,
     ran: usize,
+    /// What stacks show that are not here; `None`: it is not known well enough.
+    listings: HashMap<ChainId, Option<Arc<Listing>>>,
 }
 
 impl Board {
     fn new(stages: usize) -> Self {
-        let state = State { done: vec![None; stages], failed: None, stopped: false, ran: 0 };
+        let state = State {
+            done: vec![None; stages],
+            failed: None,
+            stopped: false,
+            ran: 0,
+            listings: HashMap::new(),
+        };
         Board { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -210,6 +218,14 @@ impl Board {
 
     pub(crate) fn count_run(&self) {
         self.state.lock().expect("no holder panics").ran += 1;
+    }
+
+    pub(crate) fn listing(&self, chain: &ChainId) -> Option<Option<Arc<Listing>>> {
+        self.state.lock().expect("no holder panics").listings.get(chain).cloned()
+    }
+
+    pub(crate) fn keep_listing(&self, chain: ChainId, listing: Option<Arc<Listing>>) {
+        self.state.lock().expect("no holder panics").listings.insert(chain, listing);
     }
 
     fn ran(&self) -> usize {

@@ -7,7 +7,7 @@ use super::difference::Difference;
 use super::key::{self, Key};
 use super::mounts::Mounts;
 use super::{Base, Board, Inputs, copy, execute, image, imported, miss, record, run};
-use crate::context::{Choice, Digests, Input, Tree};
+use crate::context::{Choice, Digests, Input, Opened, Tree};
 use crate::db::{LayerNumber, Lease};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
@@ -22,7 +22,7 @@ pub(super) struct Stage<'b> {
     pub(super) engine: &'b Engine,
     pub(super) inputs: &'b Inputs<'b>,
     pub(super) job: &'b Job,
-    board: &'b Board,
+    pub(super) board: &'b Board,
     plan: &'b Plan,
     id: StageId,
     stage: &'b plan::Stage,
@@ -409,6 +409,13 @@ impl<'b> Stage<'b> {
     /// The files of a stage or an image, with digests from the index: nothing is read.
     fn tree_of(&self, base: &Base, what: String) -> Result<Tree<'b>> {
         let engine = self.engine;
+        if let Some(listing) = self.listing(&base.stack)? {
+            let (inputs, job, stack) = (self.inputs, self.job, base.stack.clone());
+            let open = move || Ok(Box::new(imported::here(inputs, &stack, job)?.view(engine)?) as Opened);
+            // The listing has them all.
+            let digests = Digests::Index(Box::new(|_| Ok(None)));
+            return Ok(Tree::listed(listing, Box::new(open), what, digests));
+        }
         let stack = self.here(&base.stack)?;
         // Top first, as a look-up goes.
         let numbers: Vec<LayerNumber> = stack.layers().iter().rev().map(|layer| layer.number).collect();

@@ -315,12 +315,12 @@ impl<'c> Copying<'c> {
     fn open_source(&mut self, from: &[u8]) -> Result<OwnedFd> {
         // The source itself may be a link, which is followed; what lies below it is not.
         if from == self.source.path {
-            return dir::open_in_root(self.tree.root(), from, OFlags::RDONLY)
+            return dir::open_in_root(self.tree.root()?, from, OFlags::RDONLY)
                 .context(|| "opening the source");
         }
         let parent = parent_of(from);
         if self.from.as_ref().is_none_or(|(path, _)| path != parent) {
-            let fd = dir::open_in_root(self.tree.root(), parent, OFlags::RDONLY | OFlags::DIRECTORY)
+            let fd = dir::open_in_root(self.tree.root()?, parent, OFlags::RDONLY | OFlags::DIRECTORY)
                 .context(|| "opening the source's directory")?;
             self.from = Some((parent.to_vec(), fd));
         }

@@ -11,6 +11,7 @@ pub mod kept;
 pub mod listing;
 mod private;
 mod remote;
+mod rows;
 mod select;
 mod stat_cache;
 mod trim;
@@ -21,12 +22,14 @@ pub mod wildcard;
 pub use git::Checkout;
 pub use private::Private;
 pub use remote::{GitHost, Held, Remote, Secrets};
+pub use rows::Listing;
 pub use select::{Choice, Item, Selection, Source};
 
 pub use stat_cache::StatCache;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::OFlags;
 
@@ -36,11 +39,26 @@ use ignore::Ignore;
 
 /// A tree that COPY reads: the build context, a stage, an image.
 pub struct Tree<'a> {
-    pub(crate) root: Box<dyn AsFd + Send + Sync + 'a>,
+    root: Root<'a>,
     pub(crate) what: String,
     pub(crate) excluded: Option<&'a Ignore>,
     pub(crate) digests: Digests<'a>,
 }
+
+enum Root<'a> {
+    Here(Box<dyn AsFd + Send + Sync + 'a>),
+    /// What there is is known, and opened when it is needed.
+    Known {
+        listing: Arc<Listing>,
+        open: Box<Open<'a>>,
+        opened: OnceLock<Opened>,
+    },
+}
+
+pub type Opened = Box<dyn AsFd + Send + Sync>;
+
+/// Opens the root of a tree.
+pub type Open<'a> = dyn Fn() -> Result<Opened> + Sync + 'a;
 
 /// Where a file's digest comes from without reading it.
 pub enum Digests<'a> {
@@ -58,7 +76,18 @@ pub type LookUp<'a> = Box<dyn Fn(&[u8]) -> Result<Option<Digest>> + Sync + 'a>;
 impl<'a> Tree<'a> {
     /// `what` names the tree in errors: "the build context".
     pub fn new(root: impl AsFd + Send + Sync + 'a, what: impl Into<String>, digests: Digests<'a>) -> Self {
-        Tree { root: Box::new(root), what: what.into(), excluded: None, digests }
+        Tree { root: Root::Here(Box::new(root)), what: what.into(), excluded: None, digests }
+    }
+
+    /// A tree whose files are known, and here only once `open` was called.
+    pub fn listed(
+        listing: Arc<Listing>,
+        open: Box<Open<'a>>,
+        what: impl Into<String>,
+        digests: Digests<'a>,
+    ) -> Self {
+        let root = Root::Known { listing, open, opened: OnceLock::new() };
+        Tree { root, what: what.into(), excluded: None, digests }
     }
 
     #[must_use]
@@ -67,8 +96,24 @@ impl<'a> Tree<'a> {
         self
     }
 
-    pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    pub fn root(&self) -> Result<BorrowedFd<'_>> {
+        match &self.root {
+            Root::Here(root) => Ok(root.as_fd()),
+            Root::Known { open, opened, .. } => {
+                if opened.get().is_none() {
+                    // Of two threads that open it, either will do.
+                    let _other_was_first = opened.set(open()?);
+                }
+                Ok(opened.get().expect("set above").as_fd())
+            }
+        }
+    }
+
+    pub(crate) fn listing(&self) -> Option<&Listing> {
+        match &self.root {
+            Root::Here(_) => None,
+            Root::Known { listing, .. } => Some(listing),
+        }
     }
 
     /// Owners of files in an image mean something; those in a build context do not.

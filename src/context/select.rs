@@ -9,7 +9,7 @@ use rustix::fs::{FileType, OFlags, Stat};
 
 use super::ignore::Ignore;
 use super::stat_cache::{Known, Xattrs};
-use super::{Digests, Tree, wildcard};
+use super::{Digests, Listing, Tree, wildcard};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Digest, Hasher};
 use crate::job::Job;
@@ -211,8 +211,7 @@ impl Tree<'_> {
         if wildcard::is_pattern(&clean) || choice.exclude.is_some() {
             return Ok(None);
         }
-        Err(Error::not_found(format!("`{pattern}` is not in {}", self.what))
-            .hint(format!("sources are looked for from the root of {}", self.what)))
+        Err(self.absent(pattern))
     }
 
     /// Walks one file or directory; wildcards mean nothing.
@@ -258,20 +257,35 @@ impl Tree<'_> {
                     next.push(join(&parent, &if wild { unquoted(part) } else { part.to_vec() }));
                     continue;
                 }
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-                let Ok(fd) = dir::open_in_root(self.root(), &parent, flags) else { continue };
-                for name in dir::names(fd.as_fd()).context(|| format!("reading {}", self.what))? {
-                    let matches = super::wildcard::matches(part, name.to_bytes())
+                for name in self.names(&parent)? {
+                    let matches = super::wildcard::matches(part, &name)
                         .context(|| format!("`{written}` is not a valid pattern"))?;
                     if matches {
-                        next.push(join(&parent, name.to_bytes()));
+                        next.push(join(&parent, &name));
                     }
                 }
             }
             found = next;
         }
-        found.retain(|path| dir::open_in_root(self.root(), path, OFlags::PATH).is_ok());
+        match self.listing() {
+            Some(listing) => found.retain(|path| listing.resolve(path).is_some()),
+            None => {
+                let root = self.root()?;
+                found.retain(|path| dir::open_in_root(root, path, OFlags::PATH).is_ok());
+            }
+        }
         Ok(found)
+    }
+
+    /// In a directory; none in what is no directory.
+    fn names(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+        if let Some(listing) = self.listing() {
+            return Ok(listing.names(path).unwrap_or_default().to_vec());
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let Ok(fd) = dir::open_in_root(self.root()?, path, flags) else { return Ok(Vec::new()) };
+        let names = dir::names(fd.as_fd()).context(|| format!("reading {}", self.what))?;
+        Ok(names.into_iter().map(std::ffi::CString::into_bytes).collect())
     }
 
     fn is_excluded(&self, path: &[u8], is_dir: bool) -> bool {
@@ -280,12 +294,15 @@ impl Tree<'_> {
 
     /// `None` where all of it is excluded.
     fn walk(&self, path: Vec<u8>, written: &str, filter: Filter<'_>, job: &Job) -> Result<Option<Source>> {
+        if let Some(listing) = self.listing() {
+            return self.walk_listing(listing, path, written, filter).map(Some);
+        }
         let say = || format!("reading `{}` in {}", String::from_utf8_lossy(&path), self.what);
-        let top = match dir::open_in_root(self.root(), &path, OFlags::PATH) {
+        let root = self.root()?;
+        let top = match dir::open_in_root(root, &path, OFlags::PATH) {
             Ok(top) => top,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                let hint = format!("sources are looked for from the root of {}", self.what);
-                return Err(Error::not_found(format!("`{written}` is not in {}", self.what)).hint(hint));
+                return Err(self.absent(written));
             }
             Err(error) => return Err(error).context(say),
         };
@@ -298,8 +315,7 @@ impl Tree<'_> {
         let known = known.context(say)?;
         if is_dir {
             items.push(item(Vec::new(), Kind::Dir, &stat, Vec::new(), known));
-            let fd =
-                dir::open_in_root(self.root(), &path, OFlags::RDONLY | OFlags::DIRECTORY).context(say)?;
+            let fd = dir::open_in_root(root, &path, OFlags::RDONLY | OFlags::DIRECTORY).context(say)?;
             self.walk_dir(fd.as_fd(), (&path, b""), filter, &mut items, job)?;
             if excluded && items.len() == 1 {
                 return Ok(None);
@@ -315,6 +331,30 @@ impl Tree<'_> {
         }
         link(&mut items);
         Ok(Some(Source { path, is_dir, items }))
+    }
+
+    /// As `walk` and `walk_dir`. Nothing of such a tree is excluded by rules of its own.
+    fn walk_listing(
+        &self,
+        listing: &Listing,
+        path: Vec<u8>,
+        written: &str,
+        filter: Filter<'_>,
+    ) -> Result<Source> {
+        let real = listing.resolve(&path).ok_or_else(|| self.absent(written))?;
+        let top = listing.item(&real, Vec::new()).ok_or_else(|| self.absent(written))?;
+        let is_dir = top.kind == Kind::Dir;
+        let mut items = vec![top];
+        if is_dir {
+            list(listing, (&real, b""), filter, &mut items);
+        }
+        link(&mut items);
+        Ok(Source { path, is_dir, items })
+    }
+
+    fn absent(&self, written: &str) -> Error {
+        Error::not_found(format!("`{written}` is not in {}", self.what))
+            .hint(format!("sources are looked for from the root of {}", self.what))
     }
 
     fn ignored(&self, written: &str) -> Error {
@@ -449,7 +489,7 @@ impl Tree<'_> {
             }
             Digests::Stat(_) | Digests::Read => {}
         }
-        let fd = dir::open_in_root(self.root(), path, OFlags::RDONLY | OFlags::NONBLOCK).context(say)?;
+        let fd = dir::open_in_root(self.root()?, path, OFlags::RDONLY | OFlags::NONBLOCK).context(say)?;
         let before = rustix::fs::fstat(&fd).context(say)?;
         let mut file = std::fs::File::from(fd);
         let mut hasher = Hasher::new();
@@ -468,6 +508,28 @@ impl Tree<'_> {
             cache.put(path, &before, Known { digest: item.digest, xattrs: item.xattrs.clone() });
         }
         Ok(())
+    }
+}
+
+/// What stands below a directory of a listing, in the order of `walk_dir`.
+fn list(listing: &Listing, (real, below): (&[u8], &[u8]), filter: Filter<'_>, items: &mut Vec<Item>) {
+    for name in listing.names_of(real) {
+        let (real, path) = (join(real, name), join(below, name));
+        let Some(item) = listing.item(&real, path.clone()) else { continue };
+        let is_dir = item.kind == Kind::Dir;
+        let (left_out, all_of_it) = filter.leaves_out(&path, is_dir);
+        if left_out && (!is_dir || all_of_it) {
+            continue;
+        }
+        let at = items.len();
+        items.push(item);
+        if is_dir {
+            list(listing, (&real, &path), filter, items);
+            // One that is left out is there only for what is included beneath it.
+            if left_out && items.len() == at + 1 {
+                items.truncate(at);
+            }
+        }
     }
 }
 
@@ -530,6 +592,6 @@ fn kind_of(stat: &Stat) -> Option<Kind> {
 }
 
 /// Attributes that belong to the file and not to the machine it lies on.
-fn travels(key: &[u8]) -> bool {
+pub(super) fn travels(key: &[u8]) -> bool {
     key == b"security.capability" || key.starts_with(b"user.") && !key.starts_with(b"user.overlay.")
 }

@@ -31,7 +31,7 @@ pub fn archives(input: &Input<'_>) -> Result<Vec<usize>> {
 }
 
 fn open(input: &Input<'_>, path: &[u8]) -> Result<File> {
-    dir::open_in_root(input.tree.root(), path, OFlags::RDONLY | OFlags::NONBLOCK)
+    dir::open_in_root(input.tree.root()?, path, OFlags::RDONLY | OFlags::NONBLOCK)
         .map(File::from)
         .context(|| format!("opening `{}` in {}", String::from_utf8_lossy(path), input.tree.what))
 }

@@ -3,8 +3,14 @@
 use std::collections::HashMap;
 use std::iter::Peekable;
 
+use crate::db::{Db, LayerNumber};
 use crate::error::Result;
 use crate::layer::{Kind, Row};
+
+/// What a stack of layers shows, bottom first, in the order of the paths' bytes.
+pub fn merged(db: &Db, stack: &[LayerNumber]) -> impl Iterator<Item = Result<Row>> {
+    Merged::new(stack.iter().map(|layer| db.rows(*layer)))
+}
 
 /// What a merged view of the layers shows, in the order of the paths' bytes: no whiteouts, and of each path the row of the
 /// layer that decides. Link groups have numbers of their own. Memory grows

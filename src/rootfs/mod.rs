@@ -13,6 +13,7 @@ mod verify;
 
 pub use ensure::ensure;
 pub use located::{Located, located};
+pub use merged::merged;
 pub use pack::{Known, Made, Outcome, Twin, pack};
 pub use replay::replay;
 pub use reread::{Reread, reread, shows};
