@@ -93,7 +93,7 @@ pub(super) fn put_aside(
 }
 
 fn holds_secret(stage: &Stage<'_>, run: &plan::Run, draft: &Draft<'_>) -> Result<bool> {
-    let Some(mut guard) = Guard::of(run, &stage.inputs.run) else { return Ok(false) };
+    let Some(mut guard) = Guard::of(run, stage.inputs.run) else { return Ok(false) };
     guard.allow();
     let mut found = Vec::new();
     let mut watch = guard.watch(&mut found);

@@ -66,17 +66,17 @@ impl Stage<'_> {
         let created = hit.created.clone();
         let Some(layer) = &hit.layer else {
             imported.keep(&hit, None)?;
-            return Ok(Some(record::Hit { layer: None, created }));
+            return Ok(Some(record::Hit { layer: None, created, build: None }));
         };
         if !imported.is_remote(&base.stack)
             && let Some(known) = base.stack.find(self.engine, &layer.diff_id)?
             && known.content_id == layer.content_id
         {
             imported.keep(&hit, Some(&known))?;
-            return Ok(Some(record::Hit { layer: Some(known), created }));
+            return Ok(Some(record::Hit { layer: Some(known), created, build: None }));
         }
         imported.keep_later(&hit, &base.stack.with(layer.clone()));
-        Ok(Some(record::Hit { layer: hit.layer, created }))
+        Ok(Some(record::Hit { layer: hit.layer, created, build: None }))
     }
 }
 

@@ -16,11 +16,13 @@ mod miss;
 pub mod mounts;
 mod record;
 mod run;
+mod squash;
 mod stage;
 
 pub use failed::{Failed, Resume, Slot};
 pub use miss::{Previous, trim_lists};
 pub use record::Notes;
+pub use squash::squash;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex};
@@ -39,6 +41,7 @@ use crate::plan::{Plan, StageId};
 use crate::rootfs::Stack;
 
 /// What a build reads besides the plan.
+#[derive(Clone)]
 pub struct Inputs<'b> {
     /// `None` when the Dockerfile came without a context.
     pub context: Option<Context<'b>>,
@@ -70,7 +73,7 @@ pub struct Inputs<'b> {
     pub hole: Option<&'static str>,
     /// Name servers and the like come from the host's files, read by the caller.
     pub host: &'b crate::network::Host,
-    pub run: Given,
+    pub run: &'b Given,
 }
 
 /// Which records of earlier builds count. Whatever runs again may still come to an old layer.
@@ -94,6 +97,7 @@ pub struct Given {
 }
 
 /// A directory whose files COPY takes.
+#[derive(Clone, Copy)]
 pub struct Context<'b> {
     pub dir: &'b std::path::Path,
     pub ignore: &'b Ignore,
@@ -154,10 +158,11 @@ pub fn build(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Re
     });
     let ran = board.ran();
     board.take(plan.target).and_then(|base| {
-        let image = base.image.ok_or_else(|| {
-            Error::invalid("the Dockerfile leaves an image without layers and without configuration")
-                .hint("a stage FROM scratch needs at least one instruction")
-        })?;
+        let base = match base.image {
+            Some(_) => base,
+            None => nothing(engine, plan, base, inputs)?,
+        };
+        let image = base.image.expect("published by its last step, its base or just now");
         let (config, image) = match &inputs.platform {
             None => (base.config, image),
             Some(platform) if image::made_for(base.config.clone(), platform) == base.config => {
@@ -171,6 +176,15 @@ pub fn build(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Re
         };
         Ok(Outcome { image, config, stack: base.stack, ran })
     })
+}
+
+/// A stage `FROM scratch` without instructions: an image without files, for nobody made it at no time of its own (BuildKit).
+fn nothing(engine: &Engine, plan: &Plan, base: Base, inputs: &Inputs<'_>) -> Result<Base> {
+    let mut config = base.config;
+    config.config = (*plan.stages[plan.target.0].config).clone();
+    config.created = inputs.epoch.map(|epoch| crate::engine::rfc3339(Some(epoch)));
+    let image = record::publish_image(engine, &config, None, &base.stack, inputs.record)?;
+    Ok(Base { image: Some(image), config, stack: base.stack })
 }
 
 /// Where stages leave their results and wait for each other's.

@@ -63,6 +63,8 @@ const MOST_RECORDS: u32 = 16;
 pub(super) struct Hit {
     pub(super) layer: Option<Layer>,
     pub(super) created: String,
+    /// Whose step it was.
+    pub(super) build: Option<BuildId>,
 }
 
 /// The newest record under the key, with its layer, which is all there; one that is older than `newest` does not count.
@@ -85,7 +87,7 @@ pub(super) fn look_up(
             None => None,
         };
         notes.gather(|notes| notes.used.push(record.id));
-        Ok(Some(Hit { layer, created: record.created }))
+        Ok(Some(Hit { layer, created: record.created, build: record.build }))
     })
 }
 
@@ -109,7 +111,21 @@ pub(super) fn made_before(engine: &Engine, step: &CacheKey, content: &ContentId)
             let Some(number) = record.layer else { continue };
             let Some(row) = index.layer(number)? else { continue };
             if row.content_id == *content && !row.leans {
-                return Ok(Some(Hit { layer: Some(Layer::from(&row)), created: record.created }));
+                let layer = Some(Layer::from(&row));
+                return Ok(Some(Hit { layer, created: record.created, build: record.build }));
+            }
+        }
+        Ok(None)
+    })
+}
+
+/// The layer that a step of this key made last, wherever it stood.
+pub(super) fn layer_of_step(engine: &Engine, step: &CacheKey) -> Result<Option<Layer>> {
+    engine.db.read(|index| {
+        for record in index.cached_step(step, MOST_RECORDS)? {
+            let Some(number) = record.layer else { continue };
+            if let Some(row) = index.layer(number)?.filter(|row| !row.leans) {
+                return Ok(Some(Layer::from(&row)));
             }
         }
         Ok(None)

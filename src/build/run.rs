@@ -65,7 +65,7 @@ pub(super) fn run(
         }
         return Err(error_of(run, &exit, &last));
     }
-    let mut guard = Guard::of(run, &stage.inputs.run);
+    let mut guard = Guard::of(run, stage.inputs.run);
     pack(stage, base, work, draft, &[], guard.as_mut())
 }
 
@@ -83,7 +83,7 @@ pub(super) fn resume(
     }
     container::recover_dead(stage.engine, kept).context(doing)?;
     let draft = stage.engine.snapshots.copy(kept.snapshot, Purpose::Layer).context(doing)?;
-    let mut guard = Guard::of(run, &stage.inputs.run);
+    let mut guard = Guard::of(run, stage.inputs.run);
     Ok(match pack(stage, base, work, draft, &[], guard.as_mut())? {
         Done::Layer(Some(layer)) => Done::Unrecorded(layer),
         Done::Again(before) => before.layer.map_or(Done::Layer(None), Done::Unrecorded),

@@ -214,15 +214,24 @@ impl<'b> Stage<'b> {
 
     fn hit(&self, base: &Base, step: &Step, key: &CacheKey) -> Result<Option<record::Hit>> {
         // What changes the configuration alone has nothing to run; it keeps its time as long as all below it is equal.
-        if self.forced() && !matches!(step.action, Action::Config) {
+        let forced = self.forced() && !matches!(step.action, Action::Config);
+        if forced && !self.has_siblings() {
             return Ok(None);
         }
         // Nor has it an age.
         let newest = self.inputs.reuse.newest.filter(|_| !matches!(step.action, Action::Config));
         match record::look_up(self.engine, key, newest, self.inputs.notes)? {
+            // What this build did for another platform is done.
+            Some(hit) if forced && hit.build != Some(self.inputs.record) => Ok(None),
             Some(hit) if self.stands_or_will(&base.stack, hit.layer.as_ref())? => Ok(Some(hit)),
+            _ if forced => Ok(None),
             _ => self.imported_hit(base, key, newest),
         }
+    }
+
+    /// The same build has this stage for other platforms, too.
+    fn has_siblings(&self) -> bool {
+        self.inputs.part.label.is_some()
     }
 
     /// The stage's steps are to run.
@@ -279,11 +288,11 @@ impl<'b> Stage<'b> {
     /// The right to do the step, until it is dropped: waits while another build of this store is at it. A builder that
     /// dies gives it back. `None` where nobody would take what comes of it.
     fn turn(&self, step: &Step, key: &CacheKey) -> Result<Option<Lease>> {
-        if self.forced() || matches!(step.action, Action::Config) {
+        if (self.forced() || matches!(step.action, Action::Config)) && !self.has_siblings() {
             return Ok(None);
         }
         let name = format!("step-{}", key.0.hex());
-        let mut told = false;
+        let mut told = self.has_siblings();
         loop {
             if let Some(lease) = self.engine.db.try_lease(&name)? {
                 return Ok(Some(lease));

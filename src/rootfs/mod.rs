@@ -3,6 +3,7 @@
 
 mod ensure;
 mod located;
+mod merge;
 mod merged;
 mod pack;
 mod replay;
@@ -13,6 +14,7 @@ mod verify;
 
 pub use ensure::ensure;
 pub use located::{Located, located};
+pub use merge::merge;
 pub use merged::merged;
 pub use pack::{Known, Made, Outcome, Twin, pack};
 pub use replay::replay;

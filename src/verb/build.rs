@@ -21,7 +21,7 @@ use crate::plan::{Network, Plan, Resources};
 use crate::rootfs::Stack;
 use crate::verb::named_context::{Contexts, Named};
 use crate::verb::variant::{self, Variant};
-use crate::verb::{build_cache, build_failed, build_results as results};
+use crate::verb::{build_cache, build_failed, build_platforms, build_results as results};
 use crate::verb::{images, pull};
 
 pub use results::Results;
@@ -223,7 +223,12 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     let slot = build::Slot::default();
     let resume = options.failed.resume(engine, &previous)?;
     let imported = Imported::load(engine, &options.cache.from, &options.registry, &lease, job)?;
-    let mut inputs = Inputs {
+    let given = Given {
+        secrets: options.run.secrets.clone(),
+        agents,
+        allow_secret_leak: options.run.allow_secret_leak,
+    };
+    let inputs = Inputs {
         context,
         remote: &remote,
         images: &bases,
@@ -241,13 +246,13 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         #[cfg(debug_assertions)]
         hole: options.hole,
         host: &options.host,
-        run: Given {
-            secrets: options.run.secrets.clone(),
-            agents,
-            allow_secret_leak: options.run.allow_secret_leak,
-        },
+        run: &given,
     };
-    let outcomes = build_cache::outcomes(engine, &platforms, &plans, &reuse, &mut inputs, job);
+    let outcomes = build_cache::outcomes(engine, &platforms, &plans, &reuse, &inputs, job);
+    let outcomes = outcomes.and_then(|outcomes| match options.results.squash {
+        true => build_platforms::squash(engine, &plans, outcomes, &inputs, job),
+        false => Ok(outcomes),
+    });
     if let Err(problem) = stats.save().and_then(|()| contexts.save()) {
         job.warn(format!("the next build will read the whole context again: {problem}"));
     }
@@ -277,34 +282,6 @@ pub(super) fn ignore(options: &Options) -> Result<Ignore> {
         Some((name, text)) => Ignore::parse(text).context(|| format!("reading `{name}`")),
         None => Ok(Ignore::default()),
     }
-}
-
-/// One platform after the other: what two have in common the second finds in the cache.
-pub(super) fn build_each(
-    engine: &Engine,
-    platforms: &[Platform],
-    plans: &[Plan],
-    reuse: &[Reuse],
-    inputs: &mut Inputs<'_>,
-    job: &Job,
-) -> Result<Vec<build::Outcome>> {
-    let total = plans.iter().map(Plan::step_count).sum();
-    let mut before = 0;
-    let mut outcomes = Vec::new();
-    for ((platform, plan), reuse) in std::iter::zip(platforms, plans).zip(reuse) {
-        let label = (platforms.len() > 1).then(|| platform.to_string());
-        inputs.epoch = plan.epoch;
-        inputs.platform = inputs.platform.take().map(|_| platform.clone());
-        inputs.reuse = reuse.clone();
-        inputs.part = Part { before, total, label };
-        let outcome = build::build(engine, plan, inputs, job);
-        outcomes.push(match platforms.len() {
-            1 => outcome?,
-            _ => outcome.context(|| format!("building for {platform}"))?,
-        });
-        before += plan.step_count();
-    }
-    Ok(outcomes)
 }
 
 pub(super) fn plan_options(options: &Options, platform: &Platform) -> PlanOptions {

@@ -8,7 +8,8 @@ use crate::image::Platform;
 use crate::job::Job;
 use crate::plan::Plan;
 use crate::rootfs::Stack;
-use crate::verb::build::{self as verb, Options};
+use crate::verb::build::Options;
+use crate::verb::build_platforms;
 
 /// What the plans come to, all of it here. What a cache promised and cannot give does not count, and the build begins anew.
 pub(super) fn outcomes(
@@ -16,11 +17,11 @@ pub(super) fn outcomes(
     platforms: &[Platform],
     plans: &[Plan],
     reuse: &[Reuse],
-    inputs: &mut Inputs<'_>,
+    inputs: &Inputs<'_>,
     job: &Job,
 ) -> Result<Vec<build::Outcome>> {
     loop {
-        let outcomes = verb::build_each(engine, platforms, plans, reuse, inputs, job);
+        let outcomes = build_platforms::build(engine, platforms, plans, reuse, inputs, job);
         let Some(imported) = inputs.imported else { return outcomes };
         let outcomes = outcomes.and_then(|outcomes| here(imported, outcomes, job));
         match (&outcomes, imported.take_lost()) {

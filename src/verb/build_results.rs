@@ -19,6 +19,8 @@ pub struct Results {
     pub annotations: Vec<Annotation>,
     /// Besides the one: the result is an index of the images for all.
     pub more_platforms: Vec<Platform>,
+    /// All that is built on the base image is one layer.
+    pub squash: bool,
     /// Where `dest=-` of an output goes.
     pub stream: Option<File>,
 }

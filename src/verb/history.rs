@@ -115,8 +115,9 @@ impl Line {
         let mut known: Vec<(ImageId, ImageConfig)> = Vec::with_capacity(ancestry.len());
         for row in ancestry {
             let (config, _) = images::config(engine, &row.id)?;
+            // What a squashed image was made of lies on another way to the same base.
             if known.last().is_some_and(|(_, later)| !begins(later, &config)) {
-                break;
+                continue;
             }
             known.push((row.id, config));
         }

@@ -5,6 +5,7 @@ pub mod build;
 mod build_cache;
 pub mod build_context;
 mod build_failed;
+mod build_platforms;
 mod build_results;
 pub mod cache;
 pub mod cache_kept;

@@ -17,6 +17,9 @@ pub(super) struct OutputArgs {
     /// Annotate the image: [manifest|index|manifest-descriptor|index-descriptor[PLATFORM]:]KEY=VALUE
     #[arg(long = "annotation", value_name = "KEY=VALUE")]
     annotations: Vec<String>,
+    /// Make one layer of all that is built on the base image
+    #[arg(long)]
+    squash: bool,
     /// Keep the image in the store, besides other outputs
     #[arg(long)]
     load: bool,
@@ -59,6 +62,7 @@ impl OutputArgs {
             outputs,
             annotations: annotations.into_iter().flatten().collect(),
             more_platforms,
+            squash: self.squash,
             stream,
         })
     }
