@@ -42,3 +42,21 @@ fn every_corpus_has_its_target() {
     assert_eq!(names("tests/corpus"), known);
     assert_eq!(names("fuzz/targets"), known);
 }
+
+/// `fuzz/run` builds with `--locked`: a lock that lags behind would be found out only there.
+#[test]
+fn the_fuzzers_are_locked_to_what_the_main_build_is() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let fuzz = read("fuzz/Cargo.lock");
+    let ours =
+        fuzz.split("\n[[package]]\n").find(|package| package.starts_with("name = \"outcrop\"\n")).unwrap();
+    let manifest = read("Cargo.toml");
+    let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let names =
+        dependencies.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(" = "));
+    for (name, _) in names {
+        let locked = ours.lines().any(|line| line.starts_with(&format!(" \"{name}\"")));
+        assert!(locked, "run `cargo update --workspace` in fuzz/: its lock lacks {name}");
+    }
+}
