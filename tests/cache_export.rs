@@ -8,7 +8,8 @@ use std::time::Duration;
 use outcrop::image::Digest;
 use serde_json::Value;
 
-use crate::sandbox::{Outcome, Sandbox};
+use crate::registry_kit::{RealRegistry, Server};
+use crate::sandbox::{Outcome, Sandbox, find_on_path};
 
 const STAGES: &str = "FROM scratch AS base
 ADD busybox.tar /
@@ -372,4 +373,89 @@ fn whoever_is_killed_while_a_cache_is_read_or_written_leaves_nothing_wrong() {
     build(&third, &["--cache-from", &from(&cache)]).ok();
     assert_eq!(ran(&third), [""; 0]);
     assert_eq!(id(&third), id(&first));
+}
+
+#[test]
+fn a_registry_gives_a_fresh_store_the_index_and_the_layers_of_the_image_alone() {
+    for driver in ["overlay2", "vfs"] {
+        let first = machine(driver, STAGES);
+        let real = RealRegistry::start(&first);
+        let cache = format!("type=registry,ref={}/team/cache:main,mode=max", real.address);
+        build(&first, &["--cache-to", &cache]).ok();
+        let proxy = Server::before(&real);
+        let other = machine(driver, STAGES);
+        build(&other, &["--cache-from", &format!("{}/team/cache:main", proxy.address)]).ok();
+        assert_eq!(ran(&other), [""; 0], "{driver}");
+        assert_eq!(id(&other), id(&first), "{driver}");
+        other.check();
+        // The index, the rows of the builder's four layers, the archives of the image's four.
+        let asked = proxy.asked();
+        let blobs = asked.iter().filter(|asked| asked.is_blob()).count();
+        assert_eq!(blobs, 1 + 4 + 4, "{driver} {asked:?}");
+        // What is known here is not asked for again.
+        build(&other, &["--cache-from", &format!("{}/team/cache:main", proxy.address)]).ok();
+        assert_eq!(ran(&other), [""; 0]);
+        // The second export of a store that has no builder sends nothing, and keeps what the cache knew of it.
+        let third = machine(driver, STAGES);
+        let name = format!("{}/team/cache:main", real.address);
+        build(&third, &["--cache-from", &name, "--cache-to", &cache]).ok();
+        let fourth = machine(driver, STAGES);
+        fourth.file("file", "2\n");
+        build(&fourth, &["--cache-from", &name]).ok();
+        assert_eq!(ran(&fourth).len(), 5, "{driver}");
+        fourth.check();
+    }
+}
+
+#[test]
+fn a_cache_moves_from_one_place_to_another_without_being_unpacked() {
+    let first = machine("overlay2", STAGES);
+    let (one, two) = (first.dir().join("one"), first.dir().join("two"));
+    build(&first, &["--cache-to", &to(&one, ",mode=max,compression=gzip")]).ok();
+    let other = machine("overlay2", STAGES);
+    build(&other, &["--cache-from", &from(&one), "--cache-to", &to(&two, ",mode=max")]).ok();
+    assert_eq!(ran(&other), [""; 0]);
+    assert_eq!(blobs(&two, "").len(), 14);
+    fs::remove_dir_all(&one).unwrap();
+    let third = machine("overlay2", STAGES);
+    third.file("file", "2\n");
+    build(&third, &["--cache-from", &from(&two)]).ok();
+    assert_eq!(ran(&third).len(), 5);
+    third.check();
+}
+
+#[test]
+fn an_image_carries_the_records_of_its_own_layers() {
+    const ONE: &str = "FROM scratch
+ADD busybox.tar /
+RUN echo one > /one
+COPY file /file
+CMD [\"cat\", \"/one\", \"/file\"]
+";
+    let first = machine("overlay2", ONE);
+    let real = RealRegistry::start(&first);
+    let layout = first.dir().join("layout");
+    let output = format!("type=oci,tar=false,dest={}", layout.display());
+    build(&first, &["--cache-to", "type=inline", "-o", &output, "--load"]).ok();
+    let name = format!("{}/team/app:1", real.address);
+    let copied = std::process::Command::new(find_on_path("skopeo"))
+        .args(["copy", "--insecure-policy", "--dest-tls-verify=false", "--quiet", "--preserve-digests"])
+        .args([format!("oci:{}:latest", layout.display()), format!("docker://{name}")])
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    let other = machine("overlay2", ONE);
+    build(&other, &["--cache-from", &name, "--cache-to", "type=inline"]).ok();
+    assert_eq!(ran(&other), [""; 0]);
+    assert_eq!(id(&other), id(&first));
+    other.check();
+    let third = machine("overlay2", ONE);
+    third.file("file", "2\n");
+    build(&third, &["--cache-from", &name]).ok();
+    assert_eq!(ran(&third), ["COPY file /file", "CMD [\"cat\" \"/one\" \"/file\"]"]);
+    third.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().says("one\n2\n");
+    third.check();
+    // An image without one, and a name that nothing has.
+    let plain = format!("{}/team/none:1", real.address);
+    build(&third, &["--cache-from", &plain]).ok().says("building without the cache");
 }

@@ -38,6 +38,7 @@ pub(super) fn after(
     for stale in ["container", "container_config", "docker_version", "id", "parent"] {
         config.other.shift_remove(stale);
     }
+    crate::cache::forget_inline(&mut config);
     config
 }
 

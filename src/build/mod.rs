@@ -21,7 +21,7 @@ mod stage;
 
 pub use failed::{Failed, Resume, Slot};
 pub use miss::{Previous, trim_lists};
-pub use record::Notes;
+pub use record::{Notes, publish_image};
 pub use squash::squash;
 
 use std::collections::{BTreeMap, HashMap};

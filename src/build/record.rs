@@ -160,7 +160,7 @@ pub(super) fn remember(engine: &Engine, new: New<'_>, layer: Option<&Layer>, bui
 }
 
 /// The image after a step; there already on a hit of the same build.
-pub(super) fn publish_image(
+pub fn publish_image(
     engine: &Engine,
     config: &ImageConfig,
     parent: Option<ImageId>,

@@ -60,6 +60,16 @@ impl Document {
         Document { version: VERSION, layers, records }
     }
 
+    /// What another one knows, too.
+    pub(super) fn add(&mut self, other: Document) {
+        let first = self.layers.len();
+        self.layers.extend(other.layers);
+        self.records.extend(other.records.into_iter().map(|mut record| {
+            record.layer = record.layer.map(|layer| first + layer);
+            record
+        }));
+    }
+
     pub(super) fn media_type() -> MediaType {
         MediaType::from(CONFIG)
     }

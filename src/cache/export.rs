@@ -2,21 +2,20 @@
 
 use std::collections::HashMap;
 use std::io::{Read as _, Seek as _, SeekFrom, Write};
-use std::path::Path;
 
 use super::document::{self, Document, Layer as Described, Record};
 use super::import::Imported;
-use super::options::{Kind as Where, Mode, To};
+use super::options::{Mode, To};
 use super::rows;
-use crate::archive::{LayoutDir, REF_NAME};
+use super::target::Target;
 use crate::db::{BlobLayer, CacheRecord, KeyKind, LayerRow};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::image::{CacheKey, Compression, Descriptor, DiffId, Manifest, MediaType};
 use crate::job::{Event, Job};
 use crate::output::{bundle, form};
+use crate::registry;
 use crate::rootfs::{self, Layer, Stack};
-use crate::transfer::{Fill, Sink as _};
 
 /// What a build came to.
 pub struct Built<'b> {
@@ -25,6 +24,7 @@ pub struct Built<'b> {
     pub steps: Vec<Noted>,
     /// Of its images.
     pub stacks: Vec<&'b Stack>,
+    pub registry: &'b registry::Options,
     /// What it was given.
     pub imported: Option<&'b Imported<'b>>,
 }
@@ -32,55 +32,16 @@ pub struct Built<'b> {
 /// The key under which a step's result is known.
 pub type Noted = (KeyKind, CacheKey);
 
-/// Writes what the other side does not have yet; the name comes last.
+/// Writes what the other side does not have yet; the name comes last. What is inline is [`super::inline`]'s.
 pub fn export(built: &Built<'_>, to: &To, job: &Job) -> Result<()> {
-    let doing = || format!("writing the cache `{}`", to.describe());
+    let Some(mut target) = Target::open(built.engine, &to.kind, built.registry, job)? else { return Ok(()) };
     job.report(Event::Note(format!("writing the cache {}", to.describe())));
-    match &to.kind {
-        Where::Local { dest, tag } => local(built, to, dest, tag, job).context(doing),
-    }
+    let doing = || format!("writing the cache `{}`", to.describe());
+    let manifest = send(built, to, &mut target, job).context(doing)?;
+    target.finish(&manifest.to_bytes()).context(doing)
 }
 
-fn local(built: &Built<'_>, to: &To, dest: &Path, tag: &str, job: &Job) -> Result<()> {
-    let mut target = Target::Local(LayoutDir::open(dest)?);
-    let manifest = send(built, to, &mut target, job)?;
-    let bytes = manifest.to_bytes();
-    let mut entry = Descriptor::of(MediaType::OciManifest, &bytes);
-    target.put(&entry, &bytes)?;
-    entry.artifact_type = Some(document::CONFIG.into());
-    entry.annotations.insert(REF_NAME.into(), tag.into());
-    match target {
-        Target::Local(layout) => layout.finish(vec![entry]),
-    }
-}
-
-/// Where a cache goes.
-enum Target {
-    Local(LayoutDir),
-}
-
-impl Target {
-    fn has(&self, blob: &Descriptor) -> Result<bool> {
-        match self {
-            Target::Local(layout) => Ok(layout.has(blob)),
-        }
-    }
-
-    fn blob(&mut self, blob: &Descriptor, fill: &mut Fill<'_>) -> Result<()> {
-        if self.has(blob)? {
-            return Ok(());
-        }
-        match self {
-            Target::Local(layout) => layout.blob(blob, fill),
-        }
-    }
-
-    fn put(&mut self, blob: &Descriptor, bytes: &[u8]) -> Result<()> {
-        self.blob(blob, &mut |out| out.write_all(bytes).context(|| "writing a document of a cache"))
-    }
-}
-
-fn send(built: &Built<'_>, to: &To, target: &mut Target, job: &Job) -> Result<Manifest> {
+fn send(built: &Built<'_>, to: &To, target: &mut Target<'_>, job: &Job) -> Result<Manifest> {
     let mut sending = Sending { built, to, target, job, layers: Vec::new(), numbers: HashMap::new() };
     let mut records: Vec<Record> = Vec::new();
     for (kind, key) in &built.steps {
@@ -89,7 +50,7 @@ fn send(built: &Built<'_>, to: &To, target: &mut Target, job: &Job) -> Result<Ma
         }
         records.extend(sending.record(*kind, key)?);
     }
-    let Sending { layers, .. } = sending;
+    let layers = sending.layers;
     let blobs = layers.iter().flat_map(|layer| layer.rows.iter().chain(&layer.archive)).cloned().collect();
     let raw = Document::new(layers, records).to_bytes();
     let config = Descriptor::of(Document::media_type(), &raw);
@@ -99,17 +60,17 @@ fn send(built: &Built<'_>, to: &To, target: &mut Target, job: &Job) -> Result<Ma
     Ok(manifest)
 }
 
-struct Sending<'s> {
+struct Sending<'s, 't> {
     built: &'s Built<'s>,
     to: &'s To,
-    target: &'s mut Target,
+    target: &'s mut Target<'t>,
     job: &'s Job,
     layers: Vec<Described>,
     /// Where among them.
     numbers: HashMap<DiffId, usize>,
 }
 
-impl Sending<'_> {
+impl Sending<'_, '_> {
     /// What the store knows under the key, else what a cache that the build was given knows.
     fn record(&mut self, kind: KeyKind, key: &CacheKey) -> Result<Option<Record>> {
         self.job.check()?;

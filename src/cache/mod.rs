@@ -10,10 +10,13 @@ mod deferred;
 mod document;
 mod export;
 mod import;
+mod inline;
 mod options;
 mod origin;
 mod rows;
+mod target;
 
 pub use export::{Built, Noted, export};
 pub use import::{Imported, RemoteHit};
+pub use inline::{forget as forget_inline, inline};
 pub use options::{From, Mode, Options, To, parse_from, parse_to};

@@ -36,13 +36,24 @@ pub struct To {
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
-    Local { dest: PathBuf, tag: String },
+    Local {
+        dest: PathBuf,
+        tag: String,
+    },
+    Registry(Reference),
+    /// In the config of the image itself.
+    Inline,
 }
 
 impl To {
     /// As it was asked for.
     pub fn describe(&self) -> &str {
         &self.text
+    }
+
+    /// It goes into the image's config.
+    pub fn is_inline(&self) -> bool {
+        matches!(self.kind, Kind::Inline)
     }
 }
 
@@ -89,12 +100,18 @@ pub fn parse_to(text: &str) -> Result<To> {
             let tag = fields.take("tag").filter(|tag| !tag.is_empty()).unwrap_or_else(|| DEFAULT_TAG.into());
             Kind::Local { dest: dest.into(), tag }
         }
-        "registry" | "inline" => {
-            return Err(Error::unsupported(format!(
-                "`{text}` in --cache-to is not supported by this version"
-            ))
-            .hint("type=local writes a directory"));
+        "registry" => {
+            let name: Reference = fields.need("ref", "the name to write to")?.parse()?;
+            if name.digest().is_some() {
+                return Err(Error::invalid(format!("`{}` names a digest", name.familiar()))
+                    .hint("a cache is written under a tag"));
+            }
+            Kind::Registry(name)
         }
+        "inline" if mode == Mode::Max => {
+            return Err(fields.wrong("mode", "max", "min: an image has no layers but its own"));
+        }
+        "inline" => Kind::Inline,
         other => return Err(fields.unknown(other, &["local", "registry", "inline"])),
     };
     fields.finish()?;
@@ -252,6 +269,13 @@ mod tests {
             (
                 "type=local,dest=x,oci-mediatypes=true,image-manifest",
                 "`image-manifest` in --cache-to has no value; write key=value, as in type=local,dest=DIRECTORY",
+            ),
+            ("host/name", "ok"),
+            ("type=registry,ref=host/name:tag,mode=max", "ok"),
+            ("type=inline", "ok"),
+            (
+                "type=inline,mode=max",
+                "`mode=max` in --cache-to; mode may be min: an image has no layers but its own",
             ),
             ("type=local", "`type=local` in --cache-to has no dest; add dest=.., the directory to write to"),
             ("type=local,dest=x,mode=all", "`mode=all` in --cache-to; mode may be min or max"),

@@ -4,10 +4,11 @@ use std::io::Read as _;
 use std::path::Path;
 
 use super::document::{self, Document};
+use super::inline;
 use super::options::{From, Origin as Said};
 use crate::archive::Layout;
 use crate::error::{Context as _, Error, Result};
-use crate::image::{self, Descriptor, Manifest, Reference};
+use crate::image::{self, Descriptor, ImageConfig, MAX_CONFIG, Manifest, Reference};
 use crate::job::Job;
 use crate::registry::{self, Registry};
 use crate::transfer::Source;
@@ -42,21 +43,47 @@ fn layout(dir: &Path) -> Result<Layout> {
 }
 
 impl Origin {
-    /// The index, verified.
+    /// The index, verified. Of an image with a variant for each platform, what all of them hold.
     pub(super) fn document(&self, job: &Job) -> Result<Document> {
         let (_, raw) = self.source.resolve(job, &self.name)?;
-        let image::Document::Image(manifest) = image::Document::parse(&raw, None)? else {
-            return Err(self.no_cache());
+        let manifests = match image::Document::parse(&raw, None)? {
+            image::Document::Image(manifest) => vec![*manifest],
+            image::Document::Index(list) => list
+                .manifests
+                .iter()
+                .filter(|entry| entry.media_type.is_manifest() && !entry.is_attestation())
+                .map(|entry| {
+                    let raw = self.source.manifest(job, &self.name, entry)?;
+                    entry.verify(&raw)?;
+                    Manifest::parse(&raw)
+                })
+                .collect::<Result<_>>()?,
         };
-        let Manifest { config, .. } = *manifest;
-        if config.media_type != Document::media_type() {
-            return Err(self.no_cache());
+        let mut found: Option<Document> = None;
+        for manifest in &manifests {
+            let Some(document) = self.document_of(manifest, job)? else { continue };
+            match &mut found {
+                Some(found) => found.add(document),
+                None => found = Some(document),
+            }
         }
-        Document::parse(&self.small(&config, document::MAX_INDEX, job)?)
+        found.ok_or_else(|| self.no_cache())
+    }
+
+    fn document_of(&self, manifest: &Manifest, job: &Job) -> Result<Option<Document>> {
+        let config = &manifest.config;
+        if config.media_type == Document::media_type() {
+            return Document::parse(&self.small(config, document::MAX_INDEX, job)?).map(Some);
+        }
+        if !config.media_type.is_image_config() {
+            return Ok(None);
+        }
+        let config = ImageConfig::parse(&self.small(config, MAX_CONFIG, job)?)?;
+        inline::read(&config, manifest)
     }
 
     fn no_cache(&self) -> Error {
-        Error::invalid(format!("`{}` is no cache that outcrop wrote", self.said))
+        Error::invalid(format!("`{}` is, and holds, no cache that outcrop wrote", self.said))
     }
 
     /// A blob in memory, verified.

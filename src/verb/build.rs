@@ -257,8 +257,9 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         job.warn(format!("the next build will read the whole context again: {problem}"));
     }
     let mut exported = Ok(());
-    let left = outcomes.and_then(|outcomes| {
+    let left = outcomes.and_then(|mut outcomes| {
         let epoch = plans.iter().find_map(|plan| plan.epoch);
+        build_cache::inline(engine, options, &inputs, epoch, &mut outcomes)?;
         let stacks: Vec<Stack> = outcomes.iter().map(|outcome| outcome.stack.clone()).collect();
         let left = results::leave(engine, options, &platforms, outcomes, epoch, job)?;
         exported = build_cache::export(engine, options, &inputs, &stacks, job);

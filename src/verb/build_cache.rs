@@ -45,6 +45,28 @@ fn here(
     Ok(outcomes)
 }
 
+/// The outcomes with what their steps came to in their configs, where that was asked for.
+pub(super) fn inline(
+    engine: &Engine,
+    options: &Options,
+    inputs: &Inputs<'_>,
+    epoch: Option<i64>,
+    outcomes: &mut [build::Outcome],
+) -> Result<()> {
+    if !options.cache.to.iter().any(cache::To::is_inline) {
+        return Ok(());
+    }
+    let steps = inputs.notes.keys();
+    let latest = epoch.map(|epoch| epoch.saturating_mul(1_000_000_000));
+    for outcome in outcomes {
+        let config = cache::inline(engine, &steps, &outcome.config, &outcome.stack, latest)?;
+        let parent = Some(outcome.image);
+        outcome.image = build::publish_image(engine, &config, parent, &outcome.stack, inputs.record)?;
+        outcome.config = config;
+    }
+    Ok(())
+}
+
 /// Writes the caches that were asked for.
 pub(super) fn export(
     engine: &Engine,
@@ -58,6 +80,7 @@ pub(super) fn export(
             engine,
             steps: inputs.notes.keys(),
             stacks: stacks.iter().collect(),
+            registry: &options.registry,
             imported: inputs.imported,
         };
         match cache::export(&built, to, job) {

@@ -8,8 +8,9 @@ pub(super) struct CacheArgs {
     /// Look steps up in this cache, too: NAME of a registry, or type=local,src=DIRECTORY; may be given several times
     #[arg(long, value_name = "NAME|type=KIND,..")]
     cache_from: Vec<String>,
-    /// Write what the steps came to for other stores: type=local,dest=DIRECTORY[,mode=max]; may be given several times
-    #[arg(long, value_name = "type=KIND,..")]
+    /// Write what the steps came to for other stores: type=local,dest=DIRECTORY[,mode=max], type=registry,ref=NAME or
+    /// type=inline; may be given several times
+    #[arg(long, value_name = "NAME|type=KIND,..")]
     cache_to: Vec<String>,
 }
 
