@@ -190,6 +190,16 @@ pub enum Event {
         digest: String,
         fresh: bool,
     },
+    /// The layers of one or more images are on their way; of each LayerStarted and LayerDone.
+    Pushing {
+        repository: String,
+    },
+    Pushed {
+        tag: String,
+        digest: String,
+        /// Of the manifest, in bytes.
+        size: u64,
+    },
     // any long work that has no layers
     WorkStarted {
         id: u64,
@@ -216,13 +226,18 @@ pub enum Phase {
     Downloading,
     Verifying,
     Extracting,
+    Compressing,
     Uploading,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayerOutcome {
     AlreadyExists,
     PullComplete,
     Pushed,
+    /// At the registry.
+    AlreadyThere,
+    /// From this repository of the registry.
+    Mounted(String),
     Failed,
 }

@@ -552,7 +552,6 @@ fn what_cannot_be_resolved_is_said_with_its_place() {
         ),
         ("target \"a\" {}", &["--print", "a", "--var", "X"], "`X` in --var has no name or no value"),
         ("target \"a\" {}", &["--list", "colours"], "`colours` in --list is not known"),
-        ("target \"a\" {}", &["--push", "a"], "--push is not supported by this version"),
         ("target \"a\" {}", &["--provenance=true", "a"], "--provenance is not supported by this version"),
         ("target \"a\" {}", &["--sbom=true", "a"], "--sbom is not supported by this version"),
         ("target \"a\" {}", &["https://example.com/x.git", "a"], "are not supported by this version"),

@@ -273,15 +273,15 @@ fn a_destination_that_cannot_be_written_is_said_before_anything_runs() {
         ("type=local,dest=file", "`file` is no directory"),
         ("file/below", "`file` is no directory"),
         ("type=oci,dest=file,tar=false", "`file` is no directory"),
-        ("type=registry,name=a", "cannot push"),
-        ("type=image,push=true", "`push=true`"),
+        ("type=registry", "an image is to be pushed and has no name"),
+        ("type=image,push=true", "an image is to be pushed and has no name"),
         ("type=oic,dest=x", "hint: did you mean `oci`?"),
         ("type=oci,dset=x", "hint: did you mean `dest`?"),
     ] {
         build(&sandbox, &["-o", output]).fails(1).says_not("Step").complains(complaint);
     }
     build(&sandbox, &["-o", "type=oci,dest=dir"]).fails(1).complains("dir` is a directory");
-    build(&sandbox, &["--push"]).fails(1).complains("`--push` is not supported by this version");
+    build(&sandbox, &["--push"]).fails(1).complains("an image is to be pushed and has no name");
     build(&sandbox, &["-o", "x", "-o", "x"]).fails(1).complains("two outputs go to the same place");
 }
 

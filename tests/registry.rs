@@ -228,7 +228,7 @@ fn a_layer_that_is_here_already_is_not_asked_for() {
     let done = |n: usize| {
         let id = image.manifest.layers[n].digest.short();
         events.iter().find_map(|event| match event {
-            Event::LayerDone { layer, how } if *layer == id => Some(*how),
+            Event::LayerDone { layer, how } if *layer == id => Some(how.clone()),
             _ => None,
         })
     };

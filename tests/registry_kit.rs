@@ -31,7 +31,8 @@ impl RealRegistry {
 
     /// With more lines for the `http` section, indented by two.
     pub(crate) fn start_with(sandbox: &Sandbox, http: &str) -> Self {
-        let dir = sandbox.dir().join("registry");
+        let number = (0..).find(|n| !sandbox.dir().join(format!("registry{n}")).exists()).unwrap();
+        let dir = sandbox.dir().join(format!("registry{number}"));
         fs::create_dir(&dir).unwrap();
         let config = dir.join("config.yml");
         let storage = dir.join("data");
@@ -203,6 +204,7 @@ impl Layout {
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
+    pub(crate) method: String,
     pub(crate) path: String,
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
@@ -214,6 +216,9 @@ impl Asked {
     }
     pub(crate) fn is_blob(&self) -> bool {
         self.path.contains("/blobs/")
+    }
+    pub(crate) fn is_upload(&self) -> bool {
+        self.path.contains("/blobs/uploads/")
     }
     pub(crate) fn is_manifest(&self) -> bool {
         self.path.contains("/manifests/")
@@ -227,6 +232,10 @@ pub(crate) enum Reply {
     /// That, changed.
     Change(Box<dyn FnOnce(&mut Told) + Send>),
     Answer(Told),
+    /// Gives so many bytes of what is sent to the registry behind it, then closes both connections.
+    Break(usize),
+    /// What the registry behind it answers to the request with this in its head in place of what stands there.
+    Forge(&'static str, String),
     /// Closes without a word.
     Hang,
     /// Says nothing for so long, then closes.
@@ -312,17 +321,22 @@ impl Server {
                     }
                     let (asked, reply) = (asked.clone(), reply.clone());
                     std::thread::spawn(move || {
-                        let Some(request) = connection.ok().and_then(|c| Some((read_request(&c)?, c))) else {
+                        let Some((request, mut body, connection)) = connection.ok().and_then(|connection| {
+                            let (request, body) = read_request(&connection)?;
+                            Some((request, body, connection))
+                        }) else {
                             return;
                         };
-                        let (request, connection) = request;
                         let before = {
                             let mut asked = asked.lock().unwrap();
                             asked.push(request.clone());
-                            asked.iter().filter(|other| other.path == request.path).count() - 1
+                            let same =
+                                |other: &&Asked| other.path == request.path && other.method == request.method;
+                            asked.iter().filter(same).count() - 1
                         };
                         // Clients hang up when they have seen enough.
-                        let _gone = serve(&connection, upstream, &request, reply(&request, before));
+                        let _gone =
+                            serve(&connection, &mut body, upstream, &request, reply(&request, before));
                     });
                 }
             }
@@ -348,39 +362,59 @@ impl Drop for Server {
     }
 }
 
-fn read_request(connection: &TcpStream) -> Option<Asked> {
+fn read_request(connection: &TcpStream) -> Option<(Asked, BufReader<TcpStream>)> {
     connection.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
     let mut first = [0];
     // A TLS handshake begins with byte 22: not spoken here.
     if connection.peek(&mut first).ok()? == 0 || first[0] == 22 {
         return None;
     }
-    let mut lines = BufReader::new(connection).lines();
+    let mut reader = BufReader::new(connection.try_clone().ok()?);
+    let mut lines = reader.by_ref().lines();
     let line = lines.next()?.ok()?;
-    let path = line.split(' ').nth(1)?.to_owned();
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
     let mut headers = Vec::new();
     for line in lines {
         let line = line.ok()?;
         let Some((name, value)) = line.split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    Some(Asked { path, headers })
+    Some((Asked { method, path, headers }, reader))
 }
 
 fn serve(
     connection: &TcpStream,
+    body: &mut BufReader<TcpStream>,
     upstream: Option<SocketAddr>,
     request: &Asked,
     reply: Reply,
 ) -> std::io::Result<()> {
+    let length: u64 = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut sent = body.take(length);
     match reply {
-        Reply::Forward => forward(upstream, request)?.write(connection),
+        Reply::Forward => forward(upstream, request, &mut sent)?.write(connection),
         Reply::Change(change) => {
-            let mut told = forward(upstream, request)?;
+            let mut told = forward(upstream, request, &mut sent)?;
             change(&mut told);
             told.write(connection)
         }
-        Reply::Answer(told) => told.write(connection),
+        Reply::Forge(name, value) => {
+            let mut forged = request.clone();
+            forged.headers.retain(|(known, _)| known != name);
+            forged.headers.push((name.to_owned(), value));
+            forward(upstream, &forged, &mut sent)?.write(connection)
+        }
+        Reply::Answer(told) => {
+            std::io::copy(&mut sent, &mut std::io::sink())?;
+            told.write(connection)
+        }
+        Reply::Break(bytes) => {
+            let mut to = TcpStream::connect(upstream.expect("a registry behind"))?;
+            to.write_all(head_of(request).as_bytes())?;
+            std::io::copy(&mut sent.take(bytes.try_into().unwrap()), &mut to)?;
+            Ok(())
+        }
         Reply::Hang => Ok(()),
         Reply::Silent(time) => {
             std::thread::sleep(time);
@@ -389,15 +423,20 @@ fn serve(
     }
 }
 
-fn forward(upstream: Option<SocketAddr>, request: &Asked) -> std::io::Result<Told> {
-    let mut to = TcpStream::connect(upstream.expect("a registry behind"))?;
-    let mut head = format!("GET {} HTTP/1.1\r\nHost: registry.test\r\nConnection: close\r\n", request.path);
+fn head_of(request: &Asked) -> String {
+    let mut head = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", request.method, request.path);
     for (name, value) in &request.headers {
-        if name == "accept" || name == "range" {
+        if name != "connection" {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
     }
-    to.write_all(format!("{head}\r\n").as_bytes())?;
+    format!("{head}\r\n")
+}
+
+fn forward(upstream: Option<SocketAddr>, request: &Asked, sent: &mut impl Read) -> std::io::Result<Told> {
+    let mut to = TcpStream::connect(upstream.expect("a registry behind"))?;
+    to.write_all(head_of(request).as_bytes())?;
+    std::io::copy(sent, &mut to)?;
     let mut answer = Vec::new();
     to.read_to_end(&mut answer)?;
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole answer");

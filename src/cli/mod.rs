@@ -32,6 +32,7 @@ mod log;
 mod mounts;
 mod ps;
 mod pull;
+mod push;
 mod rm;
 mod rmi;
 mod rollback;
@@ -53,6 +54,7 @@ const TABLE: &[Entry] = &[
     Entry::of::<bake::Args>(),
     Entry::of::<debug::Args>(),
     Entry::of::<pull::Args>(),
+    Entry::of::<push::Args>(),
     Entry::of::<run::Args>(),
     Entry::of::<create::Args>(),
     Entry::of::<start::Args>(),

@@ -39,7 +39,7 @@ pub(super) fn read(text: &str) -> Result<(String, Fields)> {
     }
     let kind = kind.filter(|kind| !kind.is_empty()).ok_or_else(|| {
         Error::invalid(format!("the output `{text}` has no type"))
-            .hint("write type=image, local, tar, oci or docker")
+            .hint("write type=image, registry, local, tar, oci or docker")
     })?;
     Ok((kind.clone(), Fields::new(&kind, pairs)))
 }
@@ -47,6 +47,10 @@ pub(super) fn read(text: &str) -> Result<(String, Fields)> {
 impl Fields {
     fn new(kind: &str, pairs: Vec<(String, String)>) -> Self {
         Fields { kind: kind.into(), pairs, known: Vec::new() }
+    }
+
+    pub(super) fn kind(&self) -> &str {
+        &self.kind
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -59,6 +63,11 @@ impl Fields {
         let value = self.pairs.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.clone());
         self.pairs.retain(|(known, _)| known != key);
         value
+    }
+
+    /// Of a key that stays.
+    pub(super) fn said(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
     /// The words that Go's strconv.ParseBool knows; an empty value is true, as in BuildKit.

@@ -58,7 +58,7 @@ impl Form {
     }
 
     /// gzip, and what is here in another compression as it is.
-    pub(super) fn plain(oci: bool) -> Form {
+    pub(crate) fn plain(oci: bool) -> Form {
         Form { compression: Compression::Gzip, level: None, force: false, oci }
     }
 
@@ -69,13 +69,13 @@ impl Form {
             false => MediaType::DockerLayer(compression),
         }
     }
-    pub(super) fn config(&self) -> MediaType {
+    pub(crate) fn config(&self) -> MediaType {
         if self.oci { MediaType::OciConfig } else { MediaType::DockerConfig }
     }
-    pub(super) fn manifest(&self) -> MediaType {
+    pub(crate) fn manifest(&self) -> MediaType {
         if self.oci { MediaType::OciManifest } else { MediaType::DockerManifest }
     }
-    pub(super) fn index(&self) -> MediaType {
+    pub(crate) fn index(&self) -> MediaType {
         if self.oci { MediaType::OciIndex } else { MediaType::DockerManifestList }
     }
 }

@@ -1,4 +1,4 @@
-//! `type=image`: the image in the store, under its names.
+//! `type=image`: the image in the store, under its names; and pushed where that is said.
 //!
 //! An image is its config and its layers. It has a manifest in the store only where one says more: annotations, a form of
 //! layers that was asked for, an index. Layers that nobody wants compressed are named there by their tar, which can be
@@ -11,6 +11,7 @@ use super::bundle::{self, Sent};
 use super::fields::Fields;
 use super::form::{self, Form};
 use super::progress::{self, Work};
+use super::registry::Push;
 use super::{Entry, Keep, Output, Product, Written, all_names};
 use crate::db::BlobLayer;
 use crate::engine::Engine;
@@ -26,40 +27,53 @@ struct Store {
     annotations: Vec<Annotation>,
     /// What was said of it, if anything.
     form: Option<Form>,
+    push: Option<Push>,
 }
 
 /// Layers as they are in the store.
 const UNCOMPRESSED: Form = Form { compression: Compression::None, level: None, force: true, oci: true };
 
 pub(super) fn read(mut fields: Fields) -> Result<Box<dyn Output>> {
+    let text = fields.said("name").unwrap_or_default().to_owned();
     let names = fields.names()?;
     let annotations = fields.annotations()?;
     let must = (!annotations.is_empty()).then_some("annotations");
     let said = fields.has("compression");
-    let form = Form::take(&mut fields, true, must)?.map(|form| match said {
+    let push = Push::take(&mut fields)?;
+    let form = Form::take(&mut fields, true, must)?.map(|form| match said || push.is_some() {
         true => form,
         false => Form { oci: form.oci, ..UNCOMPRESSED },
     });
+    if push.as_ref().is_some_and(|push| push.by_digest)
+        && let Some(tagged) = text.split(',').find(|name| is_tagged(name))
+    {
+        return Err(fields.wrong("name", tagged, "without a tag: what is pushed by its digest has none"));
+    }
     // It always is in the store, and always unpacked there.
     fields.take("unpack");
     if fields.flag("store")? == Some(false) {
         return Err(fields.wrong("store", "false", "true: an image that is kept nowhere is no output"));
     }
-    fields.refuse(&[
-        "push",
-        "push-by-digest",
-        "registry.insecure",
-        "dangling-name-prefix",
-        "name-canonical",
-    ])?;
+    fields.refuse(&["dangling-name-prefix", "name-canonical"])?;
     super::common(&mut fields)?;
     fields.finish()?;
-    Ok(Box::new(Store { names, annotations, form }))
+    Ok(Box::new(Store { names, annotations, form, push }))
+}
+
+fn is_tagged(name: &str) -> bool {
+    Reference::parse_loose(name.trim()).is_ok_and(|(_, selected)| selected)
 }
 
 impl Output for Store {
     fn describe(&self) -> String {
-        "the image in the store".into()
+        match self.push {
+            None => "the image in the store".into(),
+            Some(_) => "the image in the store and at its registry".into(),
+        }
+    }
+
+    fn pushes_to(&self) -> Option<&[Reference]> {
+        self.push.as_ref().map(|_| &self.names[..])
     }
 
     fn check(&self, _: usize) -> Result<()> {
@@ -68,7 +82,8 @@ impl Output for Store {
 
     fn write(&self, product: &Product<'_>) -> Result<Written> {
         let names = all_names(product, &self.names);
-        let says_more = !product.annotations.is_empty() || self.form.is_some() || product.index;
+        let says_more =
+            !product.annotations.is_empty() || self.form.is_some() || product.index || self.push.is_some();
         if !says_more {
             return Ok(Written {
                 descriptor: None,
@@ -76,12 +91,26 @@ impl Output for Store {
                 keep: Some(Keep { names, target: None }),
             });
         }
-        let form = super::with_annotations(product, self.form.as_ref().unwrap_or(&UNCOMPRESSED))?;
+        let plain = if self.push.is_some() { Form::plain(true) } else { UNCOMPRESSED };
+        let form = super::with_annotations(product, self.form.as_ref().unwrap_or(&plain))?;
+        if let Some(push) = &self.push {
+            push.layers(product, &names, &form)?;
+        }
         let total = progress::layers_size(product);
         let work = Work::start(product.job, "Keeping the manifest".into(), Some(total));
         let mut store = Blobs { engine: product.engine };
         let sent = bundle::send(product, &form, &self.annotations, &mut store, &work)?;
         link(product, &sent)?;
+        drop(work);
+        if let Some(push) = &self.push {
+            push.documents(product, &names, &sent)?;
+        }
+        let by_digest = self.push.as_ref().is_some_and(|push| push.by_digest);
+        if by_digest {
+            // It is known by no tag, here neither.
+            let keep = Keep { names: product.names.to_vec(), target: Some(sent.top.digest) };
+            return Ok(Written { descriptor: Some(sent.top), names, keep: Some(keep) });
+        }
         let keep = Keep { names: names.clone(), target: Some(sent.top.digest) };
         Ok(Written { descriptor: Some(sent.top), names, keep: Some(keep) })
     }

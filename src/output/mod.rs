@@ -16,6 +16,7 @@ mod local;
 mod oci;
 mod progress;
 mod registry;
+mod send;
 mod tar;
 
 use std::fs::File;
@@ -31,7 +32,8 @@ use crate::rootfs::Stack;
 pub use annotation::Annotation;
 pub use destination::Destination;
 use fields::Fields;
-use form::Form;
+pub(crate) use form::Form;
+pub(crate) use send::{Piece, Target};
 
 /// What a build came to, and what was asked for with it.
 pub struct Product<'p> {
@@ -48,6 +50,8 @@ pub struct Product<'p> {
     pub epoch: Option<i64>,
     /// Where `dest=-` goes.
     pub stream: Option<&'p File>,
+    /// How registries are spoken to.
+    pub registry: &'p crate::registry::Options,
     pub job: &'p Job,
 }
 
@@ -87,6 +91,10 @@ pub trait Output: std::fmt::Debug + Send + Sync {
     fn is_stream(&self) -> bool {
         false
     }
+    /// It is pushed, and says itself to which names; `None`: it is not pushed.
+    fn pushes_to(&self) -> Option<&[Reference]> {
+        None
+    }
     /// What it writes to, for telling two of them apart.
     fn path(&self) -> Option<&Path> {
         None
@@ -123,8 +131,13 @@ pub fn store() -> Box<dyn Output> {
     parse("type=image").expect("it is well formed")
 }
 
-/// `Invalid` where two outputs would write to one place.
-pub fn check(outputs: &[Box<dyn Output>], platforms: usize) -> Result<()> {
+/// `Invalid` where two outputs would write to one place, or one has nowhere to go. `names`: the result's own.
+pub fn check(outputs: &[Box<dyn Output>], names: &[Reference], platforms: usize) -> Result<()> {
+    let mut pushed = outputs.iter().filter_map(|output| output.pushes_to());
+    if names.is_empty() && pushed.any(<[Reference]>::is_empty) {
+        return Err(Error::invalid("an image is to be pushed and has no name")
+            .hint("give it one: -t REGISTRY/NAME:TAG, or name=REGISTRY/NAME:TAG with the output"));
+    }
     if outputs.iter().filter(|output| output.is_stream()).count() > 1 {
         return Err(Error::invalid("two outputs go to standard output")
             .hint("give all but one of them a file: dest=FILE"));
@@ -219,7 +232,7 @@ mod tests {
             ("\"type=image\",\"name=a,b\"", "the image in the store"),
             (
                 "tar=false,dest=x",
-                "the output `tar=false,dest=x` has no type; write type=image, local, tar, oci or docker",
+                "the output `tar=false,dest=x` has no type; write type=image, registry, local, tar, oci or docker",
             ),
             (
                 "type=oci,x",
@@ -235,14 +248,19 @@ mod tests {
                 "type=oci,compression=lz4,dest=x",
                 "`compression=lz4` of the output type=oci; compression may be uncompressed, gzip or zstd",
             ),
+            ("type=image,push=true,name=a", "the image in the store and at its registry"),
+            ("type=registry,name=a", "the image in the store and at its registry"),
             (
-                "type=image,push=true,name=a",
-                "`push=true` of the output type=image is not supported by this version; ",
+                "type=registry,name=a:1,push-by-digest=true",
+                "`name=a:1` of the output type=registry; name may be without a tag: what is pushed by its digest has none",
+            ),
+            (
+                "type=registry,push=false",
+                "`push=false` of the output type=registry; push may be true: what is not pushed is type=image",
             ),
             ("type=local", "the output type=local has no destination; add dest=DIRECTORY"),
         ] {
             assert_eq!(said(text), expected, "{text}");
         }
-        assert!(said("type=registry,name=a").starts_with("the output type=registry is not supported"));
     }
 }

@@ -62,7 +62,7 @@ pub fn fetch(
         return Err(bad());
     }
     let basic = userinfo.map(|userinfo| format!("Basic {}", BASE64_STANDARD.encode(userinfo)));
-    let web = Web::new(&options.proxies, options.roots.as_deref(), options.timeouts, options.patience)?;
+    let web = Web::new(options)?;
     let ask = Ask {
         authorization: conditions.authorization.or(basic.as_deref()),
         if_none_match: conditions.etag,

@@ -48,6 +48,8 @@ const MAX_ANSWER: u64 = 1 << 20;
 pub struct Options {
     pub credentials: Option<Credentials>,
     pub proxies: Proxies,
+    /// Plain HTTP will do, and certificates are not looked at.
+    pub insecure: bool,
     /// PEM certificates to trust instead of the system's.
     pub roots: Option<PathBuf>,
     pub timeouts: Timeouts,
@@ -61,6 +63,7 @@ pub struct Registry {
     /// Who is really asked: `registry-1.docker.io`.
     host: String,
     credentials: Option<Credentials>,
+    insecure: bool,
     web: Web,
     base: OnceLock<Uri>,
     grants: Mutex<HashMap<Scope, Grant>>,
@@ -77,7 +80,8 @@ impl Registry {
             name: name.host().to_owned(),
             host: host.to_owned(),
             credentials: options.credentials.clone(),
-            web: Web::new(&options.proxies, options.roots.as_deref(), options.timeouts, options.patience)?,
+            insecure: options.insecure,
+            web: Web::new(options)?.trusting(options.insecure.then(|| host.to_owned())),
             base: OnceLock::new(),
             grants: Mutex::default(),
         })
@@ -102,7 +106,8 @@ impl Registry {
             })
         };
         let secure = at("https")?;
-        let base = if !is_loopback(host_of(&secure)) || self.web.probe(&secure).is_ok() {
+        let either = self.insecure || is_loopback(host_of(&secure));
+        let base = if !either || self.web.probe(&secure).is_ok() {
             secure
         } else {
             let plain = at("http")?;

@@ -17,7 +17,7 @@ use super::scope::Scope;
 use super::web::{Answer, Ask, Bytes, Sending, Web, is_passing};
 use super::{MAX_ANSWER, Registry};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, Reference};
+use crate::image::{Descriptor, Digest, MediaType, Reference};
 use crate::job::Job;
 
 /// Up to here a blob goes with the request that ends its upload.
@@ -70,22 +70,58 @@ impl Registry {
         }
     }
 
+    /// Whether the repository has the manifest.
+    pub fn has_manifest(&self, job: &Job, name: &Reference, digest: &Digest) -> Result<bool> {
+        let url = self.at(&format!("{}/manifests/{digest}", name.path()))?;
+        let accept: Vec<String> = MediaType::MANIFESTS.iter().map(MediaType::to_string).collect();
+        let accept = accept.join(", ");
+        let ask = Ask { method: Method::HEAD, accept: Some(&accept), ..Ask::of(&url) };
+        let answer = self.authorized(&Scope::push(name.path()), job, &ask, Web::ask)?;
+        match answer.status.as_u16() {
+            200..=299 => Ok(true),
+            404 => Ok(false),
+            _ => Err(self.refused(answer, &format!("the manifest {}", digest.short()), Deed::Take)),
+        }
+    }
+
     /// Sees to it that the repository of `name` has the blob.
     pub fn push_blob(&self, job: &Job, name: &Reference, outgoing: &Outgoing<'_>) -> Result<Placed> {
-        if self.has_blob(job, name, &outgoing.blob.digest)? {
-            return Ok(Placed::Exists);
+        match self.find(job, name, &outgoing.blob.digest, outgoing.seen_in)? {
+            Found::There(placed) => Ok(placed),
+            Found::Absent(session) => {
+                Upload::new(self, job, name, outgoing, session).run()?;
+                Ok(Placed::Uploaded)
+            }
+        }
+    }
+
+    /// The same for a blob whose bytes are not at hand; `None` where the registry does not have it either.
+    pub fn find_blob(
+        &self,
+        job: &Job,
+        name: &Reference,
+        digest: &Digest,
+        seen_in: &[String],
+    ) -> Result<Option<Placed>> {
+        Ok(match self.find(job, name, digest, seen_in)? {
+            Found::There(placed) => Some(placed),
+            Found::Absent(_) => None,
+        })
+    }
+
+    fn find(&self, job: &Job, name: &Reference, digest: &Digest, seen_in: &[String]) -> Result<Found> {
+        if self.has_blob(job, name, digest)? {
+            return Ok(Found::There(Placed::Exists));
         }
         let mut session = None;
-        let elsewhere = outgoing.seen_in.iter().filter(|from| *from != name.path());
-        for from in elsewhere.take(MOUNTS) {
-            match self.mount(job, name, &outgoing.blob.digest, from)? {
-                Mount::Done => return Ok(Placed::Mounted(from.clone())),
+        for from in seen_in.iter().filter(|from| *from != name.path()).take(MOUNTS) {
+            match self.mount(job, name, digest, from)? {
+                Mount::Done => return Ok(Found::There(Placed::Mounted(from.clone()))),
                 Mount::Session(url) => session = Some(url),
                 Mount::Refused => {}
             }
         }
-        Upload::new(self, job, name, outgoing, session).run()?;
-        Ok(Placed::Uploaded)
+        Ok(Found::Absent(session))
     }
 
     /// Puts a manifest or an index, whose blobs and manifests are there, under a tag or under its digest.
@@ -148,6 +184,12 @@ impl Registry {
         }
         Ok(next)
     }
+}
+
+enum Found {
+    There(Placed),
+    /// With an upload that has begun for it, if any.
+    Absent(Option<Uri>),
 }
 
 enum Mount {
@@ -269,8 +311,15 @@ impl<'u> Upload<'u> {
             let range = (!whole).then(|| format!("{}-{}", self.at, self.at + length - 1));
             let answer = self.carry(Method::PATCH, &session, length, range)?;
             let now = self.at + length;
-            self.at = answer.header(RANGE.as_str()).and_then(has).filter(|has| *has <= now).unwrap_or(now);
+            let has = answer.header(RANGE.as_str()).and_then(has).unwrap_or(now);
             self.session = Some(self.registry.location(&answer)?);
+            if has <= self.at || has > now {
+                let host = self.registry.host();
+                let error =
+                    format!("{host} says that it has {has} bytes of {} after {now} were sent", self.what);
+                return Err(Trouble::Garbled(Error::corrupt(error)));
+            }
+            self.at = has;
             return Ok(false);
         }
         let separator = if session.query().is_some() { '&' } else { '?' };

@@ -14,6 +14,7 @@ use ureq::http::{HeaderMap, Method, Request, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy, SendBody, Timeout};
 
+use super::Options;
 use super::patience::{Patience, retry_after};
 use super::route::{Proxies, host_of, is_loopback, resolve, same_origin};
 use crate::error::{Context as _, Error, Result};
@@ -61,6 +62,7 @@ pub(super) struct Web {
     by_proxy: Vec<(String, Agent)>,
     proxies: Proxies,
     patience: Patience,
+    trusted: Option<String>,
 }
 
 /// A request.
@@ -145,13 +147,9 @@ impl Answer {
 }
 
 impl Web {
-    pub(super) fn new(
-        proxies: &Proxies,
-        roots: Option<&Path>,
-        timeouts: Timeouts,
-        patience: Patience,
-    ) -> Result<Self> {
-        let roots = roots_of(roots)?;
+    pub(super) fn new(options: &Options) -> Result<Self> {
+        let Options { proxies, timeouts, patience, .. } = options;
+        let roots = roots_of(options.roots.as_deref())?;
         let agent = |proxy: Option<Proxy>, check: bool| {
             let tls = TlsConfig::builder().root_certs(roots.clone()).disable_verification(!check).build();
             Agent::config_builder()
@@ -185,8 +183,14 @@ impl Web {
             direct: agent(None, true),
             by_proxy,
             proxies: proxies.clone(),
-            patience,
+            patience: *patience,
+            trusted: None,
         })
+    }
+
+    /// The certificate of this host and port is not looked at.
+    pub(super) fn trusting(self, trusted: Option<String>) -> Self {
+        Web { trusted, ..self }
     }
 
     pub(super) fn patience(&self) -> &Patience {
@@ -314,7 +318,8 @@ impl Web {
     }
 
     fn agent(&self, url: &Uri) -> &Agent {
-        if is_loopback(host_of(url)) {
+        let authority = url.authority().map(|authority| authority.as_str());
+        if is_loopback(host_of(url)) || self.trusted.as_deref().is_some_and(|it| Some(it) == authority) {
             return &self.loopback;
         }
         let proxy = self.proxies.of(url);

@@ -209,7 +209,7 @@ pub fn bring(
 
 /// Runs `bring` over all items in order, so many at once. Of several failures the first counts; that the others were
 /// stopped for it is no failure of theirs.
-fn side_by_side<T: Sync>(
+pub(crate) fn side_by_side<T: Sync>(
     job: &Job,
     items: &[T],
     stop: &AtomicBool,
@@ -240,7 +240,7 @@ fn side_by_side<T: Sync>(
 }
 
 /// Runs `work`; a job cancelled meanwhile interrupts the source, which may be waiting for a silent peer.
-fn guarded<T>(job: &Job, source: &dyn Source, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn guarded<T>(job: &Job, source: &dyn Source, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let over = AtomicBool::new(false);
     let result = std::thread::scope(|scope| {
         let watch = scope.spawn(|| {

@@ -180,7 +180,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     let start = Instant::now();
     let ignore = ignore(options)?;
     let platforms = options.platforms();
-    output::check(&options.results.outputs, platforms.len())?;
+    output::check(&options.results.outputs, &options.names, platforms.len())?;
     let secret = |id: &str| options.run.secrets.get(id).map(|secret| secret.0.clone());
     let remote = Remote::new(engine, &options.registry, &options.git, &secret);
     let contexts = Contexts::new(engine, &remote, &options.contexts, job);

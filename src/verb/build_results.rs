@@ -78,6 +78,7 @@ pub(super) fn leave(
         annotations: &options.results.annotations,
         epoch,
         stream: options.results.stream.as_ref(),
+        registry: &options.registry,
         job,
     };
     let store = [output::store()];

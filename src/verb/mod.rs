@@ -33,6 +33,7 @@ pub mod log;
 pub mod named_context;
 pub mod ps;
 pub mod pull;
+pub mod push;
 pub mod rebuild;
 pub mod rm;
 pub mod rmi;

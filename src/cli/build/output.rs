@@ -11,7 +11,7 @@ use outcrop::verb::build::{Built, Results};
 
 #[derive(clap::Args)]
 pub(super) struct OutputArgs {
-    /// Where the result goes: a directory, `-` for a tar, or type=image|local|tar|oci|docker[,dest=..]; may be given several times
+    /// Where the result goes: a directory, `-` for a tar, or type=image|registry|local|tar|oci|docker[,dest=..]; may be given several times
     #[arg(short, long = "output", value_name = "DEST|type=KIND,..")]
     outputs: Vec<String>,
     /// Annotate the image: [manifest|index|manifest-descriptor|index-descriptor[PLATFORM]:]KEY=VALUE
@@ -23,7 +23,7 @@ pub(super) struct OutputArgs {
     /// Keep the image in the store, besides other outputs
     #[arg(long)]
     load: bool,
-    /// Push the image; not supported by this version
+    /// Push the image to the registry of each of its names, as -o type=registry does
     #[arg(long)]
     push: bool,
     /// Write what was built to a file, as JSON
@@ -36,12 +36,11 @@ pub(super) struct OutputArgs {
 
 impl OutputArgs {
     pub(super) fn results(&self, more_platforms: Vec<Platform>) -> Result<Results> {
-        if self.push {
-            return Err(Error::unsupported("`--push` is not supported by this version")
-                .hint("-o type=oci,dest=FILE writes an archive that `skopeo copy` can push"));
-        }
         let said = self.outputs.iter().filter(|text| !text.is_empty());
         let mut outputs = said.map(|text| output::parse(text)).collect::<Result<Vec<_>>>()?;
+        if self.push && outputs.iter().all(|output| output.pushes_to().is_none()) {
+            outputs.push(output::parse("type=registry")?);
+        }
         if self.load && !outputs.is_empty() {
             outputs.push(output::store());
         }

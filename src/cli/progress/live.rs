@@ -192,10 +192,10 @@ impl State {
             Event::LayerDone { layer, how } => {
                 self.layers.retain(|known| known.name != *layer);
                 let colour = if *how == LayerOutcome::Failed { "31" } else { "32" };
-                let line = format!("{}: {}", layer, self.paint(colour, words::outcome(*how)));
+                let line = format!("{}: {}", layer, self.paint(colour, &words::outcome(how)));
                 self.stay.push(line);
             }
-            Event::Pulling { .. } | Event::Pulled { .. } => {
+            Event::Pulling { .. } | Event::Pulled { .. } | Event::Pushing { .. } | Event::Pushed { .. } => {
                 self.stay.extend(words::transfer(event).unwrap_or_default());
             }
             Event::WorkStarted { id, what, total } => {

@@ -20,6 +20,8 @@ struct State<W> {
     /// The last thing written was no line break: a step's output, as it came.
     mid_line: bool,
     phases: HashMap<String, Phase>,
+    /// Layers go, they do not come.
+    pushing: bool,
     works: HashMap<u64, Work>,
     failed: HashSet<usize>,
 }
@@ -45,6 +47,7 @@ impl<W: Write + Send> Plain<W> {
             partial: HashMap::new(),
             mid_line: false,
             phases: HashMap::new(),
+            pushing: false,
             works: HashMap::new(),
             failed: HashSet::new(),
         }))
@@ -82,9 +85,21 @@ impl<W: Write> State<W> {
             }
             Event::Built { image, .. } => self.line(&format!("Successfully built {}", image.short())),
             Event::Tagged { name, .. } => self.line(&format!("Successfully tagged {name}")),
-            Event::LayerStarted { layer, .. } => self.line(&format!("{layer}: Pulling fs layer")),
+            Event::LayerStarted { layer, .. } => {
+                let begins = if self.pushing { "Preparing" } else { "Pulling fs layer" };
+                self.line(&format!("{layer}: {begins}"));
+            }
             Event::LayerProgress { layer, phase, .. } => self.phase(layer, *phase),
-            Event::Pulling { .. } | Event::LayerDone { .. } | Event::Pulled { .. } => {
+            Event::Pulling { .. }
+            | Event::LayerDone { .. }
+            | Event::Pulled { .. }
+            | Event::Pushing { .. }
+            | Event::Pushed { .. } => {
+                self.pushing = match event {
+                    Event::Pushing { .. } => true,
+                    Event::Pulling { .. } | Event::Pushed { .. } => false,
+                    _ => self.pushing,
+                };
                 for line in words::transfer(event).unwrap_or_default() {
                     self.line(&line);
                 }
@@ -162,7 +177,7 @@ impl<W: Write> State<W> {
             Phase::Waiting => "Waiting",
             Phase::Verifying => "Verifying Checksum",
             Phase::Extracting => "Download complete",
-            Phase::Downloading | Phase::Uploading => return,
+            Phase::Downloading | Phase::Compressing | Phase::Uploading => return,
         };
         self.line(&format!("{layer}: {said}"));
     }

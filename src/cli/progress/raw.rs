@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use outcrop::job::{Event, Report, StepAt, Stream};
+use outcrop::job::{Event, LayerOutcome, Report, StepAt, Stream};
 use serde_json::{Value, json};
 
 use super::words;
@@ -69,11 +69,22 @@ fn describe(event: &Event) -> Value {
             "total": total,
         }),
         Event::LayerDone { layer, how } => {
-            let how = words::outcome(*how).to_lowercase().replace(' ', "-");
-            json!({ "event": "layer-done", "layer": layer, "how": how })
+            let (how, from) = match how {
+                LayerOutcome::Mounted(from) => ("mounted".to_owned(), Some(from)),
+                how => (words::outcome(how).to_lowercase().replace(' ', "-"), None),
+            };
+            let mut done = json!({ "event": "layer-done", "layer": layer, "how": how });
+            if let Some(from) = from {
+                done["from"] = json!(from);
+            }
+            done
         }
         Event::Pulled { name, digest, fresh } => {
             json!({ "event": "pulled", "name": name, "digest": digest, "fresh": fresh })
+        }
+        Event::Pushing { repository } => json!({ "event": "pushing", "repository": repository }),
+        Event::Pushed { tag, digest, size } => {
+            json!({ "event": "pushed", "tag": tag, "digest": digest, "size": size })
         }
         Event::WorkStarted { id, what, total } => {
             json!({ "event": "work-started", "id": id, "what": what, "total": total })

@@ -8,7 +8,9 @@ use outcrop::job::{Event, LayerOutcome, Phase, StepAt};
 pub(super) fn transfer(event: &Event) -> Option<Vec<String>> {
     Some(match event {
         Event::Pulling { name, tag } => vec![format!("{tag}: Pulling from {name}")],
-        Event::LayerDone { layer, how } => vec![format!("{layer}: {}", outcome(*how))],
+        Event::LayerDone { layer, how } => vec![format!("{layer}: {}", outcome(how))],
+        Event::Pushing { repository } => vec![format!("The push refers to repository [{repository}]")],
+        Event::Pushed { tag, digest, size } => vec![format!("{tag}: digest: {digest} size: {size}")],
         Event::Pulled { name, digest, fresh } => {
             let status = if *fresh { "Downloaded newer image for" } else { "Image is up to date for" };
             vec![format!("Digest: {digest}"), format!("Status: {status} {name}")]
@@ -27,12 +29,14 @@ pub(super) fn findings(findings: &[String]) -> Vec<String> {
     std::iter::once(format!("{count} (--check shows the lines):")).chain(list).collect()
 }
 
-pub(super) fn outcome(how: LayerOutcome) -> &'static str {
+pub(super) fn outcome(how: &LayerOutcome) -> String {
     match how {
-        LayerOutcome::AlreadyExists => "Already exists",
-        LayerOutcome::PullComplete => "Pull complete",
-        LayerOutcome::Pushed => "Pushed",
-        LayerOutcome::Failed => "Failed",
+        LayerOutcome::AlreadyExists => "Already exists".into(),
+        LayerOutcome::PullComplete => "Pull complete".into(),
+        LayerOutcome::Pushed => "Pushed".into(),
+        LayerOutcome::AlreadyThere => "Layer already exists".into(),
+        LayerOutcome::Mounted(from) => format!("Mounted from {from}"),
+        LayerOutcome::Failed => "Failed".into(),
     }
 }
 
@@ -42,6 +46,7 @@ pub(super) fn phase(phase: Phase) -> &'static str {
         Phase::Downloading => "Downloading",
         Phase::Verifying => "Verifying",
         Phase::Extracting => "Extracting",
+        Phase::Compressing => "Compressing",
         Phase::Uploading => "Pushing",
     }
 }

@@ -1,0 +1,299 @@
+//! Images on their way to a registry: layers side by side, each compressed where it is not yet, then what names them.
+//!
+//! What is compressed is a blob of the store at once, and where a blob is there that is noted at once: nothing is done
+//! twice, not for another name, and not after a kill.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek as _, SeekFrom, Write};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::form::{self, Form};
+use crate::db::BlobLayer;
+use crate::engine::Engine;
+use crate::error::{Context as _, Error, Result};
+use crate::image::{Compression, Descriptor, DiffId, Digest, LayerId, Reference};
+use crate::job::{Event, Job, LayerOutcome, Phase};
+use crate::registry::{Outgoing, Placed, Registry};
+use crate::rootfs::{self, Stack};
+use crate::transfer;
+
+/// Between two progress events of one layer.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// A repository, and what is sent to it from.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'t> {
+    pub(crate) engine: &'t Engine,
+    pub(crate) registry: &'t Registry,
+    pub(crate) name: &'t Reference,
+    pub(crate) job: &'t Job,
+}
+
+/// Layer `n` of a stack, from the bottom.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece<'p> {
+    pub(crate) stack: &'p Stack,
+    pub(crate) n: usize,
+    /// The very blob, as a manifest names it; `None`: any that is of the form.
+    pub(crate) exactly: Option<&'p Descriptor>,
+}
+
+impl Piece<'_> {
+    fn diff_id(&self) -> &DiffId {
+        &self.stack.layers()[self.n].diff_id
+    }
+    /// What makes two of them one.
+    fn key(&self) -> (DiffId, Option<Digest>) {
+        (*self.diff_id(), self.exactly.map(|exactly| exactly.digest))
+    }
+}
+
+impl Target<'_> {
+    /// Sees to it that all of these are there, `job.budget.transfers` at once. How manifests name them, in order.
+    pub(crate) fn layers(&self, pieces: &[Piece<'_>], form: &Form) -> Result<Vec<Descriptor>> {
+        let mut each: Vec<&Piece<'_>> = Vec::new();
+        for piece in pieces {
+            if !each.iter().any(|known| known.key() == piece.key()) {
+                self.job.report(Event::LayerStarted { layer: piece.diff_id().short(), total: None });
+                each.push(piece);
+            }
+        }
+        let done = Mutex::new(HashMap::new());
+        let stop = AtomicBool::new(false);
+        // Stopped with the first that fails; the others may be in the middle of something long.
+        let job = self.job.child();
+        let target = Target { job: &job, ..*self };
+        let send = |piece: &&Piece<'_>| {
+            let id = piece.diff_id().short();
+            let placed = target.layer(piece, form, &id);
+            let how = match &placed {
+                Ok((_, Placed::Uploaded)) => LayerOutcome::Pushed,
+                Ok((_, Placed::Exists)) => LayerOutcome::AlreadyThere,
+                Ok((_, Placed::Mounted(from))) => LayerOutcome::Mounted(from.clone()),
+                Err(_) => LayerOutcome::Failed,
+            };
+            self.job.report(Event::LayerDone { layer: id.clone(), how });
+            match placed {
+                Ok((descriptor, _)) => {
+                    done.lock().unwrap_or_else(PoisonError::into_inner).insert(piece.key(), descriptor);
+                    Ok(())
+                }
+                Err(error) => {
+                    job.cancel().set();
+                    Err(error).context(|| format!("pushing layer {id}"))
+                }
+            }
+        };
+        transfer::guarded(self.job, self.registry, || transfer::side_by_side(self.job, &each, &stop, send))?;
+        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let of = |piece: &Piece<'_>| done.get(&piece.key()).cloned().expect("each was sent");
+        Ok(pieces.iter().map(of).collect())
+    }
+
+    /// A small blob.
+    pub(crate) fn bytes(&self, blob: &Descriptor, bytes: &[u8]) -> Result<Placed> {
+        let from = |offset: u64| {
+            let mut rest = Cursor::new(bytes.to_vec());
+            rest.set_position(offset);
+            Ok(Box::new(rest) as Box<dyn Read + Send>)
+        };
+        self.blob(blob, &from, &|_| {})
+    }
+
+    /// A manifest or an index, under its digest or a tag.
+    pub(crate) fn manifest(&self, selector: &str, manifest: &Descriptor, bytes: &[u8]) -> Result<()> {
+        self.registry.push_manifest(self.job, self.name, selector, manifest, bytes)
+    }
+
+    /// Repositories of the registry that had the blob, the latest first.
+    fn seen_in(&self, digest: &Digest) -> Result<Vec<String>> {
+        self.engine.db.read(|index| index.blob_seen_in(digest, self.name.host()))
+    }
+
+    fn note(&self, digest: &Digest) -> Result<()> {
+        self.engine.db.write(|index| index.blob_seen(digest, self.name.host(), self.name.path()))
+    }
+
+    fn blob(
+        &self,
+        blob: &Descriptor,
+        open: &(dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Sync),
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Placed> {
+        let seen_in = self.seen_in(&blob.digest)?;
+        let outgoing = Outgoing { blob, seen_in: &seen_in, open, progress };
+        let placed = self.registry.push_blob(self.job, self.name, &outgoing)?;
+        self.note(&blob.digest)?;
+        Ok(placed)
+    }
+
+    fn layer(&self, piece: &Piece<'_>, form: &Form, id: &LayerId) -> Result<(Descriptor, Placed)> {
+        let exactly = piece.exactly;
+        if let Some(foreign) = exactly.filter(|blob| blob.media_type.is_foreign()) {
+            return Ok((foreign.clone(), Placed::Exists));
+        }
+        let candidates = match exactly {
+            Some(exactly) => vec![exactly.clone()],
+            None => self.known(piece.diff_id(), form)?,
+        };
+        for blob in &candidates {
+            if self.engine.blobs.contains(&blob.digest)? {
+                return Ok((blob.clone(), self.stored(blob, id)?));
+            }
+        }
+        // What is not here may be there; what was pulled from elsewhere is known by its name alone.
+        for blob in &candidates {
+            let seen_in = self.seen_in(&blob.digest)?;
+            if let Some(placed) = self.registry.find_blob(self.job, self.name, &blob.digest, &seen_in)? {
+                self.note(&blob.digest)?;
+                return Ok((blob.clone(), placed));
+            }
+        }
+        let compression = match exactly {
+            Some(exactly) => exactly.media_type.compression().unwrap_or(Compression::None),
+            None => form.compression,
+        };
+        if compression == Compression::None {
+            return self.tar(piece, form, id);
+        }
+        let form = Form { compression, ..form.clone() };
+        let made = self.compress(piece, &form, id)?;
+        if let Some(exactly) = exactly.filter(|exactly| exactly.digest != made.digest) {
+            return Err(Error::not_found(format!(
+                "the compressed form {} of it is gone, and compressing it again gives other bytes",
+                exactly.digest.short()
+            ))
+            .hint("pull the image again; or push with --compression, which makes another manifest"));
+        }
+        let blob = exactly.cloned().unwrap_or(made);
+        let placed = self.stored(&blob, id)?;
+        Ok((blob, placed))
+    }
+
+    /// The compressed forms of a layer that will do, the best first; they need not be here.
+    fn known(&self, diff_id: &DiffId, form: &Form) -> Result<Vec<Descriptor>> {
+        // A level that was asked for is not what somebody else took.
+        if form.force && form.level.is_some() {
+            return Ok(Vec::new());
+        }
+        let known = self.engine.db.read(|index| index.blobs_of_layer(diff_id))?;
+        let known = known.iter().filter_map(|blob| Some((form::by_name(&blob.compression)?, blob)));
+        let (mut wanted, other): (Vec<_>, Vec<_>) =
+            known.partition(|(compression, _)| *compression == form.compression);
+        if !form.force {
+            wanted.extend(other);
+        }
+        Ok(wanted
+            .into_iter()
+            .map(|(compression, blob)| Descriptor::new(form.layer(compression), blob.blob, blob.size))
+            .collect())
+    }
+
+    /// A blob of the store.
+    fn stored(&self, blob: &Descriptor, id: &LayerId) -> Result<Placed> {
+        let engine = self.engine;
+        let open = |offset: u64| {
+            let mut reader = engine.blobs.read(&blob.digest)?;
+            io::copy(&mut reader.by_ref().take(offset), &mut io::sink()).context(|| "reading a blob")?;
+            Ok(Box::new(reader) as Box<dyn Read + Send>)
+        };
+        let beat = Beat::new(self.job, id, Phase::Uploading, Some(blob.size));
+        self.blob(blob, &open, &|done| beat.tell(done))
+    }
+
+    /// The plain archive: it is made again where it is wanted, and not kept.
+    fn tar(&self, piece: &Piece<'_>, form: &Form, id: &LayerId) -> Result<(Descriptor, Placed)> {
+        let layer = &piece.stack.layers()[piece.n];
+        let row = self.engine.db.read(|index| index.layer(layer.number))?;
+        let size = row.map_or(0, |row| row.tar_size);
+        let own = Descriptor::new(form.layer(Compression::None), *layer.diff_id.digest(), size);
+        let blob = piece.exactly.cloned().unwrap_or(own);
+        let file: Mutex<Option<File>> = Mutex::default();
+        let open = |offset: u64| {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            if file.is_none() {
+                let mut new = self.engine.unnamed_file()?;
+                rootfs::replay(self.engine, piece.stack, piece.n, &mut new, self.job)?;
+                *file = Some(new);
+            }
+            let mut rest =
+                file.as_ref().expect("set above").try_clone().context(|| "opening an archive again")?;
+            rest.seek(SeekFrom::Start(offset)).context(|| "reading an archive")?;
+            Ok(Box::new(rest) as Box<dyn Read + Send>)
+        };
+        let beat = Beat::new(self.job, id, Phase::Uploading, Some(size));
+        let placed = self.blob(&blob, &open, &|done| beat.tell(done))?;
+        Ok((blob, placed))
+    }
+
+    /// Makes a blob of it.
+    fn compress(&self, piece: &Piece<'_>, form: &Form, id: &LayerId) -> Result<Descriptor> {
+        let Target { engine, job, .. } = *self;
+        let layer = &piece.stack.layers()[piece.n];
+        let total = engine.db.read(|index| index.layer(layer.number))?.map(|row| row.tar_size);
+        let mut writer = engine.blobs.writer(None, None)?;
+        let mut encoder = form::encoder(form.compression).encoder(Box::new(&mut writer), form.level)?;
+        let beat = Beat::new(job, id, Phase::Compressing, total);
+        let mut watched = Watched { out: &mut *encoder, done: 0, beat };
+        rootfs::replay(engine, piece.stack, piece.n, &mut watched, job)?;
+        encoder.finish().context(|| "compressing a layer")?;
+        let staged = writer.finish()?;
+        engine.db.write(|index| {
+            index.insert_blob_layer(&BlobLayer {
+                blob: staged.digest(),
+                diff_id: layer.diff_id,
+                compression: form::name(form.compression).to_owned(),
+                size: staged.size(),
+            })?;
+            staged.publish(index, None)
+        })?;
+        Ok(Descriptor::new(form.layer(form.compression), staged.digest(), staged.size()))
+    }
+}
+
+/// Progress events of one layer, not too many.
+struct Beat<'b> {
+    job: &'b Job,
+    layer: &'b LayerId,
+    phase: Phase,
+    total: Option<u64>,
+    told: Mutex<Option<Instant>>,
+}
+
+impl<'b> Beat<'b> {
+    fn new(job: &'b Job, layer: &'b LayerId, phase: Phase, total: Option<u64>) -> Self {
+        Beat { job, layer, phase, total, told: Mutex::default() }
+    }
+
+    fn tell(&self, done: u64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| told.elapsed() < BEAT) && self.total != Some(done) {
+            return;
+        }
+        *told = Some(Instant::now());
+        let (layer, phase, total) = (self.layer.clone(), self.phase, self.total);
+        self.job.report(Event::LayerProgress { layer, phase, done, total });
+    }
+}
+
+struct Watched<'w, 'b> {
+    out: &'w mut (dyn Write + 'w),
+    done: u64,
+    beat: Beat<'b>,
+}
+
+impl Write for Watched<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.beat.job.check()?;
+        let written = self.out.write(bytes)?;
+        self.done += written as u64;
+        self.beat.tell(self.done);
+        Ok(written)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,322 @@
+//! `push`: images to a registry, by their names here.
+//!
+//! An image that came with a manifest goes with it, byte for byte: its digest is the same wherever it is. One that was built
+//! here gets its manifest now, the same one every time.
+
+use crate::db::{ImageRow, Origin, TagRow};
+use crate::engine::Engine;
+use crate::error::{Context as _, Error, Result};
+use crate::image::{
+    Compression, Descriptor, Digest, Document, ImageId, Index, MAX_CONFIG, MAX_MANIFEST, Manifest, MediaType,
+    Reference,
+};
+use crate::job::{Event, Job};
+use crate::output::{Form, Piece, Target};
+use crate::registry::{self, Registry};
+use crate::rootfs::Stack;
+use crate::verb::images;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub registry: registry::Options,
+    /// Of all layers; `None`: as they are, and gzip for what is not compressed yet.
+    pub compression: Option<Compression>,
+    /// As the library counts; `None`: ours.
+    pub level: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Pushed {
+    pub name: Reference,
+    /// The manifest, or the index.
+    pub descriptor: Descriptor,
+}
+
+/// The image of this name, to the registry that the name says.
+pub fn push(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> Result<Pushed> {
+    refuse_digest(name)?;
+    let tag = engine.db.read(|index| index.tag(&name.to_string()))?;
+    let tag = tag.ok_or_else(|| {
+        Error::not_found(format!("An image does not exist locally with the tag: {}", name.familiar()))
+            .hint("`outcrop images` lists what is here; `outcrop tag` gives an image a name to push it under")
+    })?;
+    let pushed = push_each(engine, name, &[tag], options, job)?;
+    Ok(pushed.into_iter().next().expect("there is one for each tag"))
+}
+
+/// All tags of a repository.
+pub fn push_all(
+    engine: &Engine,
+    repository: &Reference,
+    options: &Options,
+    job: &Job,
+) -> Result<Vec<Pushed>> {
+    refuse_digest(repository)?;
+    let of_repository =
+        |tag: &TagRow| tag.name.parse::<Reference>().is_ok_and(|name| name.name() == repository.name());
+    let mut tags = engine.db.read(|index| index.tags())?;
+    tags.retain(of_repository);
+    if tags.is_empty() {
+        return Err(Error::not_found(format!(
+            "An image does not exist locally with the name: {}",
+            repository.familiar_name()
+        )));
+    }
+    push_each(engine, repository, &tags, options, job)
+}
+
+fn refuse_digest(name: &Reference) -> Result<()> {
+    match name.digest() {
+        None => Ok(()),
+        Some(_) => {
+            Err(Error::invalid(format!("`{}` holds a digest: nothing can be pushed to it", name.familiar()))
+                .hint("push a tag; the manifest that it has gets its digest there by itself"))
+        }
+    }
+}
+
+fn push_each(
+    engine: &Engine,
+    repository: &Reference,
+    tags: &[TagRow],
+    options: &Options,
+    job: &Job,
+) -> Result<Vec<Pushed>> {
+    let registry = Registry::of(repository, &options.registry)?;
+    job.report(Event::Pushing { repository: repository.name() });
+    let mut pushed = Vec::new();
+    for tag in tags {
+        let name: Reference = tag.name.parse()?;
+        let target = Target { engine, registry: &registry, name: &name, job };
+        let descriptor = engine.sweep_after(push_one(&target, tag, options))?;
+        job.report(Event::Pushed {
+            tag: name.tag().unwrap_or_default().to_owned(),
+            digest: descriptor.digest.to_string(),
+            size: descriptor.size,
+        });
+        pushed.push(Pushed { name, descriptor });
+    }
+    Ok(pushed)
+}
+
+/// One image of what a name leads to.
+struct Part {
+    image: ImageRow,
+    stack: Stack,
+    manifest: Manifest,
+    /// As it came; `None`: it is to be made.
+    raw: Option<Vec<u8>>,
+    /// What an index calls it.
+    known_as: Option<Digest>,
+}
+
+/// What a name leads to.
+struct Shipment {
+    index: Option<(Index, Vec<u8>)>,
+    parts: Vec<Part>,
+}
+
+fn push_one(target: &Target<'_>, tag: &TagRow, options: &Options) -> Result<Descriptor> {
+    let mut shipment = load(target, tag)?;
+    let mut sent = Vec::new();
+    for part in &mut shipment.parts {
+        sent.push(push_part(target, part, options)?);
+    }
+    let (top, raw) = match shipment.index {
+        None => {
+            let part = shipment.parts.into_iter().next().expect("an image without an index is one");
+            (sent.remove(0), part.raw.expect("it was just pushed"))
+        }
+        Some((index, raw)) => {
+            for (part, manifest) in std::iter::zip(&shipment.parts, &sent) {
+                let raw = part.raw.as_ref().expect("it was just pushed");
+                target.manifest(&manifest.digest.to_string(), manifest, raw)?;
+            }
+            renewed(index, raw, &shipment.parts, &sent)
+        }
+    };
+    let selector = target.name.tag().unwrap_or_default();
+    target.manifest(selector, &top, &raw)?;
+    keep(target, tag, &top, &raw, &sent)?;
+    Ok(top)
+}
+
+/// Layers and config; the manifest is what is left to send.
+fn push_part(target: &Target<'_>, part: &mut Part, options: &Options) -> Result<Descriptor> {
+    let form = form(part, options);
+    let exact = form.is_none();
+    let plain = Form::plain(is_oci(&part.manifest));
+    let pieces: Vec<Piece<'_>> = (0..part.stack.layers().len())
+        .map(|n| Piece { stack: &part.stack, n, exactly: part.manifest.layers.get(n).filter(|_| exact) })
+        .collect();
+    let layers = target.layers(&pieces, form.as_ref().unwrap_or(&plain))?;
+    let config = target.engine.blobs.read_all(part.image.id.digest(), MAX_CONFIG)?;
+    if let Some(form) = form {
+        part.manifest.layers = layers;
+        part.manifest.config.media_type = form.config();
+        part.manifest.media_type = Some(form.manifest());
+        part.raw = Some(part.manifest.to_bytes());
+    }
+    target.bytes(&part.manifest.config, &config)?;
+    let raw = part.raw.as_ref().expect("made above, or as it came");
+    let descriptor = Descriptor::of(part.manifest.media_type(), raw);
+    let engine = target.engine;
+    engine.blobs.put(raw, Some(&descriptor.media_type.to_string()))?;
+    engine.db.write(|index| {
+        index.link_blob(&descriptor.digest, part.image.id.digest())?;
+        for layer in &part.manifest.layers {
+            index.link_blob(&descriptor.digest, &layer.digest)?;
+        }
+        Ok(())
+    })?;
+    Ok(descriptor)
+}
+
+/// How the layers are to be; `None`: as the manifest has them.
+fn form(part: &Part, options: &Options) -> Option<Form> {
+    let compressions = || part.manifest.layers.iter().map(|layer| layer.media_type.compression());
+    let made = part.raw.is_none();
+    // The store's own manifests name plain archives, which nobody wants to move.
+    let own = !matches!(part.image.origin, Origin::Pulled | Origin::Loaded)
+        && compressions().any(|one| one == Some(Compression::None));
+    let asked = match options.compression {
+        Some(wanted) => options.level.is_some() || compressions().any(|one| one != Some(wanted)),
+        None => false,
+    };
+    if !made && !own && !asked {
+        return None;
+    }
+    let compression = options.compression.unwrap_or(Compression::Gzip);
+    Some(Form {
+        compression,
+        level: options.level,
+        force: options.compression.is_some(),
+        oci: compression == Compression::Zstd || is_oci(&part.manifest),
+    })
+}
+
+fn is_oci(manifest: &Manifest) -> bool {
+    manifest.media_type() == MediaType::OciManifest
+}
+
+/// The index with its manifests as they are now.
+fn renewed(mut index: Index, raw: Vec<u8>, parts: &[Part], sent: &[Descriptor]) -> (Descriptor, Vec<u8>) {
+    let mut changed = false;
+    for entry in &mut index.manifests {
+        let part = std::iter::zip(parts, sent).find(|(part, _)| part.known_as == Some(entry.digest));
+        if let Some((_, now)) = part.filter(|(_, now)| now.digest != entry.digest) {
+            (entry.media_type, entry.digest, entry.size) = (now.media_type.clone(), now.digest, now.size);
+            changed = true;
+        }
+    }
+    if changed && sent.iter().any(|manifest| manifest.media_type == MediaType::OciManifest) {
+        index.media_type = Some(MediaType::OciIndex);
+    }
+    let raw = if changed { index.to_bytes() } else { raw };
+    (Descriptor::of(index.media_type(), &raw), raw)
+}
+
+/// What is there is known here by its digest, and kept while the image is.
+fn keep(
+    target: &Target<'_>,
+    tag: &TagRow,
+    top: &Descriptor,
+    raw: &[u8],
+    manifests: &[Descriptor],
+) -> Result<()> {
+    let engine = target.engine;
+    engine.blobs.put(raw, Some(&top.media_type.to_string()))?;
+    engine.barrier(|durable| {
+        for manifest in manifests.iter().filter(|manifest| manifest.digest != top.digest) {
+            durable.link_blob(&top.digest, &manifest.digest)?;
+        }
+        durable.add_repo_digest(&target.name.name(), &top.digest, &tag.image)
+    })
+}
+
+/// An index goes whole or not at all: where images of it are not here and not there either, the one that is goes alone.
+fn load(target: &Target<'_>, tag: &TagRow) -> Result<Shipment> {
+    let engine = target.engine;
+    let kept = match tag.target {
+        Some(digest) => document(engine, &digest)?,
+        None => came_as(engine, &tag.image)?,
+    };
+    let alone = |part: Part| Ok(Shipment { index: None, parts: vec![part] });
+    match kept {
+        Some((Document::Image(manifest), raw)) => match part(engine, *manifest, raw)? {
+            Some(part) if part.image.id == tag.image => alone(part),
+            _ => alone(made(engine, &tag.image)?),
+        },
+        Some((Document::Index(index), raw)) => {
+            let (mut parts, mut missing) = (Vec::new(), Vec::new());
+            for entry in &index.manifests {
+                match document(engine, &entry.digest)? {
+                    Some((Document::Image(manifest), raw)) => match part(engine, *manifest, raw)? {
+                        Some(part) => parts.push(part),
+                        None => missing.push(entry.digest),
+                    },
+                    _ => missing.push(entry.digest),
+                }
+            }
+            if missing.is_empty() {
+                return Ok(Shipment { index: Some((*index, raw)), parts });
+            }
+            let own = parts.into_iter().find(|part| part.image.id == tag.image);
+            let Some(own) = own else { return alone(made(engine, &tag.image)?) };
+            for digest in &missing {
+                if !target.registry.has_manifest(target.job, target.name, digest)? {
+                    target.job.report(Event::Note(format!(
+                        "`{}` is the image for {} of an index; the others are not here, so it is pushed alone",
+                        target.name.familiar(),
+                        own.image.platform
+                    )));
+                    return alone(own);
+                }
+            }
+            Ok(Shipment { index: Some((*index, raw)), parts: vec![own] })
+        }
+        None => alone(made(engine, &tag.image)?),
+    }
+}
+
+/// What a pulled image is known by elsewhere, where its name here was given by its id.
+fn came_as(engine: &Engine, image: &ImageId) -> Result<Option<(Document, Vec<u8>)>> {
+    if !matches!(images::row(engine, image)?.origin, Origin::Pulled | Origin::Loaded) {
+        return Ok(None);
+    }
+    for known in engine.db.read(|index| index.repo_digests_of(image))? {
+        if let Some(found) = document(engine, &known.digest)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+fn document(engine: &Engine, digest: &Digest) -> Result<Option<(Document, Vec<u8>)>> {
+    if !engine.blobs.contains(digest)? {
+        return Ok(None);
+    }
+    let raw = engine.blobs.read_all(digest, MAX_MANIFEST)?;
+    let document = Document::parse(&raw, None).context(|| format!("reading the manifest {digest}"))?;
+    Ok(Some((document, raw)))
+}
+
+/// `None` where its image is not here.
+fn part(engine: &Engine, manifest: Manifest, raw: Vec<u8>) -> Result<Option<Part>> {
+    let id = ImageId(manifest.config.digest);
+    let image = engine.db.read(|index| index.image(&id))?.filter(|image| !image.condemned);
+    let Some(image) = image else { return Ok(None) };
+    let stack = Stack::load(engine, image.chain.as_ref())?;
+    let fits = stack.layers().len() == manifest.layers.len();
+    let known_as = Some(Digest::of(&raw));
+    Ok(fits.then_some(Part { image, stack, manifest, raw: Some(raw), known_as }))
+}
+
+/// Of an image that has no manifest yet.
+fn made(engine: &Engine, id: &ImageId) -> Result<Part> {
+    let image = images::row(engine, id)?;
+    let stack = Stack::load(engine, image.chain.as_ref())?;
+    let config = engine.blobs.read_all(id.digest(), MAX_CONFIG)?;
+    let manifest = Manifest::new(Descriptor::of(MediaType::OciConfig, &config), Vec::new());
+    Ok(Part { image, stack, manifest, raw: None, known_as: None })
+}
