@@ -11,6 +11,7 @@ mod cache_kinds;
 mod check;
 mod checks;
 mod cli;
+mod content;
 mod contexts;
 mod copying;
 mod corpus;

@@ -438,6 +438,7 @@ fn people_can_query_the_views() {
             created: "2024-01-01T00:00:00Z".into(),
             image: Some(top),
             build: None,
+            made_at: None,
         })
     })
     .unwrap();
@@ -787,6 +788,7 @@ fn a_cache_record_keeps_its_layer_and_the_newest_is_found() {
         created: "2024-01-01T00:00:00Z".into(),
         image: None,
         build: None,
+        made_at: None,
     };
     let (_, newest) = db
         .write(|writer| {
@@ -877,6 +879,7 @@ fn what_was_not_durable_when_the_machine_went_down_is_not_used() {
             created: "2024-01-01T00:00:00Z".into(),
             image: Some(image),
             build: None,
+            made_at: None,
         })
     })
     .unwrap();

@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use super::Base;
 use super::execute::{self, Done, Work};
 use super::stage::Stage;
+use super::{Base, miss};
 use crate::context::ignore::Ignore;
 use crate::context::{Input, copy, unpack};
 use crate::error::{Context as _, Result};
+use crate::job::StepAt;
 use crate::plan::{self, Source, Unpack};
 use crate::rootfs::{self, Stack};
 use crate::runtime;
@@ -17,18 +18,19 @@ pub(super) fn copy(
     stage: &Stage<'_>,
     base: &Base,
     work: Work<'_>,
+    at: &StepAt,
     what: &plan::Copy,
     owner: Option<(u32, u32)>,
     inputs: &[Input<'_>],
 ) -> Result<Done> {
     if !what.link {
-        return onto(stage, base, work, what, owner, inputs);
+        return onto(stage, base, work, at, what, owner, inputs);
     }
     // A driver that keeps whole stacks cannot keep a tree of the layer alone under the stack's name: it stands on nothing
     // first, and is put on the stack like any known layer.
     let layered = stage.engine.snapshots.driver().shape() == Shape::Layered;
     let nothing = Base { stack: Stack::default(), ..base.clone() };
-    let done = onto(stage, &nothing, work, what, owner, inputs)?;
+    let done = onto(stage, &nothing, work, at, what, owner, inputs)?;
     let layer = match &done {
         Done::Layer(layer) => layer.as_ref(),
         Done::Again(before) => before.layer.as_ref(),
@@ -45,6 +47,7 @@ fn onto(
     stage: &Stage<'_>,
     base: &Base,
     work: Work<'_>,
+    at: &StepAt,
     what: &plan::Copy,
     owner: Option<(u32, u32)>,
     inputs: &[Input<'_>],
@@ -52,7 +55,12 @@ fn onto(
     let draft = stage.engine.snapshots.draft(base.stack.chain(), Purpose::Layer)?;
     let copied = {
         let root = draft.mounted()?;
-        let options = copy::Options { owner, mode: what.chmod.as_ref() };
+        // Under SOURCE_DATE_EPOCH what was built before must not show.
+        let pins = match stage.inputs.epoch {
+            None => miss::pins(stage.engine, stage.inputs.previous, &work.step.created_by, at)?,
+            Some(_) => None,
+        };
+        let options = copy::Options { owner, mode: what.chmod.as_ref(), pins: pins.as_ref() };
         let mut files = Vec::new();
         for (source, input) in what.sources.iter().zip(inputs) {
             if !unpacks(what.unpack, source) {
@@ -72,6 +80,16 @@ fn onto(
         copy::into(root.as_fd(), &what.destination, &files, &what.inline, options, stage.job)?
     };
     execute::pack(stage, base, work, draft, &copied, None)
+}
+
+/// Whether an archive is among what is unpacked.
+pub(super) fn unpacks_any(what: &plan::Copy, inputs: &[Input<'_>]) -> Result<bool> {
+    for (source, input) in what.sources.iter().zip(inputs) {
+        if unpacks(what.unpack, source) && !unpack::archives(input)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn unpacks(which: Unpack, source: &Source) -> bool {

@@ -43,7 +43,7 @@ pub(super) fn execute(
     match &work.step.action {
         Action::Config => Ok(Done::Layer(None)),
         Action::Run(run) => run::run(stage, base, work, run, at, mounts),
-        Action::Copy(what) => copy::copy(stage, base, work, what, owner, input),
+        Action::Copy(what) => copy::copy(stage, base, work, at, what, owner, input),
         Action::Workdir { path, user } => workdir(stage, base, work, path, user),
     }
 }

@@ -42,6 +42,17 @@ pub(super) fn after(
     config
 }
 
+/// When a step is said to have been made that was made earlier, on something else: no earlier than what it stands on now,
+/// so that an image is as new as the newest of its steps. Times that cannot be read are left.
+pub(super) fn not_before(below: &ImageConfig, created: String, epoch: Option<i64>) -> String {
+    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+    let read = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+    match (epoch, &below.created) {
+        (None, Some(before)) if read(before) > read(&created) && read(&created).is_some() => before.clone(),
+        _ => created,
+    }
+}
+
 /// What it is built for, where that was asked for: the config says so whatever the image stands on (BuildKit).
 pub(super) fn made_for(mut config: ImageConfig, platform: &Platform) -> ImageConfig {
     let platform = platform.normal();

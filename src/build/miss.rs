@@ -1,5 +1,6 @@
 //! Why a step missed: its key beside that of the nearest earlier record.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Read as _, Write as _};
 use std::path::PathBuf;
@@ -8,12 +9,13 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use super::difference::{Difference, Known, between};
-use crate::context::Input;
 use crate::context::listing::{self, Entry};
-use crate::db::{BuildId, BuildStep, CacheRecord, KeyKind};
+use crate::context::{Input, Pins};
+use crate::db::{BuildId, BuildStep, CacheRecord, KeyKind, Time};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::image::{CacheKey, Digest};
+use crate::job::StepAt;
 
 /// As many records of one instruction are compared.
 const MOST_RECORDS: u32 = 16;
@@ -60,6 +62,60 @@ pub(super) struct Missed<'m> {
     pub(super) instruction: &'m str,
     pub(super) key: CacheKey,
     pub(super) key_text: &'m str,
+}
+
+/// As many builds elsewhere must agree on a file for its time to be kept.
+const MOST_ELSEWHERE: u32 = 4;
+
+/// What the last build of this Dockerfile copied with this instruction; where there was none, what the last builds
+/// elsewhere did: a fresh clone is another context. `None`: nothing is known.
+pub(super) fn pins(
+    engine: &Engine,
+    previous: &Previous,
+    instruction: &str,
+    at: &StepAt,
+) -> Result<Option<Pins>> {
+    let own = previous
+        .steps(engine)?
+        .iter()
+        .find(|step| step.instruction == instruction && step.stage.as_deref() == at.stage.as_deref());
+    let now = Time::now();
+    let build = match own {
+        Some(_) => previous.build(engine)?,
+        None => None,
+    };
+    let (layers, last) = engine.db.read(|index| {
+        let mut layers = Vec::new();
+        let mut last = Time(0);
+        // One that was killed may have gone on until now.
+        let end = |build| -> Result<Time> {
+            Ok(index.build(build)?.map_or(Time(0), |build| build.finished_at.unwrap_or(now)))
+        };
+        if let (Some(step), Some(build)) = (own, build) {
+            layers.extend(step.layer);
+            last = end(build)?;
+        } else {
+            for record in index.cache_records_of(instruction, MOST_ELSEWHERE)? {
+                layers.extend(record.layer);
+                last = last.max(record.last_used_at);
+                if let Some(build) = record.build {
+                    last = last.max(end(build)?);
+                }
+            }
+        }
+        Ok((layers, last))
+    })?;
+    if layers.is_empty() {
+        return Ok(None);
+    }
+    let mut pins = Pins::new(last.seconds(), now.seconds());
+    let mut seen = HashSet::new();
+    for layer in layers.into_iter().filter(|layer| seen.insert(*layer)) {
+        for row in engine.db.rows(layer) {
+            pins.add(row?);
+        }
+    }
+    Ok(Some(pins))
 }
 
 /// What is different from the nearest earlier record, and whether the last build of this Dockerfile had the step.

@@ -14,6 +14,7 @@ mod imported;
 pub mod key;
 mod miss;
 pub mod mounts;
+mod reads;
 mod record;
 mod run;
 mod squash;

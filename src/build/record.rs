@@ -32,12 +32,12 @@ impl Notes {
         note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The keys that steps hit or were stored under, in the steps' order.
+    /// The keys that steps are found under on the stacks they stand on, in the steps' order.
     pub fn keys(&self) -> Vec<(KeyKind, CacheKey)> {
         let gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut steps: Vec<&BuildStep> = gathered.steps.iter().collect();
         steps.sort_by_key(|step| step.n);
-        steps.into_iter().filter_map(|step| step.key).collect()
+        steps.into_iter().filter_map(|step| step.key).map(|(_, key)| (KeyKind::Chain, key)).collect()
     }
 
     /// The build begins anew: what it told so far is void.
@@ -60,11 +60,20 @@ impl Notes {
 /// As many records of one step are looked at.
 const MOST_RECORDS: u32 = 16;
 
+#[derive(Clone)]
 pub(super) struct Hit {
     pub(super) layer: Option<Layer>,
     pub(super) created: String,
     /// Whose step it was.
     pub(super) build: Option<BuildId>,
+}
+
+/// A record of the same step on another stack, which shows what the step saw.
+pub(super) struct Elsewhere {
+    pub(super) hit: Hit,
+    /// What it saw.
+    reads: String,
+    made_at: Time,
 }
 
 /// The newest record under the key, with its layer, which is all there; one that is older than `newest` does not count.
@@ -89,6 +98,53 @@ pub(super) fn look_up(
         notes.gather(|notes| notes.used.push(record.id));
         Ok(Some(Hit { layer, created: record.created, build: record.build }))
     })
+}
+
+/// The newest record of the step that what it saw does not speak against, with its layer; `holds` says so.
+pub(super) fn look_up_elsewhere(
+    engine: &Engine,
+    step: &CacheKey,
+    newest: Option<Duration>,
+    notes: &Notes,
+    holds: impl Fn(&str, Option<&Layer>) -> Result<bool>,
+) -> Result<Option<Elsewhere>> {
+    let known = engine.db.read(|index| {
+        let mut known = Vec::new();
+        for record in index.cached_step(step, MOST_RECORDS)? {
+            if record.reads.is_none() || newest.is_some_and(|newest| age(&record) > newest) {
+                continue;
+            }
+            let layer = match record.layer {
+                Some(number) => match index.layer(number)? {
+                    Some(row) if !row.leans => Some(Layer::from(&row)),
+                    _ => continue,
+                },
+                None => None,
+            };
+            known.push((record, layer));
+        }
+        Ok(known)
+    })?;
+    for (record, layer) in known {
+        let Some(reads) = record.reads else { continue };
+        if holds(&reads, layer.as_ref())? {
+            notes.gather(|notes| notes.used.push(record.id));
+            let hit = Hit { layer, created: record.created, build: record.build };
+            return Ok(Some(Elsewhere { hit, reads, made_at: record.made_at }));
+        }
+    }
+    Ok(None)
+}
+
+/// From now on the step is found under its key on this stack. It is as old as it was: it did not run.
+pub(super) fn remember_elsewhere(
+    engine: &Engine,
+    new: New<'_>,
+    found: &Elsewhere,
+    build: BuildId,
+) -> Result<()> {
+    let reads = Some(found.reads.clone());
+    remember_as(engine, New { reads, ..new }, found.hit.layer.as_ref(), build, Some(found.made_at))
 }
 
 /// Why a record under the key does not count, where it is its age.
@@ -138,22 +194,35 @@ pub(super) struct New<'n> {
     pub(super) key_text: String,
     pub(super) instruction: &'n str,
     pub(super) created: &'n str,
+    /// What it saw of what it stands on, where that is known.
+    pub(super) reads: Option<String>,
 }
 
 /// Only a step that ran calls this, with the layer it made.
 pub(super) fn remember(engine: &Engine, new: New<'_>, layer: Option<&Layer>, build: BuildId) -> Result<()> {
+    remember_as(engine, new, layer, build, None)
+}
+
+fn remember_as(
+    engine: &Engine,
+    new: New<'_>,
+    layer: Option<&Layer>,
+    build: BuildId,
+    made_at: Option<Time>,
+) -> Result<()> {
     engine.db.write(|index| {
         index.insert_cache_record(&NewCacheRecord {
             kind: KeyKind::Chain,
             key: new.key,
             key_text: new.key_text,
             step: new.step,
-            reads: None,
+            reads: new.reads,
             instruction: new.instruction.to_owned(),
             layer: layer.map(|layer| layer.number),
             created: new.created.to_owned(),
             image: None,
             build: Some(build),
+            made_at,
         })
     })?;
     Ok(())
@@ -210,7 +279,7 @@ pub(super) fn note_step(
         lines: lines(&step.at),
         instruction: step.created_by.clone(),
         outcome,
-        key: Some((KeyKind::Chain, result.key)),
+        key: Some((result.kind, result.key)),
         reason: result
             .reason
             .as_ref()

@@ -115,7 +115,7 @@ fn layer(
         }
     };
     let created = engine::rfc3339(inputs.epoch);
-    let new = record::New { key, step, key_text, instruction: "squash", created: &created };
+    let new = record::New { key, step, key_text, instruction: "squash", created: &created, reads: None };
     record::remember(engine, new, Some(&layer), inputs.record)?;
     Ok((layer, created))
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::difference::Difference;
 use super::key::{self, Key};
 use super::mounts::Mounts;
-use super::{Base, Board, Inputs, copy, execute, image, imported, miss, record, run};
+use super::{Base, Board, Inputs, copy, execute, image, imported, miss, reads, record, run};
 use crate::context::{Choice, Digests, Input, Opened, Tree};
-use crate::db::{LayerNumber, Lease};
+use crate::db::{KeyKind, LayerNumber, Lease};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::CacheKey;
@@ -142,12 +142,26 @@ impl<'b> Stage<'b> {
             let step_key = key.step();
             let (key, text) = key.digest();
             if let Some(hit) = self.hit(base, step, &key)? {
-                return Ok(self.cached(hit, key, at));
+                return Ok(self.cached(hit, key, KeyKind::Chain, at));
             }
             // Another build may be at the very same step: what it comes to is taken.
             let turn = self.turn(step, &key)?;
             if let Some(hit) = turn.as_ref().map_or(Ok(None), |_| self.hit(base, step, &key))? {
-                return Ok(self.cached(hit, key, at));
+                return Ok(self.cached(hit, key, KeyKind::Chain, at));
+            }
+            if let Some(mut found) = self.hit_elsewhere(base, step, &step_key)? {
+                found.hit.created = image::not_before(&base.config, found.hit.created, self.inputs.epoch);
+                let created = found.hit.created.clone();
+                let new = record::New {
+                    key,
+                    step: step_key,
+                    key_text: text,
+                    instruction: &step.created_by,
+                    created: &created,
+                    reads: None,
+                };
+                record::remember_elsewhere(self.engine, new, &found, self.inputs.record)?;
+                return Ok(self.cached(found.hit, key, KeyKind::Content, at));
             }
             let reason = self.missed(step, at, inputs.iter().chain(mounts.inputs()), key, &text)?;
             if !matches!(step.action, Action::Config) {
@@ -162,25 +176,29 @@ impl<'b> Stage<'b> {
                     recorded = false;
                     (Some(layer), created())
                 }
-                execute::Done::Again(before) => (before.layer, before.created),
+                execute::Done::Again(before) => {
+                    (before.layer, image::not_before(&base.config, before.created, self.inputs.epoch))
+                }
                 execute::Done::InputChanged(path) => {
                     self.job.warn(format!("`{path}` changed while it was copied; looking again"));
                     continue;
                 }
             };
             self.board.count_run();
-            let new = record::New {
-                key,
-                step: step_key,
-                key_text: text,
-                instruction: &step.created_by,
-                created: &created,
-            };
             if recorded {
+                let new = record::New {
+                    key,
+                    step: step_key,
+                    key_text: text,
+                    instruction: &step.created_by,
+                    created: &created,
+                    reads: self.reads(base, step, &inputs, layer.as_ref())?,
+                };
                 record::remember(self.engine, new, layer.as_ref(), self.inputs.record)?;
             }
             drop(turn);
-            return Ok(StepResult { layer, created, key, hit: false, reason: Some(reason) });
+            let kind = KeyKind::Chain;
+            return Ok(StepResult { layer, created, key, kind, hit: false, reason: Some(reason) });
         }
         Err(Error::unavailable("the files to copy keep changing while they are copied")
             .hint("build again when nothing writes to the build context"))
@@ -205,11 +223,11 @@ impl<'b> Stage<'b> {
         execute::execute(self, base, work, at, owner, inputs, mounts)
     }
 
-    fn cached(&self, hit: record::Hit, key: CacheKey, at: &StepAt) -> StepResult {
+    fn cached(&self, hit: record::Hit, key: CacheKey, kind: KeyKind, at: &StepAt) -> StepResult {
         if !self.forced() {
             self.job.report(Event::StepCached { step: at.clone() });
         }
-        StepResult { layer: hit.layer, created: hit.created, key, hit: true, reason: None }
+        StepResult { layer: hit.layer, created: hit.created, key, kind, hit: true, reason: None }
     }
 
     fn hit(&self, base: &Base, step: &Step, key: &CacheKey) -> Result<Option<record::Hit>> {
@@ -232,6 +250,53 @@ impl<'b> Stage<'b> {
     /// The same build has this stage for other platforms, too.
     fn has_siblings(&self) -> bool {
         self.inputs.part.label.is_some()
+    }
+
+    /// What the step came to on another stack, where this one shows all that it saw there.
+    fn hit_elsewhere(
+        &self,
+        base: &Base,
+        step: &Step,
+        step_key: &CacheKey,
+    ) -> Result<Option<record::Elsewhere>> {
+        // What stands in layers that are not here yet cannot be told.
+        let remote = self.inputs.imported.is_some_and(|imported| imported.is_remote(&base.stack));
+        if self.forced() || remote || !matches!(step.action, Action::Copy(_) | Action::Workdir { .. }) {
+            return Ok(None);
+        }
+        let newest = self.inputs.reuse.newest;
+        record::look_up_elsewhere(self.engine, step_key, newest, self.inputs.notes, |reads, layer| {
+            Ok(self.shows(base, reads)? && self.stands(&base.stack, layer)?)
+        })
+    }
+
+    fn shows(&self, base: &Base, reads: &str) -> Result<bool> {
+        #[cfg(debug_assertions)]
+        if self.inputs.hole == Some("reads") {
+            return Ok(true);
+        }
+        reads::hold(self.engine, &base.stack, reads, self.inputs.epoch.is_some())
+    }
+
+    /// What the step saw of what it stands on; `None`: all of that counts.
+    fn reads(
+        &self,
+        base: &Base,
+        step: &Step,
+        inputs: &[Input<'_>],
+        layer: Option<&Layer>,
+    ) -> Result<Option<String>> {
+        // Times below an epoch are in the layer as they were.
+        let times = self.inputs.epoch.is_some();
+        match (&step.action, layer) {
+            (Action::Copy(what), Some(layer)) if !what.link && !copy::unpacks_any(what, inputs)? => {
+                reads::of_copy(self.engine, &base.stack, what, inputs, layer, times)
+            }
+            (Action::Workdir { path, user }, layer) => {
+                reads::of_workdir(self.engine, &base.stack, (path, user), layer, times)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The stage's steps are to run.
@@ -449,6 +514,8 @@ pub(super) struct StepResult {
     pub(super) layer: Option<Layer>,
     pub(super) created: String,
     pub(super) key: CacheKey,
+    /// Which key hit.
+    pub(super) kind: KeyKind,
     pub(super) hit: bool,
     /// Why it ran.
     pub(super) reason: Option<Vec<Difference>>,

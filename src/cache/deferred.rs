@@ -24,17 +24,17 @@ impl Imported<'_> {
 
     /// The record is to be the store's own once its layer is here, on top of `stack`.
     pub fn keep_later(&self, hit: &RemoteHit, stack: &Stack) {
-        let (new, made_at) = (self.new_record(hit), self.made_at(hit));
+        let new = self.new_record(hit);
         self.defer(stack, move |engine, stack| {
             let new = NewCacheRecord { layer: stack.layers().last().map(|layer| layer.number), ..new };
-            insert(engine, &new, made_at)
+            insert(engine, &new)
         });
     }
 
     /// The record is the store's own, with its layer, which is here.
     pub fn keep(&self, hit: &RemoteHit, layer: Option<&Layer>) -> Result<()> {
         let new = NewCacheRecord { layer: layer.map(|layer| layer.number), ..self.new_record(hit) };
-        insert(self.engine, &new, self.made_at(hit))
+        insert(self.engine, &new)
     }
 
     /// Does all that waited for a part of the stack, which is here.
@@ -55,10 +55,6 @@ impl Imported<'_> {
         Ok(())
     }
 
-    fn made_at(&self, hit: &RemoteHit) -> Time {
-        Time(self.records[hit.entry].record.made_at)
-    }
-
     fn new_record(&self, hit: &RemoteHit) -> NewCacheRecord {
         let entry = &self.records[hit.entry];
         NewCacheRecord {
@@ -72,17 +68,18 @@ impl Imported<'_> {
             created: entry.record.created.clone(),
             image: None,
             build: None,
+            made_at: Some(Time(entry.record.made_at)),
         }
     }
 }
 
-fn insert(engine: &Engine, new: &NewCacheRecord, made_at: Time) -> Result<()> {
+fn insert(engine: &Engine, new: &NewCacheRecord) -> Result<()> {
     engine.db.write(|index| {
         let known = index.cached(new.kind, &new.key)?;
         if known.is_some_and(|known| known.layer == new.layer && known.created == new.created) {
             return Ok(());
         }
-        index.insert_brought_record(new, made_at).map(drop)
+        index.insert_cache_record(new).map(drop)
     })
 }
 

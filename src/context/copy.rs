@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use super::select::{Item, Source, base_name, join};
-use super::{Part, Tree};
+use super::{Part, Pins, Tree};
 use crate::error::{Context as _, Error, Result};
 use crate::image::Digest;
 use crate::job::Job;
@@ -28,6 +28,8 @@ pub struct Options<'o> {
     pub owner: Option<(u32, u32)>,
     /// Permission bits for files and directories that are copied.
     pub mode: Option<&'o Chmod>,
+    /// Times of what was copied before; without them files have their sources' times.
+    pub pins: Option<&'o Pins>,
 }
 
 /// A file or directory that was copied: where it really went, links followed, and the digest its bytes must have.
@@ -214,7 +216,7 @@ impl<'c> Copying<'c> {
         for (path, item) in std::mem::take(&mut self.directories).into_iter().rev() {
             let fd = dir::open_in_root(self.root, &path, OFlags::RDONLY | OFlags::DIRECTORY)
                 .context(|| format!("setting the times of `/{}`", lossy(&path)))?;
-            rustix::fs::futimens(&fd, &times(item))
+            rustix::fs::futimens(&fd, &times(item.mtime))
                 .context(|| format!("setting the times of `/{}`", lossy(&path)))?;
         }
         Ok(())
@@ -223,6 +225,14 @@ impl<'c> Copying<'c> {
     fn owner(&self, item: &Item) -> (u32, u32) {
         let own = if self.tree.keeps_owners() { (item.uid, item.gid) } else { (0, 0) };
         self.options.owner.unwrap_or(own)
+    }
+
+    /// Of the copy with this name in the directory that was opened last.
+    fn time(&self, name: &[u8], item: &Item) -> (i64, i64) {
+        match (self.options.pins, &self.to) {
+            (Some(pins), Some(open)) => pins.time(&join(&open.real, name), item),
+            _ => item.mtime,
+        }
     }
 
     fn mode(&self, item: &Item) -> Mode {
@@ -264,6 +274,8 @@ impl<'c> Copying<'c> {
             Kind::File => Some(self.open_source(from)?),
             _ => None,
         };
+        self.destination(parent_of(to))?;
+        let time = self.time(base_name(to), item);
         let parent = self.destination(parent_of(to))?;
         let draft = make(parent, &name, item, source)?;
         if item.kind == Kind::Symlink {
@@ -294,8 +306,8 @@ impl<'c> Copying<'c> {
             dir::set_xattr(parent, &name, key, value).context(|| "setting an extended attribute")?;
         }
         match &draft {
-            Some(fd) => rustix::fs::futimens(fd, &times(item)),
-            None => rustix::fs::utimensat(parent, &name, &times(item), AtFlags::SYMLINK_NOFOLLOW),
+            Some(fd) => rustix::fs::futimens(fd, &times(time)),
+            None => rustix::fs::utimensat(parent, &name, &times(time), AtFlags::SYMLINK_NOFOLLOW),
         }
         .context(|| "setting the times")
     }
@@ -483,8 +495,8 @@ fn write_inline(root: BorrowedFd<'_>, to: &[u8], file: &InlineFile, options: Opt
     .context(say)
 }
 
-fn times(item: &Item) -> Timestamps {
-    let time = Timespec { tv_sec: item.mtime.0, tv_nsec: item.mtime.1 };
+fn times((seconds, nanoseconds): (i64, i64)) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     Timestamps { last_access: time, last_modification: time }
 }
 

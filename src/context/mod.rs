@@ -9,6 +9,7 @@ pub mod git_url;
 pub mod ignore;
 pub mod kept;
 pub mod listing;
+mod pins;
 mod private;
 mod remote;
 mod rows;
@@ -20,6 +21,7 @@ mod web;
 pub mod wildcard;
 
 pub use git::Checkout;
+pub use pins::Pins;
 pub use private::Private;
 pub use remote::{GitHost, Held, Remote, Secrets};
 pub use rows::Listing;

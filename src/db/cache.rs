@@ -55,6 +55,8 @@ pub struct NewCacheRecord {
     pub created: String,
     pub image: Option<ImageId>,
     pub build: Option<BuildId>,
+    /// When the step ran; `None`: now.
+    pub made_at: Option<Time>,
 }
 
 const COLUMNS: &str = "select cache_record.id, kind, key, key_text, instruction, cache_record.layer, created, image, \
@@ -128,7 +130,7 @@ impl Writer<'_> {
         self.exec(
             "insert into cache_record (kind, key, key_text, step, reads, instruction, layer, created, image, build,
                  made_at, last_used_at)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)",
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             rusqlite::params![
                 new.kind,
                 new.key,
@@ -140,6 +142,7 @@ impl Writer<'_> {
                 &new.created,
                 new.image,
                 new.build,
+                new.made_at.unwrap_or(now),
                 now,
             ],
         )?;
@@ -147,13 +150,6 @@ impl Writer<'_> {
         if let Some(layer) = new.layer {
             self.keep_layer(layer)?;
         }
-        Ok(id)
-    }
-
-    /// A record that another store made, of a step that ran then.
-    pub fn insert_brought_record(&self, new: &NewCacheRecord, made_at: Time) -> Result<RecordId> {
-        let id = self.insert_cache_record(new)?;
-        self.exec("update cache_record set made_at = ?2 where id = ?1", (id, made_at))?;
         Ok(id)
     }
 

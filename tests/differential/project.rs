@@ -32,7 +32,8 @@ struct Stage {
 const PATHS: &[&str] = &["a", "b", "d/x", "d/y", "d/e/z", "s/run.sh"];
 const VALUES: &[&str] = &["1", "2", "three", "a b"];
 const NAMES: &[&str] = &["A", "B", "P", "Q"];
-const PLACES: &[&str] = &["/in", "/in/", "/in/d/", "/w/", "/w/a", "x/", "/deep/er/"];
+const PLACES: &[&str] =
+    &["/in", "/in/", "/in/d/", "/w/", "/w/a", "x/", "/deep/er/", "/deep/", "/ln/", "/ln/d/", "/ln/new"];
 
 impl Project {
     pub(super) fn random(random: &mut Random) -> Self {
@@ -59,7 +60,7 @@ impl Project {
         for _ in 0..=random.below(2) {
             let number = random.below(self.stages.len());
             let path = random.pick(PATHS);
-            match random.below(12) {
+            match random.below(15) {
                 0 | 1 => drop(self.files.insert(path, file(random))),
                 2 if path != "a" => drop(self.files.remove(path)),
                 3 => self.touched += 1,
@@ -84,13 +85,40 @@ impl Project {
                     let with = random.below(steps.len());
                     steps.swap(at, with);
                 }
-                _ => {
+                10 | 11 => {
                     let steps = &mut self.stages[number].steps;
                     if steps.len() > 2 {
                         let at = random.below(steps.len());
                         steps.remove(at);
                     }
                 }
+                _ => self.vary(random),
+            }
+        }
+    }
+
+    /// The least that can be changed: one part of one instruction, or what one variable is.
+    pub(super) fn vary(&mut self, random: &mut Random) {
+        if random.one_in(6) {
+            let value = random.pick(VALUES).to_owned();
+            self.args.insert(random.pick(&["P", "Q"]).to_owned(), value);
+            return;
+        }
+        for _ in 0..20 {
+            let words = random.pick(ALIKE);
+            let found: Vec<_> = self
+                .stages
+                .iter_mut()
+                .flat_map(|stage| &mut stage.steps)
+                .filter(|step| words.iter().any(|word| step.contains(word)))
+                .collect();
+            if let Some(last) = found.len().checked_sub(1) {
+                // The last stage is the one that is built whatever the others are.
+                let step =
+                    found.into_iter().nth(last - random.below(last + 1).min(random.below(last + 1))).unwrap();
+                let word = words.iter().find(|word| step.contains(*word)).unwrap();
+                *step = step.replacen(word, random.pick(words), 1);
+                return;
             }
         }
     }
@@ -143,7 +171,7 @@ fn step(random: &mut Random, stage: usize) -> String {
         2 => format!("ARG {}=\"{value}\"", random.pick(&["P", "Q"])),
         3 => format!("ARG {}", random.pick(&["P", "Q"])),
         4 => format!("LABEL l{name}=\"{value}\""),
-        5 => format!("WORKDIR {}", random.pick(&["/w", "w", "/in/d", "/w/$A", "x"])),
+        5 => format!("WORKDIR {}", random.pick(&["/w", "w", "/in", "/tmp", "/w/$A", "x"])),
         6 => format!("USER {}", random.pick(&["0", "root", "1000:1000", "some", "0:5"])),
         7..=10 => copy(random, stage),
         11 => random
@@ -155,19 +183,51 @@ fn step(random: &mut Random, stage: usize) -> String {
                 "STOPSIGNAL 9",
             ])
             .to_string(),
-        _ => format!("RUN {}", command(random)),
+        _ => format!("RUN {}{}", mount(random, stage), command(random)),
+    }
+}
+
+/// What stands for each other in an instruction.
+const ALIKE: &[&[&str]] = &[
+    &["note 1", "note 2", "note three", "note a b"],
+    &["USER 0", "USER root", "USER 1000:1000", "USER some", "USER 0:5"],
+    &["--chown=5:6", "--chown=some", "--chown=7:6"],
+    &["--chmod=0711", "--chmod=u+x,g-r", "--chmod=0644"],
+    &[" /in/", " /in/d/", " /w/", " /deep/", " /deep/er/", " /ln/", " /ln/d/"],
+    &["WORKDIR /w", "WORKDIR w", "WORKDIR /in", "WORKDIR x", "WORKDIR /tmp", "WORKDIR /etc"],
+    &["=\"1\"", "=\"2\"", "=\"three\"", "=\"a b\""],
+    &["> /out", "> /out2", "> out"],
+    &["target=/in", "target=/w"],
+    &["source=d ", "source=. ", "source=a "],
+    &["COPY ", "COPY --link ", "ADD ", "COPY --exclude=a "],
+    &["--parents d/*", "d/*", "--parents ./d/*"],
+];
+
+/// Cache mounts hold what earlier builds left in them, so nothing is said of their content.
+fn mount(random: &mut Random, stage: usize) -> String {
+    match random.below(12) {
+        0 => "--mount=type=tmpfs,target=/out3 ".into(),
+        1 => "--mount=type=cache,target=/kept ".into(),
+        2 => "--mount=target=/in,source=d ".into(),
+        3 => format!("--mount=target=/w,rw,source={} ", random.pick(&["d", "."])),
+        4 if stage > 0 => format!("--mount=from=s{},target=/w,source=/in ", random.below(stage)),
+        _ => String::new(),
     }
 }
 
 fn copy(random: &mut Random, stage: usize) -> String {
     let place = random.pick(PLACES);
-    let flags = match random.below(7) {
+    let flags = match random.below(12) {
         0 => "--chown=5:6 ",
         1 => "--chown=some ",
         2 => "--chmod=0711 ",
+        3 => "--chmod=u+x,g-r ",
+        4 => "--link ",
+        5 => "--exclude=a --exclude=d/e ",
         _ => "",
     };
-    match random.below(6) {
+    match random.below(10) {
+        8 | 9 => format!("COPY {flags}<<EOF {place}note\nnote {}\nEOF", random.pick(VALUES)),
         0 if stage > 0 => {
             format!(
                 "COPY {flags}--from=s{} /in{} {place}",
@@ -175,9 +235,11 @@ fn copy(random: &mut Random, stage: usize) -> String {
                 random.pick(&["", "/a", "/d"])
             )
         }
-        1 => format!("COPY {flags}<<EOF {place}note\nnote {}\nEOF", random.pick(VALUES)),
+        1 => "COPY --from=base /in/a /in/of-base".into(),
         2 => format!("COPY {flags}* {}/", place.trim_end_matches('/')),
         3 => format!("COPY {flags}d {place}"),
+        4 => format!("COPY {flags}--parents d/* a {}/", place.trim_end_matches('/')),
+        5 => format!("ADD {flags}a d {}/", place.trim_end_matches('/')),
         _ => format!("COPY {flags}a {place}"),
     }
 }
@@ -186,7 +248,12 @@ fn copy(random: &mut Random, stage: usize) -> String {
 fn command(random: &mut Random) -> String {
     let out = random.pick(&["/out", "/out2", "out", "/in/out"]);
     let name = random.pick(NAMES);
-    match random.below(14) {
+    match random.below(20) {
+        18 => format!("pwd > {out}; id -u >> {out}; echo \"$A $P\" >> {out}"),
+        14 => "ln -sfn /in /ln; ln -sfn /deep /w; true".into(),
+        15 => "mkdir -p /deep/er && chmod 2775 /deep && chmod 700 /in; true".into(),
+        16 => "rm -rf /deep /w /ln".into(),
+        17 if random.one_in(4) => "rm -rf /in/d; echo file > /in/d; true".into(),
         0 | 1 => format!("cat /in/a /in/d/* > {out} 2>/dev/null || true"),
         2 => format!("echo \"${name}\" > {out}"),
         3 => format!("env | grep '^[ABPQ]=' | sort > {out} || true"),

@@ -62,6 +62,12 @@ impl Stores {
         fs::write(tree.join("etc/passwd"), passwd).unwrap();
         fs::write(tree.join("etc/group"), "root:x:0:\nsome:x:8:\n").unwrap();
         fs::write(tree.join("in/a"), motd).unwrap();
+        // What COPY meets on its way is not the same in both.
+        if name == "other" {
+            fs::create_dir(tree.join("deep")).unwrap();
+            fs::set_permissions(tree.join("deep"), fs::Permissions::from_mode(0o750)).unwrap();
+            symlink("in", tree.join("ln")).unwrap();
+        }
         let archive = self.dir.join(format!("{name}.tar"));
         let tar = Command::new("tar")
             .args(["--sort=name", "--mtime=@1500000000", "--owner=0", "--group=0", "-cf"])
