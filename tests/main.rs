@@ -39,6 +39,7 @@ mod sandbox;
 mod secret_guard;
 mod several;
 mod snapshot;
+mod sources;
 mod squash;
 mod store;
 mod styles;

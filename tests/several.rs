@@ -129,3 +129,62 @@ fn nothing_from_scratch_is_an_image_without_files() {
     assert_eq!(fs::read_dir(sandbox.context().join("each")).unwrap().count(), 2);
     sandbox.check();
 }
+
+#[test]
+fn a_directory_is_made_what_the_result_is_where_that_is_asked_for() {
+    let sandbox = sandbox("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /d/for\nCOPY d /d/d\n");
+    for path in [
+        "amd64",
+        "arm64",
+        "d/kept",
+        "out/stale",
+        "out/d/stale/deep",
+        "out/d/d/kept/was-a-directory",
+        "beside/file",
+    ] {
+        sandbox.file(path, "");
+    }
+    let out = sandbox.context().join("out");
+    std::os::unix::fs::symlink("../beside", out.join("link")).unwrap();
+    std::os::unix::fs::symlink("../../beside", out.join("d/link")).unwrap();
+    let found = || {
+        let find = std::process::Command::new("find").arg(".").current_dir(&out).output().unwrap();
+        let mut lines: Vec<String> =
+            String::from_utf8(find.stdout).unwrap().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines.join(" ")
+    };
+    let one = |more: &[&str]| sandbox.outcrop(&[&["build", "--progress", "plain"], more, &["."]].concat());
+    one(&["-o", "out"]).ok();
+    assert!(found().contains("./stale"), "what is not deleted stays");
+    one(&["-o", "type=local,dest=out,mode=delete"]).ok();
+    assert_eq!(found(), ". ./d ./d/d ./d/d/kept ./d/for");
+    assert!(sandbox.context().join("beside/file").exists());
+    build(&sandbox, &["-o", "type=local,dest=out,mode=delete"]).ok();
+    let of = |arch: &str| {
+        format!(
+            "./linux_{arch} ./linux_{arch}/d ./linux_{arch}/d/d ./linux_{arch}/d/d/kept ./linux_{arch}/d/for"
+        )
+    };
+    assert_eq!(found(), format!(". {} {}", of("amd64"), of("arm64")));
+
+    std::os::unix::fs::symlink(sandbox.dir(), sandbox.context().join("away")).unwrap();
+    let elsewhere = sandbox.dir().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("file"), "").unwrap();
+    let outside =
+        [".", "..", "out/..", "none/..", "away", "away/elsewhere", "away/new", elsewhere.to_str().unwrap()];
+    for dest in outside {
+        let output = format!("type=local,mode=delete,dest={dest}");
+        one(&["-o", &output])
+            .fails(1)
+            .complains("not below this directory")
+            .complains("--allow buildx.local.delete");
+    }
+    assert!(elsewhere.join("file").exists());
+    let output = format!("type=local,mode=delete,dest={}", elsewhere.display());
+    one(&["-o", &output, "--allow", "buildx.local.delete"]).ok();
+    assert!(!elsewhere.join("file").exists());
+    one(&["-o", "type=local,dest=out,mode=mirror"]).fails(1).complains("mode=mirror");
+    sandbox.check();
+}

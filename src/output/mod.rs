@@ -99,6 +99,10 @@ pub trait Output: std::fmt::Debug + Send + Sync {
     fn path(&self) -> Option<&Path> {
         None
     }
+    /// A directory in which it deletes what is not in the result.
+    fn deletes(&self) -> Option<&Path> {
+        None
+    }
     fn write(&self, product: &Product<'_>) -> Result<Written>;
 }
 

@@ -172,9 +172,10 @@ fn keep(engine: &Engine, name: &Reference, found: &transfer::Found) -> Result<bo
             durable.link_blob(&manifest, &layer.descriptor.digest)?;
         }
         durable.add_repo_digest(&name.name(), &found.digest, &found.image)?;
-        match name.tag() {
-            Some(_) => {
-                let plain = format!("{}:{}", name.name(), name.tag().unwrap_or_default());
+        // Beside a digest a tag says nothing.
+        match name.tag().filter(|_| name.digest().is_none()) {
+            Some(tag) => {
+                let plain = format!("{}:{tag}", name.name());
                 durable.move_tag(&plain, &found.image, Some(&found.digest), "pull", None)
             }
             None => Ok(true),

@@ -152,7 +152,9 @@ impl Args {
             target: self.target.clone(),
             platform: self.platforms.first().cloned().unwrap_or_else(Platform::host),
             is_platform_asked: !self.platforms.is_empty(),
-            results: self.output.results(self.platforms.iter().skip(1).cloned().collect())?,
+            results: self
+                .output
+                .results(self.platforms.iter().skip(1).cloned().collect(), self.run.may_delete())?,
             network: self.network()?,
             no_cache: self.no_cache,
             reuse: self.reuse.options()?,

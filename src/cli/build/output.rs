@@ -35,7 +35,7 @@ pub(super) struct OutputArgs {
 }
 
 impl OutputArgs {
-    pub(super) fn results(&self, more_platforms: Vec<Platform>) -> Result<Results> {
+    pub(super) fn results(&self, more_platforms: Vec<Platform>, may_delete: bool) -> Result<Results> {
         let said = self.outputs.iter().filter(|text| !text.is_empty());
         let mut outputs = said.map(|text| output::parse(text)).collect::<Result<Vec<_>>>()?;
         if self.push && outputs.iter().all(|output| output.pushes_to().is_none()) {
@@ -43,6 +43,9 @@ impl OutputArgs {
         }
         if self.load && !outputs.is_empty() {
             outputs.push(output::store());
+        }
+        if !may_delete {
+            outputs.iter().filter_map(|output| output.deletes()).try_for_each(is_below_here)?;
         }
         let annotations = self.annotations.iter().filter(|text| !text.is_empty());
         let annotations = annotations.map(|text| Annotation::of_flag(text)).collect::<Result<Vec<_>>>()?;
@@ -82,6 +85,32 @@ impl OutputArgs {
                 .context(|| format!("writing the metadata to `{}`", file.display()))?;
         }
         Ok(())
+    }
+}
+
+/// As buildx: a directory below this one may be emptied by name, any other needs a word of its own.
+fn is_below_here(dir: &Path) -> Result<()> {
+    let here =
+        std::env::current_dir().and_then(|here| here.canonicalize()).context(|| "finding this directory")?;
+    // What is not there yet is where its nearest directory is.
+    let mut standing = here.join(dir);
+    let mut rest = PathBuf::new();
+    let real = loop {
+        if let Ok(real) = standing.canonicalize() {
+            break Some(real.join(rest));
+        }
+        // Without a name it climbs out of what is not there.
+        let Some(name) = standing.file_name() else { break None };
+        rest = Path::new(name).join(rest);
+        standing.pop();
+    };
+    match real.as_deref().and_then(|real| real.strip_prefix(&here).ok()) {
+        Some(below) if !below.as_os_str().is_empty() => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "`mode=delete` would delete in `{}`, which is not below this directory",
+            dir.display()
+        ))
+        .hint("to allow it: --allow buildx.local.delete")),
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct RunFlags {
     /// An ssh agent for `RUN --mount=type=ssh`: yours, or one that gets these keys
     #[arg(long, value_name = "default|NAME[=SOCKET|KEY[,KEY]]")]
     ssh: Vec<String>,
-    /// What RUN may ask for: security.insecure, network.host (which is always allowed)
+    /// What is dangerous and wanted: security.insecure of RUN, buildx.local.delete of outputs; network.host is always allowed
     #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<String>,
     /// A name that RUN steps are to know: NAME:ADDRESS; host-gateway is this host
@@ -70,6 +70,12 @@ impl RunFlags {
         }
     }
 
+    /// An output may delete in any directory.
+    pub(super) fn may_delete(&self) -> bool {
+        let mut given = self.allow.iter().flat_map(|text| text.split(','));
+        given.any(|entitlement| entitlement.trim() == "buildx.local.delete")
+    }
+
     fn insecure(&self) -> Result<bool> {
         let mut insecure = false;
         for entitlement in self.allow.iter().flat_map(|text| text.split(',')) {
@@ -77,6 +83,8 @@ impl RunFlags {
                 "security.insecure" => insecure = true,
                 // The host's network is what steps have anyway.
                 "network.host" => {}
+                // Asked for by `may_delete`.
+                "buildx.local.delete" => {}
                 other if other == "device" || other.starts_with("device=") => {
                     return Err(Error::unsupported(
                         "`--allow device`: RUN --device is not supported by this version",
@@ -85,7 +93,7 @@ impl RunFlags {
                 }
                 other => {
                     return Err(Error::invalid(format!("unknown entitlement `{other}` in --allow"))
-                        .hint("there are security.insecure and network.host"));
+                        .hint("there are security.insecure, network.host and buildx.local.delete"));
                 }
             }
         }
