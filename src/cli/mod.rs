@@ -29,6 +29,8 @@ mod info;
 mod inspect;
 mod layers;
 mod log;
+mod login;
+mod logout;
 mod mounts;
 mod ps;
 mod pull;
@@ -55,6 +57,8 @@ const TABLE: &[Entry] = &[
     Entry::of::<debug::Args>(),
     Entry::of::<pull::Args>(),
     Entry::of::<push::Args>(),
+    Entry::of::<login::Args>(),
+    Entry::of::<logout::Args>(),
     Entry::of::<run::Args>(),
     Entry::of::<create::Args>(),
     Entry::of::<start::Args>(),
@@ -104,5 +108,31 @@ const GROUPS: &[(&str, &str)] = &[
 /// How registries are spoken to: as the environment says.
 fn registry_options() -> outcrop::registry::Options {
     let proxies = outcrop::registry::Proxies::from_variables(|name| std::env::var(name).ok());
-    outcrop::registry::Options { proxies, ..outcrop::registry::Options::default() }
+    outcrop::registry::Options { proxies, keychain: keychain(), ..outcrop::registry::Options::default() }
+}
+
+/// Docker's file before the containers' own ones (containers-auth.json(5)); one that is named is the only one.
+fn keychain() -> outcrop::registry::Keychain {
+    let directory =
+        |name: &str| std::env::var_os(name).map(std::path::PathBuf::from).filter(|path| path.is_absolute());
+    let named = std::env::var_os("REGISTRY_AUTH_FILE").filter(|file| !file.is_empty());
+    let files = match named {
+        Some(file) => vec![file.into()],
+        None => {
+            let home = directory("HOME");
+            let docker =
+                std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()).map(std::path::PathBuf::from);
+            let docker = docker.or_else(|| home.as_ref().map(|home| home.join(".docker")));
+            let own = || format!("/run/containers/{}", rustix::process::getuid().as_raw()).into();
+            let runtime = directory("XDG_RUNTIME_DIR").map_or_else(own, |dir| dir.join("containers"));
+            let config = directory("XDG_CONFIG_HOME").or_else(|| home.map(|home| home.join(".config")));
+            let containers = [Some(runtime), config.map(|config| config.join("containers"))];
+            docker
+                .map(|dir| dir.join("config.json"))
+                .into_iter()
+                .chain(containers.into_iter().flatten().map(|dir| dir.join("auth.json")))
+                .collect()
+        }
+    };
+    outcrop::registry::Keychain { files, path: std::env::var_os("PATH").unwrap_or_default() }
 }

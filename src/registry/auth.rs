@@ -106,17 +106,20 @@ fn parameter(text: &str) -> (String, &str) {
 
 /// What is asked of a token server: `realm?service=..&scope=..&scope=..`.
 pub(super) fn token_url(realm: &str, service: Option<&str>, scope: &Scope) -> String {
-    let mut url = realm.to_owned();
-    let mut separator = if realm.contains('?') { '&' } else { '?' };
     let scopes = scope.texts().map(|text| ("scope", text));
-    for (name, value) in service.map(|service| ("service", service.to_owned())).into_iter().chain(scopes) {
-        url.push(separator);
-        url.push_str(name);
-        url.push('=');
-        url.push_str(&escape(&value));
-        separator = '&';
+    let pairs = service.map(|service| ("service", service.to_owned())).into_iter().chain(scopes);
+    let query = form(pairs);
+    match (query.is_empty(), realm.contains('?')) {
+        (true, _) => realm.to_owned(),
+        (false, true) => format!("{realm}&{query}"),
+        (false, false) => format!("{realm}?{query}"),
     }
-    url
+}
+
+/// `name=value&..`, as a query or a body.
+pub(super) fn form<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> String {
+    let pairs: Vec<String> = pairs.map(|(name, value)| format!("{name}={}", escape(&value))).collect();
+    pairs.join("&")
 }
 
 pub(super) fn escape(text: &str) -> String {
@@ -156,6 +159,10 @@ impl Grant {
     /// For as long as the registry takes it.
     pub(super) fn basic(credentials: &Credentials) -> Self {
         Grant { header: credentials.basic(), until: None }
+    }
+    /// A token that somebody else got.
+    pub(super) fn given(token: &str) -> Self {
+        Grant { header: format!("Bearer {token}"), until: None }
     }
     /// `None` when the answer holds no token that can stand in a header.
     pub(super) fn bearer(answer: TokenAnswer, asked: Instant) -> Option<Self> {

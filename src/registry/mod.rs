@@ -6,6 +6,7 @@
 mod auth;
 mod blob;
 mod download;
+mod keychain;
 mod patience;
 mod problem;
 mod route;
@@ -19,15 +20,15 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use ureq::http::Uri;
 use ureq::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use ureq::http::{Method, Uri};
 
-use self::auth::{Challenge, Grant, TokenAnswer, token_url};
+use self::auth::{Challenge, Grant, TokenAnswer, form, token_url};
 use self::blob::BlobReader;
 use self::problem::{Deed, Problem, refusal};
 use self::route::{host_of, is_loopback, same_origin};
 use self::scope::Scope;
-use self::web::{Answer, Ask, Web};
+use self::web::{Answer, Ask, Sending, Web};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, MediaType, Reference};
 use crate::job::Job;
@@ -35,6 +36,7 @@ use crate::transfer::Source;
 
 pub use auth::Credentials;
 pub use download::{Conditions, Fetched, download, fetch, percent_decoded, without_password};
+pub use keychain::{Keychain, Login};
 pub use patience::Patience;
 pub use route::Proxies;
 pub use upload::{Outgoing, Placed};
@@ -46,7 +48,9 @@ const MAX_ANSWER: u64 = 1 << 20;
 /// How a registry is spoken to.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// For this registry; `None`: what the keychain has.
     pub credentials: Option<Credentials>,
+    pub keychain: Keychain,
     pub proxies: Proxies,
     /// Plain HTTP will do, and certificates are not looked at.
     pub insecure: bool,
@@ -62,7 +66,11 @@ pub struct Registry {
     name: String,
     /// Who is really asked: `registry-1.docker.io`.
     host: String,
-    credentials: Option<Credentials>,
+    /// Whose credentials are looked for.
+    path: String,
+    keychain: Keychain,
+    /// Found when they are asked for.
+    login: OnceLock<Option<Login>>,
     insecure: bool,
     web: Web,
     base: OnceLock<Uri>,
@@ -79,7 +87,12 @@ impl Registry {
         Ok(Registry {
             name: name.host().to_owned(),
             host: host.to_owned(),
-            credentials: options.credentials.clone(),
+            path: name.path().to_owned(),
+            keychain: options.keychain.clone(),
+            login: match &options.credentials {
+                Some(given) => OnceLock::from(Some(Login::Password(given.clone()))),
+                None => OnceLock::new(),
+            },
             insecure: options.insecure,
             web: Web::new(options)?.trusting(options.insecure.then(|| host.to_owned())),
             base: OnceLock::new(),
@@ -183,9 +196,11 @@ impl Registry {
         {
             return Ok(Some(other.clone()));
         }
-        let grant = match (challenge, &self.credentials) {
-            (Challenge::Basic, Some(credentials)) => Grant::basic(credentials),
-            (Challenge::Basic, None) => return Ok(None),
+        let login = self.login(job);
+        let grant = match (challenge, login) {
+            (Challenge::Basic, Some(Login::Password(credentials))) => Grant::basic(credentials),
+            (_, Some(Login::Registry(token))) => Grant::given(token),
+            (Challenge::Basic, Some(Login::Identity(_)) | None) => return Ok(None),
             (Challenge::Bearer { realm, service, scope }, _) => {
                 let scope = Scope::parse(scope.as_deref().unwrap_or_default());
                 self.token(job, base, &realm, service.as_deref(), &wanted.clone().and(&scope))?
@@ -198,6 +213,25 @@ impl Registry {
         Ok(Some(grant))
     }
 
+    /// Somebody who cannot be identified may be let in all the same.
+    fn login(&self, job: &Job) -> Option<&Login> {
+        let find = || {
+            self.keychain.find(&self.name, &self.path).unwrap_or_else(|error| {
+                let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                job.warn(format!("{}{hint}; going on without credentials", error.one_line()));
+                None
+            })
+        };
+        self.login.get_or_init(find).as_ref()
+    }
+
+    /// `Denied` unless the registry takes the credentials.
+    pub fn check_login(&self, job: &Job) -> Result<()> {
+        let url = self.at("")?;
+        let answer = self.authorized(&Scope::default(), job, &Ask::of(&url), Web::ask)?;
+        self.accept(answer, "a login").map(drop)
+    }
+
     fn token(
         &self,
         job: &Job,
@@ -206,7 +240,16 @@ impl Registry {
         service: Option<&str>,
         scope: &Scope,
     ) -> Result<Grant> {
-        let url = token_url(realm, service, scope).parse::<Uri>().ok();
+        let login = self.login(job);
+        let identity = match login {
+            Some(Login::Identity(token)) => Some(token),
+            _ => None,
+        };
+        let address = match identity {
+            Some(_) => realm.to_owned(),
+            None => token_url(realm, service, scope),
+        };
+        let url = address.parse::<Uri>().ok();
         let Some(url) =
             url.filter(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")))
         else {
@@ -221,15 +264,61 @@ impl Registry {
                 format!("{} sends for tokens to plain HTTP at {}", self.host, host_of(&url)),
             ));
         }
-        let basic = self.credentials.as_ref().map(Credentials::basic);
         let asked = Instant::now();
-        let answer = self.web.ask(job, &Ask { authorization: basic.as_deref(), ..Ask::of(&url) })?;
+        let answer = match login {
+            Some(Login::Identity(token)) => self.exchange(
+                job,
+                &url,
+                service,
+                scope,
+                &[("grant_type", "refresh_token"), ("refresh_token", token)],
+            )?,
+            Some(Login::Password(credentials)) => {
+                let basic = credentials.basic();
+                let answer = self.web.ask(job, &Ask { authorization: Some(&basic), ..Ask::of(&url) })?;
+                match answer.status.as_u16() {
+                    // It speaks OAuth2 alone.
+                    404 | 405 => {
+                        let url = realm.parse().unwrap_or(url.clone());
+                        let Credentials { user, password } = credentials;
+                        let said = [("grant_type", "password"), ("username", user), ("password", password)];
+                        self.exchange(job, &url, service, scope, &said)?
+                    }
+                    _ => answer,
+                }
+            }
+            Some(Login::Registry(_)) | None => self.web.ask(job, &Ask::of(&url))?,
+        };
         let mut answer = self.accept(answer, &format!("a token for {scope}"))?;
         let body = answer.read(MAX_ANSWER)?;
         let parsed: TokenAnswer =
             serde_json::from_slice(&body).context(|| format!("reading a token from {}", host_of(&url)))?;
         Grant::bearer(parsed, asked)
             .ok_or_else(|| Error::unavailable(format!("{} answers without a token", host_of(&url))))
+    }
+
+    /// Docker's token specification, "Authenticating with OAuth2".
+    fn exchange(
+        &self,
+        job: &Job,
+        url: &Uri,
+        service: Option<&str>,
+        scope: &Scope,
+        said: &[(&str, &str)],
+    ) -> Result<Answer> {
+        let said =
+            said.iter().chain([&("client_id", "outcrop")]).map(|(name, value)| (*name, (*value).to_owned()));
+        let service = service.map(|service| ("service", service.to_owned()));
+        let scope = Some(("scope", scope.to_string())).filter(|(_, scope)| !scope.is_empty());
+        let form = form(said.chain(service).chain(scope));
+        let body = Sending {
+            media_type: "application/x-www-form-urlencoded",
+            length: form.len() as u64,
+            range: None,
+            bytes: &form.as_bytes(),
+            secret: true,
+        };
+        self.web.ask(job, &Ask { method: Method::POST, body: Some(body), ..Ask::of(url) })
     }
 
     /// Success passes; all else becomes an error about `what`.

@@ -136,8 +136,13 @@ impl Registry {
         let url = self.at(&format!("{}/manifests/{selector}", name.path()))?;
         let what = format!("the manifest `{selector}`");
         let media_type = manifest.media_type.to_string();
-        let body =
-            Sending { media_type: &media_type, length: bytes.len() as u64, range: None, bytes: &bytes };
+        let body = Sending {
+            media_type: &media_type,
+            length: bytes.len() as u64,
+            range: None,
+            bytes: &bytes,
+            secret: false,
+        };
         let ask = Ask { method: Method::PUT, body: Some(body), ..Ask::of(&url) };
         let answer = self.authorized(&Scope::push(name.path()), job, &ask, Web::ask)?;
         if !answer.status.is_success() {
@@ -200,7 +205,7 @@ enum Mount {
 }
 
 fn nothing() -> Sending<'static> {
-    Sending { media_type: OCTETS, length: 0, range: None, bytes: &(&[] as &[u8]) }
+    Sending { media_type: OCTETS, length: 0, range: None, bytes: &(&[] as &[u8]), secret: false }
 }
 
 struct Upload<'u> {
@@ -341,7 +346,7 @@ impl<'u> Upload<'u> {
         range: Option<String>,
     ) -> Result<Answer, Trouble> {
         let bytes = Rest { upload: self, length };
-        let body = Sending { media_type: OCTETS, length, range, bytes: &bytes };
+        let body = Sending { media_type: OCTETS, length, range, bytes: &bytes, secret: false };
         self.send(&Ask { method, body: Some(body), ..Ask::of(url) })
     }
 

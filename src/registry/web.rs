@@ -89,6 +89,8 @@ pub(super) struct Sending<'a> {
     /// `5-9`: which bytes of the whole these are.
     pub(super) range: Option<String>,
     pub(super) bytes: &'a dyn Bytes,
+    /// For the origin of the address alone.
+    pub(super) secret: bool,
 }
 
 /// Opened for every attempt.
@@ -264,6 +266,13 @@ impl Web {
             if url.scheme() == Some(&Scheme::HTTPS) && next.scheme() != Some(&Scheme::HTTPS) {
                 return Err(Failure::said(format!(
                     "{} redirects to plain HTTP at {}",
+                    host_of(&url),
+                    host_of(&next)
+                )));
+            }
+            if ask.body.as_ref().is_some_and(|body| body.secret) && !same_origin(ask.url, &next) {
+                return Err(Failure::said(format!(
+                    "{} sends credentials on to {}; they stay here",
                     host_of(&url),
                     host_of(&next)
                 )));

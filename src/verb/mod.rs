@@ -30,6 +30,7 @@ pub mod info;
 pub mod inspect;
 pub mod layers;
 pub mod log;
+pub mod login;
 pub mod named_context;
 pub mod ps;
 pub mod pull;

@@ -1,0 +1,129 @@
+//! `login`: credentials for a registry.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::process::ExitCode;
+
+use outcrop::error::{Context as _, Error, Result};
+use outcrop::job::Job;
+use outcrop::registry::Credentials;
+use outcrop::verb::login::{self, Server};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use super::{Context, Verb};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Who logs in
+    #[arg(short, long, value_name = "NAME")]
+    username: Option<String>,
+    /// The password, or an access token; other users of this machine can see it, and the shell may keep it
+    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    password: Option<String>,
+    /// Take the password from standard input
+    #[arg(long, requires = "username")]
+    password_stdin: bool,
+    #[arg(value_name = "SERVER")]
+    server: Option<String>,
+}
+
+impl Verb for Args {
+    const NAMES: &'static [&'static str] = &["login"];
+    const ABOUT: &'static str = "Log in to a registry";
+    const EXAMPLE: &'static str =
+        "outcrop login -u me registry.example.com\noutcrop login -u me --password-stdin < token";
+
+    fn run(self, context: &Context) -> Result<ExitCode> {
+        let server = Server::parse(self.server.as_deref())?;
+        let options = super::registry_options();
+        let job = context.job(std::sync::Arc::new(Silent));
+        let mut out = context.out();
+        if self.username.is_none()
+            && self.password.is_none()
+            && let Some(known) = login::known(&server, &options)?
+        {
+            out.line("Authenticating with existing credentials...")?;
+            if login::check(&server, &known, &options, &job).is_ok() {
+                out.line("Login Succeeded")?;
+                out.done()?;
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        let credentials = self.credentials(&job)?;
+        let kept = login::login(&server, &credentials, &options, &job);
+        let kept = kept.context(|| format!("logging in to {}", server.host()))?;
+        if let Some(file) = kept {
+            out.line(format!("The password is kept unencrypted in {}", file.display()))?;
+        }
+        out.line("Login Succeeded")?;
+        out.done()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Args {
+    fn credentials(&self, job: &Job) -> Result<Credentials> {
+        let stdin = std::io::stdin();
+        if self.password_stdin {
+            let mut password = String::new();
+            stdin.lock().read_to_string(&mut password).context(|| "reading the password")?;
+            let password = password.trim_end_matches(['\r', '\n']).to_owned();
+            let user = self.username.clone().expect("the parser wants it");
+            return complete(user, password);
+        }
+        let interactive = self.username.is_none() || self.password.is_none();
+        if interactive && !stdin.is_terminal() {
+            return Err(Error::invalid("Cannot perform an interactive login from a non TTY device")
+                .hint("give --username, and --password-stdin with the password on standard input"));
+        }
+        let user = match &self.username {
+            Some(user) => user.clone(),
+            None => ask("Username: ", false)?,
+        };
+        let password = match &self.password {
+            Some(password) => password.clone(),
+            None => ask("Password: ", true)?,
+        };
+        job.check()?;
+        complete(user, password)
+    }
+}
+
+fn complete(user: String, password: String) -> Result<Credentials> {
+    for (value, what) in [(&user, "user"), (&password, "password")] {
+        if value.is_empty() {
+            return Err(Error::invalid(format!("there is no {what}")));
+        }
+    }
+    if user.contains(':') {
+        return Err(Error::invalid("a user's name holds no colon"));
+    }
+    Ok(Credentials { user, password })
+}
+
+/// One line from the terminal. What is hidden is not shown while it is typed.
+fn ask(prompt: &str, hidden: bool) -> Result<String> {
+    let doing = || "asking on the terminal";
+    let mut terminal = std::io::stderr();
+    write!(terminal, "{prompt}").and_then(|()| terminal.flush()).context(doing)?;
+    let stdin = std::io::stdin();
+    let before = tcgetattr(&stdin).context(doing)?;
+    if hidden {
+        let mut silent = before.clone();
+        silent.local_modes -= LocalModes::ECHO;
+        tcsetattr(&stdin, OptionalActions::Now, &silent).context(doing)?;
+    }
+    let mut line = String::new();
+    let read = stdin.read_line(&mut line);
+    if hidden {
+        tcsetattr(&stdin, OptionalActions::Now, &before).context(doing)?;
+        writeln!(terminal).context(doing)?;
+    }
+    read.context(doing)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+struct Silent;
+
+impl outcrop::job::Report for Silent {
+    fn event(&self, _: &outcrop::job::Event) {}
+}
