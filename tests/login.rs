@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, find_on_path};
 
 /// `me` with the password `s3cret`, as htpasswd writes it.
 const USERS: &str = "me:$2b$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
@@ -204,6 +206,63 @@ fn an_identity_token_is_exchanged_and_stands_in_no_address() {
     let kind = asked[0].header("content-type");
     assert_eq!(kind, Some("application/x-www-form-urlencoded"));
     assert_eq!(asked[0].header("authorization"), None);
+}
+
+fn openssl(dir: &Path, args: &str) {
+    let output =
+        Command::new(find_on_path("openssl")).current_dir(dir).args(args.split(' ')).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_registry_with_an_authority_of_its_own_is_trusted_where_that_is_known_and_sees_our_certificate() {
+    let sandbox = Sandbox::new();
+    let keys = sandbox.dir().join("keys");
+    fs::create_dir(&keys).unwrap();
+    openssl(
+        &keys,
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -subj /CN=ca -days 2",
+    );
+    for name in ["server", "client"] {
+        openssl(
+            &keys,
+            &format!(
+                "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
+            ),
+        );
+        fs::write(keys.join("ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+        openssl(
+            &keys,
+            &format!(
+                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile ext"
+            ),
+        );
+    }
+    let file = |name: &str| keys.join(name).display().to_string();
+    let tls = format!(
+        "  tls:\n    certificate: {}\n    key: {}\n    clientcas:\n      - {}\n",
+        file("server.pem"),
+        file("server.key"),
+        file("ca.pem")
+    );
+    let registry = RealRegistry::start_with(&sandbox, &tls);
+    let host = registry.address.to_string();
+    let name = format!("{host}/app:1");
+    image(&sandbox, &name);
+    // Without a certificate it lets nobody in.
+    sandbox.outcrop(&["push", "-q", &name]).fails(1);
+    let own = sandbox.dir().join(".config/containers/certs.d").join(&host);
+    fs::create_dir_all(&own).unwrap();
+    for (from, to) in [("client.pem", "client.cert"), ("client.key", "client.key")] {
+        fs::copy(keys.join(from), own.join(to)).unwrap();
+    }
+    // Ours is there, but who they are is not known.
+    sandbox.outcrop(&["push", "-q", &name]).fails(1).complains("its certificate is not trusted");
+    fs::copy(keys.join("ca.pem"), own.join("ca.crt")).unwrap();
+    sandbox.outcrop(&["push", "-q", &name]).ok();
+    sandbox.outcrop(&["pull", "-q", &name]).ok();
+    fs::remove_file(own.join("client.cert")).unwrap();
+    sandbox.outcrop(&["pull", "-q", &name]).fails(1).complains("client.key has no certificate beside it");
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(super) struct Args {
     /// Take the password from standard input
     #[arg(long, requires = "username")]
     password_stdin: bool,
+    #[command(flatten)]
+    registry: super::RegistryArgs,
     #[arg(value_name = "SERVER")]
     server: Option<String>,
 }
@@ -34,7 +36,7 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Result<ExitCode> {
         let server = Server::parse(self.server.as_deref())?;
-        let options = super::registry_options();
+        let options = self.registry.options();
         let job = context.job(std::sync::Arc::new(Silent));
         let mut out = context.out();
         if self.username.is_none()

@@ -108,7 +108,29 @@ const GROUPS: &[(&str, &str)] = &[
 /// How registries are spoken to: as the environment says.
 fn registry_options() -> outcrop::registry::Options {
     let proxies = outcrop::registry::Proxies::from_variables(|name| std::env::var(name).ok());
-    outcrop::registry::Options { proxies, keychain: keychain(), ..outcrop::registry::Options::default() }
+    let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
+    let own = home.filter(|home| home.is_absolute()).map(|home| home.join(".config/containers/certs.d"));
+    let system = ["/etc/docker/certs.d", "/etc/containers/certs.d"].map(std::path::PathBuf::from);
+    outcrop::registry::Options {
+        proxies,
+        keychain: keychain(),
+        certificates: own.into_iter().chain(system).collect(),
+        ..outcrop::registry::Options::default()
+    }
+}
+
+/// How one registry is spoken to that a verb is about.
+#[derive(clap::Args)]
+struct RegistryArgs {
+    /// With false, plain HTTP will do, and the registry's certificate is not looked at
+    #[arg(long, value_name = "BOOL", default_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
+    tls_verify: bool,
+}
+
+impl RegistryArgs {
+    fn options(&self) -> outcrop::registry::Options {
+        outcrop::registry::Options { insecure: !self.tls_verify, ..registry_options() }
+    }
 }
 
 /// Docker's file before the containers' own ones (containers-auth.json(5)); one that is named is the only one.

@@ -20,6 +20,8 @@ pub(super) struct Args {
     /// Say nothing but the image's name
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    registry: super::RegistryArgs,
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     name: String,
 }
@@ -43,7 +45,7 @@ impl Verb for Args {
         let job = context.job(progress.report());
         let options = Options {
             platform: self.platform.unwrap_or_else(Platform::host),
-            registry: super::registry_options(),
+            registry: self.registry.options(),
         };
         pull::pull(engine, &name, &options, &job).context(|| format!("pulling `{}`", name.familiar()))?;
         drop(progress);

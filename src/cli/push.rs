@@ -29,6 +29,8 @@ pub(super) struct Args {
     /// Say nothing but the image's name
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    registry: super::RegistryArgs,
     #[arg(value_name = "NAME[:TAG]")]
     name: String,
 }
@@ -62,7 +64,7 @@ impl Verb for Args {
         let mut job = context.job(progress.report());
         job.budget.transfers = self.max_concurrent.into();
         let options = Options {
-            registry: super::registry_options(),
+            registry: self.registry.options(),
             compression: self.compression.map(|kind| match kind {
                 Kind::Gzip => Compression::Gzip,
                 Kind::Zstd => Compression::Zstd,

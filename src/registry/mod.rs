@@ -5,6 +5,7 @@
 
 mod auth;
 mod blob;
+mod certificates;
 mod download;
 mod keychain;
 mod patience;
@@ -54,6 +55,8 @@ pub struct Options {
     pub proxies: Proxies,
     /// Plain HTTP will do, and certificates are not looked at.
     pub insecure: bool,
+    /// Directories with certificates of single registries: `HOST[:PORT]/*.crt`, `*.cert` with `*.key`.
+    pub certificates: Vec<PathBuf>,
     /// PEM certificates to trust instead of the system's.
     pub roots: Option<PathBuf>,
     pub timeouts: Timeouts,
@@ -71,7 +74,8 @@ pub struct Registry {
     keychain: Keychain,
     /// Found when they are asked for.
     login: OnceLock<Option<Login>>,
-    insecure: bool,
+    /// Plain HTTP will do.
+    plain: bool,
     web: Web,
     base: OnceLock<Uri>,
     grants: Mutex<HashMap<Scope, Grant>>,
@@ -84,6 +88,10 @@ impl Registry {
             "docker.io" => "registry-1.docker.io",
             other => other,
         };
+        let own = match options.insecure {
+            true => None,
+            false => certificates::read(&options.certificates, name.host())?,
+        };
         Ok(Registry {
             name: name.host().to_owned(),
             host: host.to_owned(),
@@ -93,8 +101,8 @@ impl Registry {
                 Some(given) => OnceLock::from(Some(Login::Password(given.clone()))),
                 None => OnceLock::new(),
             },
-            insecure: options.insecure,
-            web: Web::new(options)?.trusting(options.insecure.then(|| host.to_owned())),
+            plain: options.insecure || (is_loopback(host_of(&at("https", host)?)) && own.is_none()),
+            web: Web::of_registry(options, host, own.as_ref())?,
             base: OnceLock::new(),
             grants: Mutex::default(),
         })
@@ -112,18 +120,11 @@ impl Registry {
         if let Some(base) = self.base.get() {
             return Ok(base);
         }
-        let at = |scheme: &str| {
-            let url = format!("{scheme}://{}/v2/", self.host);
-            url.parse::<Uri>().map_err(|cause| {
-                Error::invalid(format!("`{}` is not a registry's address", self.host)).because(cause)
-            })
-        };
-        let secure = at("https")?;
-        let either = self.insecure || is_loopback(host_of(&secure));
-        let base = if !either || self.web.probe(&secure).is_ok() {
+        let secure = at("https", &self.host)?;
+        let base = if !self.plain || self.web.probe(&secure).is_ok() {
             secure
         } else {
-            let plain = at("http")?;
+            let plain = at("http", &self.host)?;
             self.web.probe(&plain)?;
             plain
         };
@@ -373,6 +374,11 @@ impl Registry {
         }
         Ok((raw, said))
     }
+}
+
+fn at(scheme: &str, host: &str) -> Result<Uri> {
+    let url = format!("{scheme}://{host}/v2/").parse();
+    url.map_err(|cause| Error::invalid(format!("`{host}` is not a registry's address")).because(cause))
 }
 
 fn check_digest(raw: &[u8], wanted: &Digest, host: &str) -> Result<()> {

@@ -15,6 +15,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy, SendBody, Timeout};
 
 use super::Options;
+use super::certificates::Own;
 use super::patience::{Patience, retry_after};
 use super::route::{Proxies, host_of, is_loopback, resolve, same_origin};
 use crate::error::{Context as _, Error, Result};
@@ -62,7 +63,8 @@ pub(super) struct Web {
     by_proxy: Vec<(String, Agent)>,
     proxies: Proxies,
     patience: Patience,
-    trusted: Option<String>,
+    /// The registry itself, by host and port, where it is spoken to in a way of its own.
+    own: Option<(String, Agent)>,
 }
 
 /// A request.
@@ -150,10 +152,20 @@ impl Answer {
 
 impl Web {
     pub(super) fn new(options: &Options) -> Result<Self> {
+        Self::of_registry(options, "", None)
+    }
+
+    /// `host` with its port; nobody else gets what is its own.
+    pub(super) fn of_registry(options: &Options, host: &str, own: Option<&Own>) -> Result<Self> {
         let Options { proxies, timeouts, patience, .. } = options;
         let roots = roots_of(options.roots.as_deref())?;
-        let agent = |proxy: Option<Proxy>, check: bool| {
-            let tls = TlsConfig::builder().root_certs(roots.clone()).disable_verification(!check).build();
+        let agent = |proxy: Option<Proxy>, check: bool, own: Option<&Own>| {
+            let roots = own.map_or_else(|| roots.clone(), |own| with(&roots, &own.authorities));
+            let tls = TlsConfig::builder()
+                .root_certs(roots)
+                .client_cert(own.and_then(|own| own.client.clone()))
+                .disable_verification(!check)
+                .build();
             Agent::config_builder()
                 // The default would read the environment.
                 .proxy(proxy)
@@ -178,21 +190,25 @@ impl Web {
                 // The text may hold a password.
                 Error::invalid("the proxy's address is not one").hint("write http://HOST:PORT").because(cause)
             })?;
-            by_proxy.push((text.clone(), agent(Some(proxy), true)));
+            by_proxy.push((text.clone(), agent(Some(proxy), true, None)));
         }
+        let own = match (own, options.insecure) {
+            (None, false) => None,
+            (own, insecure) => {
+                let url = format!("https://{host}/").parse().ok();
+                let proxy =
+                    url.as_ref().and_then(|url| proxies.of(url)).and_then(|text| Proxy::new(text).ok());
+                Some((host.to_owned(), agent(proxy, !insecure, own)))
+            }
+        };
         Ok(Web {
-            loopback: agent(None, false),
-            direct: agent(None, true),
+            loopback: agent(None, false, None),
+            direct: agent(None, true, None),
             by_proxy,
             proxies: proxies.clone(),
             patience: *patience,
-            trusted: None,
+            own,
         })
-    }
-
-    /// The certificate of this host and port is not looked at.
-    pub(super) fn trusting(self, trusted: Option<String>) -> Self {
-        Web { trusted, ..self }
     }
 
     pub(super) fn patience(&self) -> &Patience {
@@ -201,7 +217,8 @@ impl Web {
 
     /// Makes calls that block in other threads fail, now and later.
     pub(super) fn shutdown(&self) {
-        for agent in [&self.loopback, &self.direct].into_iter().chain(self.by_proxy.iter().map(|(_, a)| a)) {
+        let own = self.own.iter().chain(&self.by_proxy).map(|(_, agent)| agent);
+        for agent in [&self.loopback, &self.direct].into_iter().chain(own) {
             agent.clone().shutdown();
         }
     }
@@ -328,7 +345,10 @@ impl Web {
 
     fn agent(&self, url: &Uri) -> &Agent {
         let authority = url.authority().map(|authority| authority.as_str());
-        if is_loopback(host_of(url)) || self.trusted.as_deref().is_some_and(|it| Some(it) == authority) {
+        if let Some((_, agent)) = self.own.as_ref().filter(|(host, _)| Some(host.as_str()) == authority) {
+            return agent;
+        }
+        if is_loopback(host_of(url)) {
             return &self.loopback;
         }
         let proxy = self.proxies.of(url);
@@ -454,7 +474,15 @@ fn roots_of(given: Option<&Path>) -> Result<RootCerts> {
     Ok(if certificates.is_empty() { RootCerts::WebPki } else { certificates.into() })
 }
 
-fn certificates_in(pem: &[u8]) -> Vec<Certificate<'static>> {
+fn with(roots: &RootCerts, more: &[Certificate<'static>]) -> RootCerts {
+    match roots {
+        _ if more.is_empty() => roots.clone(),
+        RootCerts::Specific(known) => known.iter().chain(more).cloned().collect::<Vec<_>>().into(),
+        _ => more.to_vec().into(),
+    }
+}
+
+pub(super) fn certificates_in(pem: &[u8]) -> Vec<Certificate<'static>> {
     parse_pem(pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
