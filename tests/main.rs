@@ -26,6 +26,7 @@ mod judge;
 mod judge_kit;
 mod language;
 mod layer;
+mod load;
 mod login;
 mod mounts;
 mod output;

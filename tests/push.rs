@@ -178,7 +178,7 @@ fn a_pulled_image_goes_on_unchanged_and_its_layers_are_mounted() {
 }
 
 /// Layers that are archives of one file each.
-fn tarred(platform: &str, files: &[&str]) -> Image {
+pub(crate) fn tarred(platform: &str, files: &[&str]) -> Image {
     let platform: Platform = platform.parse().unwrap();
     let config = ImageConfig {
         architecture: platform.architecture.clone(),

@@ -57,6 +57,25 @@ impl Layout {
         Ok(Index::parse(&raw).context(|| format!("reading {}", path.display()))?.manifests)
     }
 
+    /// What there is to load, each once.
+    pub fn images(&self) -> Result<Vec<super::Image>> {
+        let mut images: Vec<super::Image> = Vec::new();
+        for entry in self.entries()? {
+            // A tag alone is no name.
+            let full = names_of(&entry).find(|text| text.contains(['/', ':']));
+            let name: Option<Reference> = full.and_then(|text| text.parse().ok());
+            match images.iter_mut().find(|known| known.digest == entry.digest) {
+                Some(known) => known.names.extend(name),
+                None => images.push(super::Image {
+                    digest: entry.digest,
+                    names: name.into_iter().collect(),
+                    is_own: true,
+                }),
+            }
+        }
+        Ok(images)
+    }
+
     fn entry(&self, name: &Reference) -> Result<Descriptor> {
         let entries = self.entries()?;
         if let Some(digest) = name.digest() {

@@ -28,6 +28,7 @@ mod import;
 mod info;
 mod inspect;
 mod layers;
+mod load;
 mod log;
 mod login;
 mod logout;
@@ -39,6 +40,7 @@ mod rm;
 mod rmi;
 mod rollback;
 mod run;
+mod save;
 mod start;
 mod system_df;
 mod system_prune;
@@ -76,6 +78,8 @@ const TABLE: &[Entry] = &[
     Entry::of::<log::Args>(),
     Entry::of::<rollback::Args>(),
     Entry::of::<undo::Args>(),
+    Entry::of::<save::Args>(),
+    Entry::of::<load::Args>(),
     Entry::of::<import::Args>(),
     Entry::of::<bootstrap::Args>(),
     Entry::of::<info::Args>(),

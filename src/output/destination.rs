@@ -41,7 +41,7 @@ impl Destination {
     }
 
     /// Hands `write` the place; what it leaves is there under its name only when it returns without an error.
-    pub(super) fn write(
+    pub fn write(
         &self,
         stream: Option<&File>,
         write: impl FnOnce(&mut (dyn Write + Send)) -> Result<()>,

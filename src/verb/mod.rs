@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod build;
+mod kept;
 mod build_cache;
 pub mod build_context;
 mod build_failed;
@@ -29,6 +30,7 @@ pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod layers;
+pub mod load;
 pub mod log;
 pub mod login;
 pub mod named_context;
@@ -39,6 +41,7 @@ pub mod rebuild;
 pub mod rm;
 pub mod rmi;
 pub mod rollback;
+pub mod save;
 pub mod start;
 pub mod system_prune;
 pub mod tag;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Mutex;
 
-use crate::db::{BlobLayer, NewImage, Origin};
+use crate::db::{BlobLayer, NewImage, Origin, Writer};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Digest, ImageId, Platform, Reference};
@@ -42,7 +42,7 @@ pub fn pull(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> 
         })
     })?;
     if known.is_none() {
-        if let Err(error) = bring(engine, &source, &found, job) {
+        if let Err(error) = bring(engine, &source, &found, Origin::Pulled, job) {
             return engine.sweep_after(Err(error));
         }
     } else {
@@ -85,7 +85,7 @@ pub(super) fn bring_from(
     let found = transfer::find(job, source, name, platform)?;
     let known = engine.db.read(|index| index.image(&found.image))?;
     if known.is_none_or(|row| !row.durable || row.condemned)
-        && let Err(error) = bring(engine, source, &found, job)
+        && let Err(error) = bring(engine, source, &found, Origin::Pulled, job)
     {
         return engine.sweep_after(Err(error));
     }
@@ -93,8 +93,42 @@ pub(super) fn bring_from(
     Ok(found.image)
 }
 
+/// An image of an archive, under these names. `keep`: its manifest is the archive's own, and stays.
+pub(super) fn take(
+    engine: &Engine,
+    source: &dyn transfer::Source,
+    found: &transfer::Found,
+    names: &[Reference],
+    keep: bool,
+    job: &Job,
+) -> Result<()> {
+    let known = engine.db.read(|index| index.image(&found.image))?;
+    if known.is_none_or(|row| !row.durable || row.condemned) {
+        bring(engine, source, found, Origin::Loaded, job)?;
+    }
+    if keep {
+        store_documents(engine, found)?;
+    }
+    engine.barrier(|durable| {
+        if keep {
+            link_documents(durable, found)?;
+        }
+        let target = Some(&found.digest).filter(|_| keep);
+        for name in names {
+            durable.move_tag(&name.to_string(), &found.image, target, "load", None)?;
+        }
+        Ok(())
+    })
+}
+
 /// Layers into blobs and unpacked, side by side where they can be; then each its place; then the image.
-fn bring(engine: &Engine, source: &dyn transfer::Source, found: &transfer::Found, job: &Job) -> Result<()> {
+fn bring(
+    engine: &Engine,
+    source: &dyn transfer::Source,
+    found: &transfer::Found,
+    origin: Origin,
+    job: &Job,
+) -> Result<()> {
     let lease = engine.db.lease()?;
     let prepared: Mutex<HashMap<Digest, Prepared<'_>>> = Mutex::default();
     let want = |layer: &transfer::Layer<'_>| {
@@ -130,7 +164,13 @@ fn bring(engine: &Engine, source: &dyn transfer::Source, found: &transfer::Found
         };
         let compression = archive.compression()?;
         engine.db.write(|index| {
-            index.blob_seen(&archive.digest, found.name.host(), found.name.path())?;
+            if origin == Origin::Pulled {
+                index.blob_seen(&archive.digest, found.name.host(), found.name.path())?;
+            }
+            // A plain archive is made again from its recipe; nothing keeps its bytes.
+            if compression == "none" && origin == Origin::Loaded {
+                return Ok(());
+            }
             index.insert_blob_layer(&BlobLayer {
                 blob: archive.digest,
                 diff_id: layer.diff_id,
@@ -149,7 +189,7 @@ fn bring(engine: &Engine, source: &dyn transfer::Source, found: &transfer::Found
             platform: found.config.platform().to_string(),
             created: found.config.created.clone(),
             created_by: found.config.history.last().and_then(|last| last.created_by.clone()),
-            origin: Origin::Pulled,
+            origin,
             build: None,
         })
     })?;
@@ -158,19 +198,9 @@ fn bring(engine: &Engine, source: &dyn transfer::Source, found: &transfer::Found
 
 /// Manifests, and then the name, once everything is on disk. Whether the name moved.
 fn keep(engine: &Engine, name: &Reference, found: &transfer::Found) -> Result<bool> {
-    store(engine, &found.manifest_raw, &found.manifest_descriptor.media_type.to_string())?;
-    let manifest = found.manifest_descriptor.digest;
-    if let Some((descriptor, raw)) = &found.index {
-        store(engine, raw, &descriptor.media_type.to_string())?;
-    }
+    store_documents(engine, found)?;
     engine.barrier(|durable| {
-        if found.index.is_some() {
-            durable.link_blob(&found.digest, &manifest)?;
-        }
-        durable.link_blob(&manifest, found.image.digest())?;
-        for layer in found.layers() {
-            durable.link_blob(&manifest, &layer.descriptor.digest)?;
-        }
+        link_documents(durable, found)?;
         durable.add_repo_digest(&name.name(), &found.digest, &found.image)?;
         // Beside a digest a tag says nothing.
         match name.tag().filter(|_| name.digest().is_none()) {
@@ -181,6 +211,30 @@ fn keep(engine: &Engine, name: &Reference, found: &transfer::Found) -> Result<bo
             None => Ok(true),
         }
     })
+}
+
+fn store_documents(engine: &Engine, found: &transfer::Found) -> Result<()> {
+    store(engine, &found.manifest_raw, &found.manifest_descriptor.media_type.to_string())?;
+    match &found.index {
+        Some((descriptor, raw)) => store(engine, raw, &descriptor.media_type.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// While one is kept, what it names is.
+fn link_documents(index: &Writer<'_>, found: &transfer::Found) -> Result<()> {
+    let manifest = found.manifest_descriptor.digest;
+    if found.index.is_some() {
+        index.link_blob(&found.digest, &manifest)?;
+    }
+    index.link_blob(&manifest, found.image.digest())?;
+    for layer in found.layers() {
+        // The digest of a plain archive is its layer's: nothing keeps its bytes.
+        if layer.descriptor.digest != *layer.diff_id.digest() {
+            index.link_blob(&manifest, &layer.descriptor.digest)?;
+        }
+    }
+    Ok(())
 }
 
 fn store(engine: &Engine, bytes: &[u8], media_type: &str) -> Result<()> {

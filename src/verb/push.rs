@@ -3,18 +3,14 @@
 //! An image that came with a manifest goes with it, byte for byte: its digest is the same wherever it is. One that was built
 //! here gets its manifest now, the same one every time.
 
-use crate::db::{ImageRow, Origin, TagRow};
+use crate::db::{Origin, TagRow};
 use crate::engine::Engine;
-use crate::error::{Context as _, Error, Result};
-use crate::image::{
-    Compression, Descriptor, Digest, Document, ImageId, Index, MAX_CONFIG, MAX_MANIFEST, Manifest, MediaType,
-    Reference,
-};
+use crate::error::{Error, Result};
+use crate::image::{Compression, Descriptor, Index, MAX_CONFIG, Manifest, MediaType, Reference};
 use crate::job::{Event, Job};
 use crate::output::{Form, Piece, Target};
 use crate::registry::{self, Registry};
-use crate::rootfs::Stack;
-use crate::verb::images;
+use crate::verb::kept::{self, Part, Shipment};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -97,23 +93,6 @@ fn push_each(
         pushed.push(Pushed { name, descriptor });
     }
     Ok(pushed)
-}
-
-/// One image of what a name leads to.
-struct Part {
-    image: ImageRow,
-    stack: Stack,
-    manifest: Manifest,
-    /// As it came; `None`: it is to be made.
-    raw: Option<Vec<u8>>,
-    /// What an index calls it.
-    known_as: Option<Digest>,
-}
-
-/// What a name leads to.
-struct Shipment {
-    index: Option<(Index, Vec<u8>)>,
-    parts: Vec<Part>,
 }
 
 fn push_one(target: &Target<'_>, tag: &TagRow, options: &Options) -> Result<Descriptor> {
@@ -236,87 +215,22 @@ fn keep(
 
 /// An index goes whole or not at all: where images of it are not here and not there either, the one that is goes alone.
 fn load(target: &Target<'_>, tag: &TagRow) -> Result<Shipment> {
-    let engine = target.engine;
-    let kept = match tag.target {
-        Some(digest) => document(engine, &digest)?,
-        None => came_as(engine, &tag.image)?,
-    };
-    let alone = |part: Part| Ok(Shipment { index: None, parts: vec![part] });
-    match kept {
-        Some((Document::Image(manifest), raw)) => match part(engine, *manifest, raw)? {
-            Some(part) if part.image.id == tag.image => alone(part),
-            _ => alone(made(engine, &tag.image)?),
-        },
-        Some((Document::Index(index), raw)) => {
-            let (mut parts, mut missing) = (Vec::new(), Vec::new());
-            for entry in &index.manifests {
-                match document(engine, &entry.digest)? {
-                    Some((Document::Image(manifest), raw)) => match part(engine, *manifest, raw)? {
-                        Some(part) => parts.push(part),
-                        None => missing.push(entry.digest),
-                    },
-                    _ => missing.push(entry.digest),
-                }
-            }
-            if missing.is_empty() {
-                return Ok(Shipment { index: Some((*index, raw)), parts });
-            }
-            let own = parts.into_iter().find(|part| part.image.id == tag.image);
-            let Some(own) = own else { return alone(made(engine, &tag.image)?) };
-            for digest in &missing {
-                if !target.registry.has_manifest(target.job, target.name, digest)? {
-                    target.job.report(Event::Note(format!(
-                        "`{}` is the image for {} of an index; the others are not here, so it is pushed alone",
-                        target.name.familiar(),
-                        own.image.platform
-                    )));
-                    return alone(own);
-                }
-            }
-            Ok(Shipment { index: Some((*index, raw)), parts: vec![own] })
-        }
-        None => alone(made(engine, &tag.image)?),
+    let mut shipment = kept::load(target.engine, &tag.image, tag.target)?;
+    if shipment.missing.is_empty() {
+        return Ok(shipment);
     }
-}
-
-/// What a pulled image is known by elsewhere, where its name here was given by its id.
-fn came_as(engine: &Engine, image: &ImageId) -> Result<Option<(Document, Vec<u8>)>> {
-    if !matches!(images::row(engine, image)?.origin, Origin::Pulled | Origin::Loaded) {
-        return Ok(None);
-    }
-    for known in engine.db.read(|index| index.repo_digests_of(image))? {
-        if let Some(found) = document(engine, &known.digest)? {
-            return Ok(Some(found));
+    let own = Shipment::own(shipment.parts, &tag.image, target.engine)?;
+    for digest in &shipment.missing {
+        if !target.registry.has_manifest(target.job, target.name, digest)? {
+            target.job.report(Event::Note(format!(
+                "`{}` is the image for {} of an index; the others are not here, so it is pushed alone",
+                target.name.familiar(),
+                own.image.platform
+            )));
+            shipment.index = None;
+            break;
         }
     }
-    Ok(None)
-}
-
-fn document(engine: &Engine, digest: &Digest) -> Result<Option<(Document, Vec<u8>)>> {
-    if !engine.blobs.contains(digest)? {
-        return Ok(None);
-    }
-    let raw = engine.blobs.read_all(digest, MAX_MANIFEST)?;
-    let document = Document::parse(&raw, None).context(|| format!("reading the manifest {digest}"))?;
-    Ok(Some((document, raw)))
-}
-
-/// `None` where its image is not here.
-fn part(engine: &Engine, manifest: Manifest, raw: Vec<u8>) -> Result<Option<Part>> {
-    let id = ImageId(manifest.config.digest);
-    let image = engine.db.read(|index| index.image(&id))?.filter(|image| !image.condemned);
-    let Some(image) = image else { return Ok(None) };
-    let stack = Stack::load(engine, image.chain.as_ref())?;
-    let fits = stack.layers().len() == manifest.layers.len();
-    let known_as = Some(Digest::of(&raw));
-    Ok(fits.then_some(Part { image, stack, manifest, raw: Some(raw), known_as }))
-}
-
-/// Of an image that has no manifest yet.
-fn made(engine: &Engine, id: &ImageId) -> Result<Part> {
-    let image = images::row(engine, id)?;
-    let stack = Stack::load(engine, image.chain.as_ref())?;
-    let config = engine.blobs.read_all(id.digest(), MAX_CONFIG)?;
-    let manifest = Manifest::new(Descriptor::of(MediaType::OciConfig, &config), Vec::new());
-    Ok(Part { image, stack, manifest, raw: None, known_as: None })
+    shipment.parts = vec![own];
+    Ok(shipment)
 }

@@ -1,0 +1,86 @@
+//! `load`: images from archives and layouts, under the names that these say, with the manifests that they came with.
+
+use std::fs::File;
+use std::io::{Read, Seek as _, SeekFrom};
+use std::path::Path;
+
+use super::pull;
+use crate::archive::{Layout, Tar};
+use crate::engine::Engine;
+use crate::error::{Context as _, Error, Result};
+use crate::image::{ImageId, Platform, Reference};
+use crate::job::Job;
+use crate::layer::compress;
+use crate::transfer::{self, Source};
+
+/// An image that is here now.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub image: ImageId,
+    pub names: Vec<Reference>,
+}
+
+/// An archive, compressed in whatever way, or a layout in a directory.
+pub fn load_path(engine: &Engine, path: &Path, platform: &Platform, job: &Job) -> Result<Vec<Loaded>> {
+    let doing = || format!("opening `{}`", path.display());
+    if std::fs::metadata(path).context(doing)?.is_dir() {
+        let layout = Layout::open(path)?;
+        let images = layout.images()?;
+        return load_all(engine, &layout, &images, platform, job);
+    }
+    load(engine, File::open(path).context(doing)?, platform, job)
+}
+
+/// The same from a stream.
+pub fn load(engine: &Engine, input: File, platform: &Platform, job: &Job) -> Result<Vec<Loaded>> {
+    let tar = Tar::open(plain(engine, input, job)?, job)?;
+    load_all(engine, &tar, tar.images(), platform, job)
+}
+
+/// A file that can be read anywhere, and is not compressed.
+fn plain(engine: &Engine, mut input: File, job: &Job) -> Result<File> {
+    let doing = || "reading the archive";
+    if input.stream_position().is_ok() && input.metadata().context(doing)?.is_file() {
+        let mut head = [0; 6];
+        let count = (&input).take(6).read(&mut head).context(doing)?;
+        input.seek(SeekFrom::Start(0)).context(doing)?;
+        if compress::detect(&head[..count])?.name() == "none" {
+            return Ok(input);
+        }
+    }
+    let mut whole = engine.unnamed_file()?;
+    let mut decoded = compress::decoder(Box::new(input))?.1;
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        job.check()?;
+        match decoded.read(&mut buffer).context(doing)? {
+            0 => break,
+            count => {
+                std::io::Write::write_all(&mut whole, &buffer[..count]).context(|| "keeping the archive")?
+            }
+        }
+    }
+    whole.seek(SeekFrom::Start(0)).context(doing)?;
+    Ok(whole)
+}
+
+fn load_all(
+    engine: &Engine,
+    source: &dyn Source,
+    images: &[crate::archive::Image],
+    platform: &Platform,
+    job: &Job,
+) -> Result<Vec<Loaded>> {
+    if images.is_empty() {
+        return Err(Error::not_found(format!("there is no image in {}", source.place())));
+    }
+    let mut loaded = Vec::new();
+    for image in images {
+        let any: Reference = "archive/image".parse::<Reference>()?.with_digest(image.digest);
+        let found = transfer::find(job, source, &any, platform)?;
+        engine.sweep_after(pull::take(engine, source, &found, &image.names, image.is_own, job))?;
+        loaded.push(Loaded { image: found.image, names: image.names.clone() });
+    }
+    engine.sweep()?;
+    Ok(loaded)
+}

@@ -1,0 +1,173 @@
+//! `save`: images into an archive that `load`, Docker and whatever reads OCI layouts understand, with their manifests.
+
+use std::io::Write;
+
+use super::images;
+use super::kept::{self, Part, Shipment};
+use crate::archive::{DockerImage, LayoutTar, named};
+use crate::db::TagRow;
+use crate::engine::Engine;
+use crate::error::{Context as _, Error, Result};
+use crate::image::{Compression, Descriptor, Digest, MAX_CONFIG, MediaType, Reference};
+use crate::job::Job;
+use crate::layer::compress;
+use crate::rootfs;
+use crate::transfer::Sink;
+
+/// Names or ids; an image goes under each name that it was asked for by.
+pub fn save(engine: &Engine, texts: &[String], out: &mut (dyn Write + Send), job: &Job) -> Result<()> {
+    let mut shipments = Vec::new();
+    for text in texts {
+        let row = images::resolve(engine, text)?;
+        let name = text.parse::<Reference>().ok().filter(|name| name.digest().is_none());
+        let tag = match &name {
+            Some(name) => engine.db.read(|index| index.tag(&name.to_string()))?,
+            None => None,
+        };
+        let name = name.filter(|_| tag.as_ref().is_some_and(|tag| tag.image == row.id));
+        let tag = tag.filter(|tag| tag.image == row.id);
+        let target = tag.as_ref().and_then(|tag: &TagRow| tag.target);
+        shipments.push((name, kept::load(engine, &row.id, target)?));
+    }
+    let mut tar = LayoutTar::new(out)?;
+    let (mut list, mut docker) = (Vec::<Descriptor>::new(), Vec::<DockerImage>::new());
+    for (name, shipment) in shipments {
+        let entry = ship(engine, shipment, name.as_ref(), &mut tar, &mut docker, job)?;
+        list.push(match &name {
+            Some(name) => named(entry, name),
+            None => entry,
+        });
+    }
+    tar.finish(list, &docker).map(drop)
+}
+
+fn ship<W: Write>(
+    engine: &Engine,
+    shipment: Shipment,
+    name: Option<&Reference>,
+    tar: &mut LayoutTar<W>,
+    docker: &mut Vec<DockerImage>,
+    job: &Job,
+) -> Result<Descriptor> {
+    let whole = shipment.missing.is_empty();
+    let mut tops = Vec::new();
+    let index = shipment.index.filter(|_| whole);
+    let parts = match &index {
+        Some(_) => shipment.parts,
+        None => vec![Shipment::own(shipment.parts, &shipment.image, engine)?],
+    };
+    for mut part in parts {
+        let top = ship_part(engine, &mut part, tar, job)?;
+        let image = DockerImage {
+            config: *part.image.id.digest(),
+            names: name.cloned().into_iter().collect(),
+            layers: part.manifest.layers.iter().map(|layer| layer.digest).collect(),
+        };
+        // One name has one image there.
+        let is_own = part.image.id == shipment.image;
+        if is_own {
+            match docker.iter_mut().find(|known| known.config == image.config && known.layers == image.layers)
+            {
+                Some(known) => known.names.extend(image.names),
+                None => docker.push(image),
+            }
+        }
+        tops.push(top);
+    }
+    match index {
+        None => Ok(tops.remove(0)),
+        Some((index, raw)) => {
+            let top = Descriptor::of(index.media_type(), &raw);
+            put(tar, &top, &raw)?;
+            Ok(top)
+        }
+    }
+}
+
+fn ship_part<W: Write>(
+    engine: &Engine,
+    part: &mut Part,
+    tar: &mut LayoutTar<W>,
+    job: &Job,
+) -> Result<Descriptor> {
+    let made = part.raw.is_none();
+    if made {
+        part.manifest.layers =
+            (0..part.stack.layers().len()).map(|n| as_it_is(engine, part, n)).collect::<Result<_>>()?;
+    }
+    for (n, layer) in part.manifest.layers.iter().enumerate() {
+        let id = part.stack.layers()[n].diff_id.short();
+        ship_layer(engine, part, n, layer, tar, job).context(|| format!("saving layer {id}"))?;
+    }
+    let config = engine.blobs.read_all(part.image.id.digest(), MAX_CONFIG)?;
+    put(tar, &part.manifest.config, &config)?;
+    let raw = part.raw.get_or_insert_with(|| part.manifest.to_bytes());
+    let top = Descriptor::of(part.manifest.media_type(), raw);
+    put(tar, &top, raw)?;
+    Ok(top)
+}
+
+/// Compressed if it is here so; else the plain archive, which costs nothing to make.
+fn as_it_is(engine: &Engine, part: &Part, n: usize) -> Result<Descriptor> {
+    let layer = &part.stack.layers()[n];
+    engine.db.read(|index| {
+        for known in index.blobs_of_layer(&layer.diff_id)? {
+            let compression = match known.compression.as_str() {
+                "gzip" => Compression::Gzip,
+                "zstd" => Compression::Zstd,
+                _ => continue,
+            };
+            if index.find_blob(&known.blob)?.is_some() {
+                return Ok(Descriptor::new(MediaType::OciLayer(compression), known.blob, known.size));
+            }
+        }
+        let size = index.layer(layer.number)?.map_or(0, |row| row.tar_size);
+        Ok(Descriptor::new(MediaType::OciLayer(Compression::None), *layer.diff_id.digest(), size))
+    })
+}
+
+fn ship_layer<W: Write>(
+    engine: &Engine,
+    part: &Part,
+    n: usize,
+    blob: &Descriptor,
+    tar: &mut LayoutTar<W>,
+    job: &Job,
+) -> Result<()> {
+    if engine.blobs.contains(&blob.digest)? {
+        return tar.blob(blob, &mut |out| {
+            let mut reader = engine.blobs.read(&blob.digest)?;
+            std::io::copy(&mut reader, out).map(drop).context(|| "copying a blob")
+        });
+    }
+    let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &part.stack, n, out, job);
+    let compression = match blob.media_type.compression() {
+        None | Some(Compression::None) => return tar.blob(blob, &mut replay),
+        Some(Compression::Gzip) => "gzip",
+        Some(Compression::Zstd) => "zstd",
+    };
+    // Its bytes are gone; ours come out the same again.
+    let encoder = compress::by_name(compression).expect("both are written");
+    let mut writer = engine.blobs.writer(Some(blob.digest), Some(blob.size))?;
+    let mut encoder = encoder.encoder(Box::new(&mut writer), None)?;
+    replay(&mut encoder)?;
+    encoder.finish().context(|| "compressing a layer")?;
+    let gone = |cause: Error| {
+        Error::not_found(format!(
+            "its compressed form {} is gone, and other bytes come out now",
+            blob.digest.short()
+        ))
+        .hint("pull the image again")
+        .because(cause)
+    };
+    writer.commit(None).map_err(gone)?;
+    tar.blob(blob, &mut |out| {
+        let mut reader = engine.blobs.read(&blob.digest)?;
+        std::io::copy(&mut reader, out).map(drop).context(|| "copying a blob")
+    })
+}
+
+fn put<W: Write>(tar: &mut LayoutTar<W>, blob: &Descriptor, bytes: &[u8]) -> Result<()> {
+    let blob = Descriptor::new(blob.media_type.clone(), Digest::of(bytes), bytes.len() as u64);
+    tar.blob(&blob, &mut |out| out.write_all(bytes).context(|| "writing a document of an image"))
+}
