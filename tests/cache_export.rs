@@ -459,3 +459,90 @@ CMD [\"cat\", \"/one\", \"/file\"]
     let plain = format!("{}/team/none:1", real.address);
     build(&third, &["--cache-from", &plain]).ok().says("building without the cache");
 }
+
+const MOUNT: &str = "FROM scratch
+ADD busybox.tar /
+COPY file /file
+RUN --mount=type=cache,id=work,target=/c \
+    if [ ! -e /c/big ]; then mkdir -p /c/d && yes | head -c 300000 > /c/big && echo small > /c/d/small && \
+    ln /c/d/small /c/d/hard && ln -s big /c/link && : > /c/empty && echo small > /c/same && \
+    chown 3:4 /c/same && chmod 4711 /c/same && touch -d @1000000000 /c/big /c/d /c/link; fi; \
+    cp /file /c/file && find /c | sort > /listed && stat -c '%n %a %u %g %h %s %Y' /c/big /c/d /c/d/hard /c/same /c/empty >> /listed && \
+    md5sum /c/big /c/d/small /c/same >> /listed && readlink /c/link >> /listed
+CMD [\"cat\", \"/listed\"]
+";
+
+fn shown(sandbox: &Sandbox) -> String {
+    sandbox.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().stdout()
+}
+
+#[test]
+fn cache_mounts_go_along_where_that_is_asked_for_and_only_new_files_are_sent() {
+    let first = machine("overlay2", MOUNT);
+    let cache = first.dir().join("cache");
+    build(&first, &["--cache-to", &to(&cache, ",mode=max,mounts=true")]).ok();
+    let before = shown(&first);
+    assert_eq!(blobs(&cache, "cache.files").len(), 1);
+    // A step that runs finds what the other machine left; one that hits needs nothing.
+    let other = machine("overlay2", MOUNT);
+    build(&other, &["--cache-from", &from(&cache)]).ok();
+    assert_eq!(ran(&other), [""; 0]);
+    assert!(!other.root().join("cache/mounts").exists());
+    other.file("file", "2\n");
+    build(&other, &["--cache-from", &from(&cache)]).ok();
+    assert_eq!(shown(&other), before);
+    other.check();
+    // What changed is sent, and the rest stays where it is.
+    let sizes = |cache: &Path| {
+        let size = |path: &PathBuf| fs::metadata(path).unwrap().len();
+        blobs(cache, "cache.files").iter().map(size).collect::<Vec<_>>()
+    };
+    let one = sizes(&cache);
+    build(&other, &["--cache-from", &from(&cache), "--cache-to", &to(&cache, ",mode=max,mounts=true")]).ok();
+    let two = sizes(&cache);
+    assert_eq!((two.len(), two[0]), (2, one[0]));
+    assert!(two[1] < 50, "{two:?}");
+    // A mount that is there already stays as it is.
+    let third = machine("overlay2", &MOUNT.replace("big", "own"));
+    build(&third, &[]).ok();
+    third.dockerfile(MOUNT);
+    third.file("file", "3\n");
+    build(&third, &["--cache-from", &from(&cache)]).ok();
+    assert!(shown(&third).contains("/c/own\n"));
+    // One that nothing needed goes on to the next cache.
+    let fourth = machine("overlay2", MOUNT);
+    fourth.file("file", "2\n");
+    let next = fourth.dir().join("next");
+    build(&fourth, &["--cache-from", &from(&cache), "--cache-to", &to(&next, ",mounts=true")]).ok();
+    assert_eq!(ran(&fourth), [""; 0]);
+    fourth.file("file", "4\n");
+    build(&fourth, &["--cache-from", &from(&next)]).ok();
+    assert_eq!(shown(&fourth), before);
+    fourth.check();
+}
+
+#[test]
+fn a_cache_mount_that_is_damaged_begins_empty() {
+    let first = machine("overlay2", MOUNT);
+    let cache = first.dir().join("cache");
+    build(&first, &["--cache-to", &to(&cache, ",mode=max,mounts=true")]).ok();
+    let names = |sandbox: &Sandbox| shown(sandbox).lines().take(9).map(str::to_owned).collect::<Vec<_>>();
+    let before = names(&first);
+    let index = read_json(&cache.join("index.json"));
+    let manifest = read_json(&blob(&cache, &index["manifests"][0]["digest"]));
+    let document = read_json(&blob(&cache, &manifest["config"]["digest"]));
+    let mount = &document["mounts"][0];
+    let paths = [blob(&cache, &mount["rows"]["digest"]), blob(&cache, &mount["packs"]["digest"])];
+    for path in blobs(&cache, "cache.files").iter().chain(&paths) {
+        let whole = fs::read(path).unwrap();
+        let mut damaged = whole.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        fs::write(path, damaged).unwrap();
+        let other = machine("overlay2", MOUNT);
+        other.file("file", "2\n");
+        build(&other, &["--cache-from", &from(&cache)]).ok().says("the cache `work` begins empty");
+        assert_eq!(names(&other), before);
+        fs::write(path, whole).unwrap();
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::difference::Difference;
 use super::image;
+use super::mounts::caches::Identity;
 use super::stage::StepResult;
 use crate::db::{
     BuildId, BuildStep, CacheRecord, KeyKind, NewCacheRecord, NewImage, Origin, RecordId, StepOutcome, Time,
@@ -24,6 +25,7 @@ pub struct Notes(Mutex<Gathered>);
 #[derive(Default)]
 struct Gathered {
     used: Vec<RecordId>,
+    caches: Vec<Identity>,
     steps: Vec<BuildStep>,
 }
 
@@ -38,6 +40,22 @@ impl Notes {
         let mut steps: Vec<&BuildStep> = gathered.steps.iter().collect();
         steps.sort_by_key(|step| step.n);
         steps.into_iter().filter_map(|step| step.key).map(|(_, key)| (KeyKind::Chain, key)).collect()
+    }
+
+    /// A step has this cache mounted, whether it runs or not.
+    pub(super) fn cache(&self, identity: Identity) {
+        self.gather(|notes| {
+            if !notes.caches.contains(&identity) {
+                notes.caches.push(identity);
+            }
+        });
+    }
+
+    /// The cache mounts of all steps, in an order of their own.
+    pub fn caches(&self) -> Vec<Identity> {
+        let mut caches = self.0.lock().unwrap_or_else(PoisonError::into_inner).caches.clone();
+        caches.sort_by_key(Identity::name);
+        caches
     }
 
     /// The build begins anew: what it told so far is void.

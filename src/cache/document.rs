@@ -21,6 +21,19 @@ pub(super) struct Document {
     pub(super) version: u32,
     pub(super) layers: Vec<Layer>,
     pub(super) records: Vec<Record>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) mounts: Vec<Mount>,
+}
+
+/// A cache mount.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Mount {
+    /// What makes two mounts the same, as text.
+    pub(super) identity: String,
+    /// Its files.
+    pub(super) rows: Descriptor,
+    /// Which blobs have their bytes.
+    pub(super) packs: Descriptor,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,7 +70,7 @@ pub(super) struct Record {
 
 impl Document {
     pub(super) fn new(layers: Vec<Layer>, records: Vec<Record>) -> Self {
-        Document { version: VERSION, layers, records }
+        Document { version: VERSION, layers, records, mounts: Vec::new() }
     }
 
     /// What another one knows, too.
@@ -68,6 +81,7 @@ impl Document {
             record.layer = record.layer.map(|layer| first + layer);
             record
         }));
+        self.mounts.extend(other.mounts);
     }
 
     pub(super) fn media_type() -> MediaType {

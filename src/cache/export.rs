@@ -1,11 +1,14 @@
 //! A cache written: the index of what a build came to, rows and archives of its layers, then the manifest that names them.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write};
 
 use super::document::{self, Document, Layer as Described, Record};
 use super::import::Imported;
+use super::mounts::{self, MountDir};
 use super::options::{Mode, To};
+use super::origin::{self, Origin};
 use super::rows;
 use super::target::Target;
 use crate::db::{BlobLayer, CacheRecord, KeyKind, LayerRow};
@@ -16,6 +19,7 @@ use crate::job::{Event, Job};
 use crate::output::{bundle, form};
 use crate::registry;
 use crate::rootfs::{self, Layer, Stack};
+use crate::transfer;
 
 /// What a build came to.
 pub struct Built<'b> {
@@ -25,6 +29,8 @@ pub struct Built<'b> {
     /// Of its images.
     pub stacks: Vec<&'b Stack>,
     pub registry: &'b registry::Options,
+    /// The cache mounts of its steps.
+    pub mounts: Vec<MountDir>,
     /// What it was given.
     pub imported: Option<&'b Imported<'b>>,
 }
@@ -51,8 +57,19 @@ fn send(built: &Built<'_>, to: &To, target: &mut Target<'_>, job: &Job) -> Resul
         records.extend(sending.record(*kind, key)?);
     }
     let layers = sending.layers;
-    let blobs = layers.iter().flat_map(|layer| layer.rows.iter().chain(&layer.archive)).cloned().collect();
-    let raw = Document::new(layers, records).to_bytes();
+    let mut blobs: Vec<Descriptor> =
+        layers.iter().flat_map(|layer| layer.rows.iter().chain(&layer.archive)).cloned().collect();
+    let mut document = Document::new(layers, records);
+    if to.mounts {
+        // What stands there already need not be sent.
+        let previous = origin::of_target(&to.kind, built.registry)
+            .and_then(|origin| Ok((origin.document(job)?, origin)))
+            .map(|(document, origin)| (origin, document));
+        let (sent, more) = mounts::send(built, previous.ok().as_ref(), target, job)?;
+        document.mounts = sent;
+        blobs.extend(more);
+    }
+    let raw = document.to_bytes();
     let config = Descriptor::of(Document::media_type(), &raw);
     target.put(&config, &raw)?;
     let mut manifest = Manifest::new(config, blobs);
@@ -164,24 +181,7 @@ impl Sending<'_, '_> {
         }
         let from = &imported.origins[remote.origin];
         for blob in described.rows.iter().chain(&described.archive) {
-            if !self.target.has(blob)? {
-                let mut file = self.built.engine.unnamed_file()?;
-                crate::transfer::bring(
-                    self.job,
-                    &*from.source,
-                    &from.name,
-                    std::slice::from_ref(blob),
-                    |blob, stream| {
-                        std::io::copy(stream, &mut &file)
-                            .map(drop)
-                            .context(|| format!("storing {}", blob.digest.short()))
-                    },
-                )?;
-                self.target.blob(blob, &mut |out| {
-                    file.seek(SeekFrom::Start(0)).context(|| "reading a file again")?;
-                    std::io::copy(&mut (&file).take(blob.size), out).map(drop).context(|| "copying a blob")
-                })?;
-            }
+            forward(self.built.engine, from, blob, self.target, self.job)?;
         }
         Ok(self.number(described))
     }
@@ -248,4 +248,31 @@ impl Sending<'_, '_> {
         })?;
         Ok(blob)
     }
+}
+
+/// A blob from there to the target, which may have it.
+pub(super) fn forward(
+    engine: &Engine,
+    from: &Origin,
+    blob: &Descriptor,
+    target: &mut Target<'_>,
+    job: &Job,
+) -> Result<()> {
+    if target.has(blob)? {
+        return Ok(());
+    }
+    let mut file = engine.unnamed_file()?;
+    fetch(from, blob, &file, job)?;
+    target.blob(blob, &mut |out| {
+        file.seek(SeekFrom::Start(0)).context(|| "reading a file again")?;
+        std::io::copy(&mut (&file).take(blob.size), out).map(drop).context(|| "copying a blob")
+    })
+}
+
+/// A blob into an empty file, verified; the file is read from its beginning next.
+pub(super) fn fetch(from: &Origin, blob: &Descriptor, mut file: &File, job: &Job) -> Result<()> {
+    transfer::bring(job, &*from.source, &from.name, std::slice::from_ref(blob), |blob, stream| {
+        std::io::copy(stream, &mut { file }).map(drop).context(|| format!("storing {}", blob.digest.short()))
+    })?;
+    file.seek(SeekFrom::Start(0)).map(drop).context(|| "reading a file again")
 }

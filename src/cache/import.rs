@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::deferred::Deferred;
-use super::document::{Document, Layer as Described, Record};
+use super::document::{Document, Layer as Described, Mount, Record};
 use super::options::From;
 use super::origin::{self, Origin};
 use super::rows;
@@ -30,6 +30,8 @@ pub struct Imported<'e> {
     pub(super) origins: Vec<Origin>,
     pub(super) layers: Vec<Remote>,
     pub(super) records: Vec<Entry>,
+    /// Cache mounts, and whose they are.
+    pub(super) mounts: Vec<(Mount, usize)>,
     by_key: HashMap<(KeyKind, CacheKey), Vec<usize>>,
     pub(super) state: Mutex<State>,
     /// Held while layers are brought here: two stages need the same ones.
@@ -90,6 +92,7 @@ impl<'e> Imported<'e> {
             origins: Vec::new(),
             layers: Vec::new(),
             records: Vec::new(),
+            mounts: Vec::new(),
             by_key: HashMap::new(),
             state: Mutex::default(),
             bringing: Mutex::default(),
@@ -116,6 +119,7 @@ impl<'e> Imported<'e> {
         let first = self.layers.len();
         let number = self.origins.len();
         self.layers.extend(document.layers.into_iter().map(|described| Remote { described, origin: number }));
+        self.mounts.extend(document.mounts.into_iter().map(|mount| (mount, number)));
         for record in document.records {
             let Some(kind) = kind(&record.kind) else { continue };
             let layer = record.layer.map(|layer| first + layer);
@@ -140,7 +144,7 @@ impl<'e> Imported<'e> {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.records.is_empty() && self.mounts.is_empty()
     }
 
     /// A record under the key; of a step that ran before `oldest` none.

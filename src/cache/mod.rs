@@ -11,12 +11,16 @@ mod document;
 mod export;
 mod import;
 mod inline;
+mod mount_files;
+mod mounts;
 mod options;
 mod origin;
+mod packs;
 mod rows;
 mod target;
 
 pub use export::{Built, Noted, export};
 pub use import::{Imported, RemoteHit};
 pub use inline::{forget as forget_inline, inline};
+pub use mounts::MountDir;
 pub use options::{From, Mode, Options, To, parse_from, parse_to};

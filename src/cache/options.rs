@@ -29,6 +29,8 @@ pub struct To {
     pub mode: Mode,
     /// A failure is a warning.
     pub ignore_error: bool,
+    /// The cache mounts of the build go along.
+    pub mounts: bool,
     pub(super) form: Form,
     /// As it was written.
     text: String,
@@ -71,6 +73,10 @@ pub(super) enum Origin {
 }
 
 impl From {
+    pub(super) fn of(kind: Origin) -> Self {
+        From { kind, text: String::new() }
+    }
+
     pub fn describe(&self) -> &str {
         &self.text
     }
@@ -87,6 +93,7 @@ pub fn parse_to(text: &str) -> Result<To> {
         Some(other) => return Err(fields.wrong("mode", other, "min or max")),
     };
     let ignore_error = fields.flag("ignore-error")?.unwrap_or(false);
+    let mounts = fields.flag("mounts")?.unwrap_or(false);
     let form = form(&mut fields)?;
     // A cache of ours is an OCI manifest whatever is said.
     for (key, only) in [("image-manifest", true), ("oci-mediatypes", true)] {
@@ -111,11 +118,14 @@ pub fn parse_to(text: &str) -> Result<To> {
         "inline" if mode == Mode::Max => {
             return Err(fields.wrong("mode", "max", "min: an image has no layers but its own"));
         }
+        "inline" if mounts => {
+            return Err(fields.wrong("mounts", "true", "false: they are in no image"));
+        }
         "inline" => Kind::Inline,
         other => return Err(fields.unknown(other, &["local", "registry", "inline"])),
     };
     fields.finish()?;
-    Ok(To { kind, mode, ignore_error, form, text: text.to_owned() })
+    Ok(To { kind, mode, ignore_error, mounts, form, text: text.to_owned() })
 }
 
 /// One `--cache-from`; a name alone is that of a registry.
@@ -281,7 +291,7 @@ mod tests {
             ("type=local,dest=x,mode=all", "`mode=all` in --cache-to; mode may be min or max"),
             (
                 "type=local,dest=x,src=y",
-                "unknown key `src` in --cache-to type=local; type=local has mode, ignore-error, compression, compression-level, force-compression, image-manifest, oci-mediatypes, dest, tag",
+                "unknown key `src` in --cache-to type=local; type=local has mode, ignore-error, mounts, compression, compression-level, force-compression, image-manifest, oci-mediatypes, dest, tag",
             ),
             ("dest=x", "`dest=x` in --cache-to has no type; write type=local, registry or inline"),
             (

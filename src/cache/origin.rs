@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::document::{self, Document};
 use super::inline;
-use super::options::{From, Origin as Said};
+use super::options::{From, Kind, Origin as Said};
 use crate::archive::Layout;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{self, Descriptor, ImageConfig, MAX_CONFIG, Manifest, Reference};
@@ -36,6 +36,16 @@ pub(super) fn open(from: &From, options: &registry::Options) -> Result<Origin> {
             Ok(Origin { source: Box::new(Registry::of(name, options)?), name: name.clone(), said })
         }
     }
+}
+
+/// What stands where a cache is to be written.
+pub(super) fn of_target(kind: &Kind, options: &registry::Options) -> Result<Origin> {
+    let kind = match kind {
+        Kind::Local { dest, tag } => Said::Local { src: dest.clone(), tag: tag.clone(), digest: None },
+        Kind::Registry(name) => Said::Registry(name.clone()),
+        Kind::Inline => return Err(Error::internal("an inline cache stands nowhere")),
+    };
+    open(&From::of(kind), options)
 }
 
 fn layout(dir: &Path) -> Result<Layout> {

@@ -1,7 +1,8 @@
 //! The caches of a build: those it was given, and those it leaves.
 
+use crate::build::mounts::caches;
 use crate::build::{self, Inputs, Reuse};
-use crate::cache::{self, Built, Imported};
+use crate::cache::{self, Built, Imported, MountDir};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::Platform;
@@ -76,11 +77,21 @@ pub(super) fn export(
     job: &Job,
 ) -> Result<()> {
     for to in &options.cache.to {
+        let wanted = if to.mounts { inputs.notes.caches() } else { Vec::new() };
+        let held: Vec<_> = wanted
+            .into_iter()
+            .map(|identity| Ok((caches::hold(engine, &identity)?, identity)))
+            .collect::<Result<_>>()?;
+        let mounts = held.iter().map(|(slot, identity)| MountDir {
+            identity: identity.text(),
+            dir: slot.as_ref().map(caches::Slot::data),
+        });
         let built = Built {
             engine,
             steps: inputs.notes.keys(),
             stacks: stacks.iter().collect(),
             registry: &options.registry,
+            mounts: mounts.collect(),
             imported: inputs.imported,
         };
         match cache::export(&built, to, job) {

@@ -10,7 +10,7 @@ use super::bind::{root_attributes, subtree};
 use super::caches::{self, Identity, Slot};
 use crate::build::key;
 use crate::context::{Input, copy};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::plan;
 use crate::runtime::{Spec, Tree};
 use crate::sys::{dir, mount};
@@ -31,7 +31,9 @@ impl<'m> Cache<'m> {
             return Err(Error::unsupported(format!("a cache that begins as the file `{}`", plan.source))
                 .hint("name a directory"));
         }
-        Ok(Cache { plan, input })
+        let cache = Cache { plan, input };
+        stage.inputs.notes.cache(cache.identity());
+        Ok(cache)
     }
 
     pub(super) fn input(&self) -> Option<&Input<'m>> {
@@ -56,6 +58,9 @@ impl<'m> Cache<'m> {
     /// A new one's beginning, in an empty directory.
     fn fill(&self, stage: &Stage<'_>, path: &Path) -> Result<()> {
         let doing = || format!("making {}", path.display());
+        if self.restore(stage, path)? {
+            return Ok(());
+        }
         let to = dir::open_path(path).context(doing)?;
         let (mut mode, mut owner, mut times) = (self.plan.mode, self.plan.owner, None);
         if let Some(input) = &self.input {
@@ -72,6 +77,21 @@ impl<'m> Cache<'m> {
             rustix::fs::futimens(&to, &times).context(doing)?;
         }
         Ok(())
+    }
+
+    /// As a cache of another store has it; false: none does, and the directory is empty.
+    fn restore(&self, stage: &Stage<'_>, path: &Path) -> Result<bool> {
+        let Some(imported) = stage.inputs.imported else { return Ok(false) };
+        let problem = match imported.restore(&self.identity().text(), path, stage.job) {
+            Ok(restored) => return Ok(restored),
+            Err(problem) if problem.kind() == Kind::Cancelled => return Err(problem),
+            Err(problem) => problem,
+        };
+        let shown = self.identity();
+        stage.job.warn(format!("the cache `{}` begins empty: {}", shown.shown(), problem.one_line()));
+        let doing = || format!("emptying {}", path.display());
+        std::fs::remove_dir_all(path).and_then(|()| std::fs::create_dir(path)).context(doing)?;
+        Ok(false)
     }
 
     fn mount(&self, slot: &Slot, spec: &mut Spec) -> Result<()> {

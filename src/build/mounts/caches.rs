@@ -38,9 +38,13 @@ impl Identity {
         self.id.strip_prefix('/').unwrap_or(&self.id)
     }
 
-    pub(super) fn name(&self) -> String {
-        let text = serde_json::to_string(self).expect("plain data");
-        Digest::of(text.as_bytes()).hex().to_string()
+    /// All of it, as text.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).expect("plain data")
+    }
+
+    pub(in crate::build) fn name(&self) -> String {
+        Digest::of(self.text().as_bytes()).hex().to_string()
     }
 }
 
@@ -103,6 +107,24 @@ pub fn take(
         }
         job.pause(Duration::from_millis(50))?;
     }
+}
+
+/// The place that was used last and that nobody has for itself, kept from those who want to.
+pub fn hold(engine: &Engine, identity: &Identity) -> Result<Option<Slot>> {
+    let Some(_turn) = engine.db.try_lease(&format!("cache-{}", identity.name()))? else { return Ok(None) };
+    let dir = top(engine).join(identity.name());
+    let mut places: Vec<(Option<Time>, PathBuf)> = places(&dir)?
+        .into_iter()
+        .map(|number| dir.join(number.to_string()))
+        .map(|path| (modified_at(&path), path))
+        .collect();
+    places.sort_by_key(|(used, _)| std::cmp::Reverse(used.map(|used| used.0)));
+    for (_, path) in places {
+        if let Some(slot) = lock(path, FlockOperation::NonBlockingLockShared)? {
+            return Ok(Some(slot));
+        }
+    }
+    Ok(None)
 }
 
 fn top(engine: &Engine) -> PathBuf {
