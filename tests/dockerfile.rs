@@ -901,6 +901,10 @@ fn stages_are_found_or_named() {
         told(&refused("FROM debian AS a\nCOPY --from=b x y\nFROM debian AS b")),
         "error: reading `Dockerfile`\n  because: line 2: stage `b` begins further down\n  2 | COPY --from=b x y\n    |      ^^^^^^^^\nhint: a stage copies only from stages above it: move that stage up"
     );
+    // Two that copy from each other begin with that.
+    let told_of_circle =
+        told(&refused("FROM debian AS a\nCOPY --from=b x y\nFROM debian AS b\nCOPY --from=a x y"));
+    assert!(told_of_circle.contains("line 2: stage `b` begins further down"), "{told_of_circle}");
     let target = |target: &str| {
         let options = PlanOptions { target: Some(target.into()), ..amd64() };
         plan_with(two, &options, &images()).map(|plan| plan.target.0).map_err(|error| told(&error))

@@ -633,3 +633,64 @@ fn contexts() {
         ],
     );
 }
+
+/// `dir/{file,tool,same,link,sub/deep}` packed by this tool, and one file compressed alone.
+fn archives(c: &Context) {
+    let run = |program: &str, args: &[&str]| {
+        let status = std::process::Command::new(program).args(args).current_dir(&c.0).status();
+        assert!(status.unwrap().success(), "{program} {args:?}");
+    };
+    c.file("tree/dir/file", "packed").file_with("tree/dir/tool", 0o4755, "#!").file_with(
+        "tree/dir/sub/deep",
+        0o600,
+        "d",
+    );
+    c.hard_link("tree/dir/same", "tree/dir/file").link("tree/dir/link", "file").link("tree/dir/away", "/etc");
+    c.dir("tree/dir/sub", 0o2770).owned("tree/dir/sub/deep", 77).owned("tree/dir/sub", 78);
+    for (name, how) in
+        [("plain.tar", "-cf"), ("a.tar.gz", "-czf"), ("a.tar.bz2", "-cjf"), ("named-otherwise", "-cJf")]
+    {
+        run(
+            "tar",
+            &["--sort=name", "--numeric-owner", "--mtime=@1500000000", how, name, "-C", "tree", "dir"],
+        );
+    }
+    c.file("text.txt", "text\n");
+    run("gzip", &["-n", "-k", "text.txt"]);
+}
+
+#[test]
+fn archives_and_what_is_newer_than_the_judges() {
+    judge(&JUDGES, &[
+        case(
+            "archives",
+            "FROM base\nADD plain.tar /plain\nADD a.tar.gz /gz/\nADD a.tar.bz2 /bz2/new/\nADD named-otherwise /xz\nADD text.txt text.txt.gz /text/\n\
+             COPY a.tar.gz /copied/\n",
+        )
+        .files(archives),
+        case("archive-over-what-is-there", "FROM base\nRUN mkdir -m 700 -p /o/dir/sub && echo old > /o/dir/file && echo keep > /o/dir/kept && ln -s kept /o/dir/link\nADD a.tar.gz /o/\n")
+            .files(archives),
+    ]);
+    judge(&[Judge::BuildKit], &[
+        case(
+            "symbolic-modes",
+            "FROM base\nCOPY --chmod=u=rwX,go=rX d /d/\nCOPY --chmod=a+x a /x\nCOPY --chmod=go-r,u+x a /y\nCOPY --chmod=g=u,o= b /z\n",
+        )
+        .files(|c| {
+            c.file("a", "a").file_with("b", 0o751, "b").file_with("d/one", 0o600, "1").file_with("d/two", 0o711, "2").dir("d", 0o750);
+        })
+        .older(
+            "FROM base\nCOPY d /d/\nCOPY a /x\nCOPY a /y\nCOPY b /z\nRUN chmod 755 /d /d/two && chmod 644 /d/one && chmod 755 /x && chmod 700 /y && chmod 770 /z\n",
+        ),
+        case(
+            "links-of-nothing",
+            "FROM base\nRUN mkdir -m 700 /there && ln -s /there /way\nCOPY --link a /new/deep/\nCOPY --link --chown=5:6 d /d\nCOPY --link a b /many/\n",
+        )
+        .files(|c| {
+            c.file("a", "a").file_with("b", 0o755, "b").file("d/one", "1").dir("d", 0o750);
+        })
+        .older(
+            "FROM base\nRUN mkdir -m 700 /there && ln -s /there /way\nCOPY a /new/deep/\nCOPY --chown=5:6 d /d\nCOPY a b /many/\n",
+        ),
+    ]);
+}

@@ -21,6 +21,7 @@ mod dockerfile;
 mod drafts;
 mod faults;
 mod foreign;
+mod golden;
 mod house;
 mod judge;
 mod judge_kit;

@@ -141,6 +141,34 @@ fn an_archive_from_the_web_is_unpacked_where_that_is_asked_for() {
     sandbox.check();
 }
 
+#[test]
+fn a_checksum_may_be_a_longer_one() {
+    let (sandbox, web) = (Sandbox::new(), Web::start());
+    web.page("/f", Page::of("abc").etag("1"));
+    let sha512 = "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+                  2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f";
+    let sha384 = "sha384:cb00753f45a35e8bb5a03d699ac65007272c32ab0eded163\
+                  1a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7";
+    let add = |checksum: &str| {
+        sandbox.dockerfile(&format!("FROM scratch\nADD --checksum={checksum} {} /f\n", web.url("/f")));
+    };
+    for checksum in [sha512, sha384] {
+        add(checksum);
+        assert_eq!(built(&sandbox, &[], "f"), "abc");
+        add(&checksum.replace('a', "b").replace("shb", "sha"));
+        build(&sandbox, &["-o", "none"])
+            .fails(1)
+            .complains("is not what --checksum says")
+            .complains(checksum);
+    }
+    assert_eq!(web.asked(), ["200 /f", "304 /f", "304 /f", "304 /f"]);
+    web.page("/f", Page::of("abd").etag("2"));
+    add(sha512);
+    build(&sandbox, &["-o", "none"]).fails(1).complains("is not what --checksum says");
+    assert!(!sandbox.context().join("none").exists());
+    is_tidy(&sandbox);
+}
+
 /// Stands before another server. While it hangs, it answers with the first bytes only, and keeps the connection.
 struct Before {
     port: u16,

@@ -232,3 +232,58 @@ fn arguments_of_every_kind() {
          line|was empty|was unset|\n1000:1000 copied-line\n",
     );
 }
+
+#[test]
+fn several_images_of_one_repository_over_packages_they_share() {
+    let style = style("monorepo").newer_than_the_judge();
+    let shared = style.sandbox.dir().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::write(shared.join("common.conf"), "shared = yes\n").unwrap();
+    let shared = format!("shared={}", shared.display());
+    let style = style.args(&["--build-context", &shared]);
+    let web = "shared = yes\npackages/ui/src/main: code of packages/ui\n\
+               apps/web/src/deep/it.test: check\napps/web/src/main: code of apps/web\n";
+    let of_both = |text: &str| {
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    };
+    style.build(&[]).ok();
+    let run = || style.sandbox.outcrop(&["run", "--rm", "--network", "none", "monorepo"]).ok().stdout();
+    // Two files called `packed` for one name: the last one stays.
+    assert_eq!(of_both(&run()), of_both(&web.replace("packages/ui/src/main: code of packages/ui\n", "")));
+    style.build(&[]).ok().says_not("---> Running in");
+    style.build(&["--build-arg", "APP=api"]).ok();
+    assert_eq!(
+        run(),
+        "shared = yes\npackages/log/src/main: code of packages/log\napps/api/src/main: code of apps/api\n"
+    );
+
+    // What another application changes is nothing to this one.
+    let change = |path: &str, text: &str| fs::write(style.context().join(path), text).unwrap();
+    change("apps/worker/src/main", "changed");
+    change("apps/api/src/main.test", "changed");
+    change("apps/web/node_modules/x/package.json", "changed");
+    change("README.md", "changed");
+    style.build(&["--build-arg", "APP=api"]).ok().says_not("---> Running in");
+    change("packages/log/src/main", "new code");
+    let again = style.build(&["--build-arg", "APP=api"]).ok();
+    assert_eq!(
+        again.lines().iter().filter(|line| line.contains("---> Running in")).count(),
+        2,
+        "pack and pack"
+    );
+    assert!(run().contains("packages/log/src/main: new code"));
+    change("apps/worker/package.json", "{}");
+    style.build(&["--build-arg", "APP=api"]).ok().says("RUN --mount=type=cache");
+
+    let out = style.sandbox.dir().join("out");
+    style.build(&["--target", "report", "--output", out.to_str().unwrap()]).ok();
+    assert_eq!(
+        fs::read_to_string(out.join("report")).unwrap(),
+        "apps/api/src/main.test\napps/web/src/deep/it.test\n"
+    );
+    style.build(&["--target", "manifests", "--output", out.to_str().unwrap()]).ok();
+    assert!(out.join("packages/ui/package.json").exists() && !out.join("apps/web/node_modules").exists());
+    style.sandbox.check();
+}

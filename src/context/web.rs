@@ -17,7 +17,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::job::Job;
 use crate::layer::{Newest, compress};
-use crate::plan::HttpSource;
+use crate::plan::{Checksum, HttpSource};
 use crate::registry::{self, Conditions, Fetched, percent_decoded, without_password};
 
 /// In the store.
@@ -102,17 +102,17 @@ pub(super) fn get(
     let cache = Cache::open(&remote.engine.root)?;
     let place = private.tree_path().join(name);
     let known = cache.known(&source.url);
-    if let Some(checksum) = source.checksum.filter(|_| trust)
-        && cache.take(&checksum, &place)?
+    if let Some(Checksum::Sha256(digest)) = source.checksum.as_ref().filter(|_| trust)
+        && cache.take(digest, &place)?
     {
-        let of_this = known.filter(|kept| kept.digest == checksum);
-        return Ok(of_this.unwrap_or(Kept::of(checksum, source, None, None)));
+        let of_this = known.filter(|kept| kept.digest == *digest);
+        return Ok(of_this.unwrap_or(Kept::of(*digest, source, None, None)));
     }
     let before = remote.files.lock().expect("no holder panics").get(&source.url).cloned();
     if let Some(kept) = before.filter(|_| trust)
         && cache.take(&kept.digest, &place)?
     {
-        return kept.checked(source);
+        return kept.checked(source, &place);
     }
     let known = match known.filter(|_| trust) {
         Some(known) if cache.take(&known.digest, &place)? => Some(known),
@@ -128,15 +128,16 @@ pub(super) fn get(
         most: Some(LARGEST),
     };
     let kept = match registry::fetch(&source.url, remote.registry, conditions, &mut out, job)? {
-        Fetched::Unchanged => known.ok_or_else(|| Error::internal("304 to no condition"))?,
+        Fetched::Unchanged => {
+            known.ok_or_else(|| Error::internal("304 to no condition"))?.checked(source, &place)?
+        }
         Fetched::New { etag, last_modified, .. } => {
-            let kept = Kept::of(out.hasher.finish(), source, etag, last_modified).checked(source)?;
+            let kept = Kept::of(out.hasher.finish(), source, etag, last_modified).checked(source, &draft)?;
             fs::rename(&draft, &place).context(|| "placing what was fetched")?;
             cache.keep(&source.url, &kept, &place, private)?;
             kept
         }
     };
-    let kept = kept.checked(source)?;
     remote.files.lock().expect("no holder panics").insert(source.url.clone(), kept.clone());
     Ok(kept)
 }
@@ -159,15 +160,23 @@ impl Kept {
         Kept { digest, etag, last_modified, address: Some(without_password(&source.url)) }
     }
 
-    fn checked(self, source: &HttpSource) -> Result<Self> {
-        match source.checksum {
-            Some(expected) if expected != self.digest => Err(Error::invalid(format!(
-                "`{}` is not what --checksum says: expected {expected}, got {}",
-                without_password(&source.url),
-                self.digest
+    /// `file` holds the bytes.
+    fn checked(self, source: &HttpSource, file: &Path) -> Result<Self> {
+        let Some(expected) = &source.checksum else { return Ok(self) };
+        let found = match expected {
+            Checksum::Sha256(_) => Checksum::Sha256(self.digest),
+            _ => {
+                let mut file = File::open(file).context(|| "reading what was fetched")?;
+                expected.of_same_kind(&mut file).context(|| "reading what was fetched")?
+            }
+        };
+        match found == *expected {
+            true => Ok(self),
+            false => Err(Error::invalid(format!(
+                "`{}` is not what --checksum says: expected {expected}, got {found}",
+                without_password(&source.url)
             ))
             .hint("it changed at its source, or the checksum is another file's")),
-            _ => Ok(self),
         }
     }
 }

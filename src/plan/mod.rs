@@ -4,16 +4,18 @@
 //! all that decides its result but the bytes of its inputs and what it stands on, so a cache key is made of a
 //! step alone. Steps refer to stages by number; a stage may use only stages with a smaller number.
 
+mod checksum;
 mod chmod;
 mod mount;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use checksum::Checksum;
 pub use chmod::Chmod;
 pub use mount::{Bind, Cache, Mount, Secret, Sharing, Ssh, Tmpfs};
 
-use crate::image::{Digest, Platform, RunConfig};
+use crate::image::{Platform, RunConfig};
 use crate::runtime::Rlimit;
 
 #[derive(Clone, Debug)]
@@ -190,8 +192,8 @@ pub enum Source {
 pub struct HttpSource {
     /// As written and expanded.
     pub url: String,
-    /// What its bytes must be; then the server is not asked while they are here.
-    pub checksum: Option<Digest>,
+    /// What its bytes must be. Where that is their digest, the server is not asked while they are here.
+    pub checksum: Option<Checksum>,
 }
 
 /// A commit of a git repository, or a directory in it.

@@ -7,8 +7,7 @@ use crate::context::git_url;
 use crate::dockerfile::source::Problem;
 use crate::dockerfile::stage::StageState;
 use crate::dockerfile::statement::{Statement, Word};
-use crate::image::Digest;
-use crate::plan::{CopyFrom, GitSource, HttpSource, Source, Unpack};
+use crate::plan::{Checksum, CopyFrom, GitSource, HttpSource, Source, Unpack};
 
 pub(super) static ENTRY: Entry = Entry {
     keyword: "ADD",
@@ -86,7 +85,7 @@ pub(in crate::dockerfile) fn remote(
         return pinned(git, checksum).map(Some);
     }
     if is_web(text) {
-        let checksum = checksum.map(|(text, word)| sha256(&text, word)).transpose()?;
+        let checksum = checksum.map(|(text, word)| checksum_of(&text, word)).transpose()?;
         return Ok(Some(Source::Http(HttpSource { url: text.to_owned(), checksum })));
     }
     match checksum {
@@ -115,15 +114,10 @@ fn pinned(mut git: GitSource, checksum: Option<(String, &Word)>) -> Result<Sourc
     Ok(Source::Git(git))
 }
 
-fn sha256(text: &str, word: &Word) -> Result<Digest, Problem> {
-    text.parse().map_err(|_not_one| {
-        let message = match text.split_once(':') {
-            Some((algorithm @ ("sha384" | "sha512"), _)) => {
-                format!("`--checksum` with {algorithm} is not supported")
-            }
-            _ => format!("`{text}` is no checksum"),
-        };
-        Problem::invalid(word.span.clone(), message)
-            .hint("write --checksum=sha256: and the 64 digits that `sha256sum` prints")
+fn checksum_of(text: &str, word: &Word) -> Result<Checksum, Problem> {
+    Checksum::parse(text).ok_or_else(|| {
+        Problem::invalid(word.span.clone(), format!("`{text}` is no checksum")).hint(
+            "write --checksum=sha256: and the 64 digits that `sha256sum` prints; sha384 and sha512 do, too",
+        )
     })
 }
