@@ -115,7 +115,7 @@ impl Lexer<'_> {
     }
 
     fn until_inner(&mut self, stop: Option<char>) -> Result<(String, Vec<String>), Fault> {
-        let start = self.byte();
+        let (from, start) = (self.at, self.byte());
         let mut text = String::new();
         let mut words = Words::default();
         while let Some(c) = self.peek() {
@@ -167,7 +167,7 @@ impl Lexer<'_> {
         match stop {
             None => Ok((text, words.finish())),
             Some(stop) => self.fault(
-                start.saturating_sub(1),
+                from.checked_sub(1).map_or(start, |before| self.chars[before].0),
                 format!("`{stop}` is missing"),
                 "write every `${` with its `}`, or quote the `$`",
             ),
@@ -552,6 +552,14 @@ mod tests {
         ] {
             assert_eq!(word(text), expected, "{text}");
         }
+    }
+
+    /// Found by fuzzing: the place was taken for the byte before, which is none of a longer character's.
+    #[test]
+    fn a_form_that_stays_as_it_is_may_be_a_long_character() {
+        let mode = Mode { keep_unset: true, ..Mode::default() };
+        let fault = expand("${N:\u{e4}x", '\\', mode, &|_| None).unwrap_err();
+        assert_eq!((fault.at, fault.message.as_str()), (4, "`}` is missing"));
     }
 
     #[test]
