@@ -29,6 +29,7 @@ mod language;
 mod layer;
 mod load;
 mod login;
+mod mirrors;
 mod mounts;
 mod output;
 mod push;

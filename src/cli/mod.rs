@@ -113,12 +113,23 @@ const GROUPS: &[(&str, &str)] = &[
 fn registry_options() -> outcrop::registry::Options {
     let proxies = outcrop::registry::Proxies::from_variables(|name| std::env::var(name).ok());
     let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
-    let own = home.filter(|home| home.is_absolute()).map(|home| home.join(".config/containers/certs.d"));
+    let own = home.filter(|home| home.is_absolute()).map(|home| home.join(".config/containers"));
     let system = ["/etc/docker/certs.d", "/etc/containers/certs.d"].map(std::path::PathBuf::from);
+    let certificates: Vec<_> = own.iter().map(|own| own.join("certs.d")).chain(system).collect();
+    let named = std::env::var_os("CONTAINERS_REGISTRIES_CONF").filter(|file| !file.is_empty());
+    let registries_conf = match named {
+        Some(file) => vec![file.into()],
+        None => {
+            let own = own.iter().map(|own| own.join("registries.conf"));
+            own.chain(Some("/etc/containers/registries.conf".into())).collect()
+        }
+    };
+    let hosts = certificates.iter().cloned().chain(Some("/etc/containerd/certs.d".into())).collect();
     outcrop::registry::Options {
         proxies,
         keychain: keychain(),
-        certificates: own.into_iter().chain(system).collect(),
+        hosts: outcrop::registry::HostFiles { registries_conf, hosts },
+        certificates,
         ..outcrop::registry::Options::default()
     }
 }

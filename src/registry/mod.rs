@@ -7,7 +7,9 @@ mod auth;
 mod blob;
 mod certificates;
 mod download;
+mod hosts;
 mod keychain;
+mod mirrored;
 mod patience;
 mod problem;
 mod route;
@@ -37,7 +39,9 @@ use crate::transfer::Source;
 
 pub use auth::Credentials;
 pub use download::{Conditions, Fetched, download, fetch, percent_decoded, without_password};
+pub use hosts::HostFiles;
 pub use keychain::{Keychain, Login};
+pub use mirrored::source;
 pub use patience::Patience;
 pub use route::Proxies;
 pub use upload::{Outgoing, Placed};
@@ -52,6 +56,8 @@ pub struct Options {
     /// For this registry; `None`: what the keychain has.
     pub credentials: Option<Credentials>,
     pub keychain: Keychain,
+    /// What the host says of registries.
+    pub hosts: HostFiles,
     pub proxies: Proxies,
     /// Plain HTTP will do, and certificates are not looked at.
     pub insecure: bool,
@@ -84,6 +90,8 @@ pub struct Registry {
 impl Registry {
     /// The registry of this name; nothing is sent yet.
     pub fn of(name: &Reference, options: &Options) -> Result<Self> {
+        let insecure = options.insecure || options.hosts.rule(name)?.insecure;
+        let options = &Options { insecure, ..options.clone() };
         let host = match name.host() {
             "docker.io" => "registry-1.docker.io",
             other => other,

@@ -10,7 +10,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::image::{Digest, ImageId, Platform, Reference};
 use crate::job::{Event, Job};
 use crate::layer::compress;
-use crate::registry::{self, Registry};
+use crate::registry;
 use crate::rootfs::{self, Archive, Made, Prepared, Stack};
 use crate::transfer;
 
@@ -31,10 +31,10 @@ pub struct Pulled {
 
 /// What is here is not moved again. The name moves last, when all of it is on disk.
 pub fn pull(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> Result<Pulled> {
-    let source = Registry::of(name, &options.registry)?;
+    let source = registry::source(name, &options.registry)?;
     let tag = name.tag().unwrap_or_default().to_owned();
     job.report(Event::Pulling { name: name.path().to_owned(), tag });
-    let found = transfer::find(job, &source, name, &options.platform)?;
+    let found = transfer::find(job, &*source, name, &options.platform)?;
     let known = engine.db.read(|index| {
         Ok(match index.image(&found.image)? {
             Some(row) if row.durable && !row.condemned => Some(row),
@@ -42,7 +42,7 @@ pub fn pull(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> 
         })
     })?;
     if known.is_none() {
-        if let Err(error) = bring(engine, &source, &found, Origin::Pulled, job) {
+        if let Err(error) = bring(engine, &*source, &found, Origin::Pulled, job) {
             return engine.sweep_after(Err(error));
         }
     } else {
