@@ -360,3 +360,26 @@ fn mounts_of_every_kind_are_the_same_under_every_runtime_and_driver() {
         sandbox.check();
     }
 }
+
+#[test]
+fn an_agent_is_reached_under_every_runtime() {
+    let sandbox = Sandbox::new();
+    sandbox.base_image("base");
+    let key = sandbox.dir().join("key");
+    let made = Command::new(find_on_path("ssh-keygen"))
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.unwrap().success());
+    for runtime in ["outcrop", "runc", "crun"] {
+        sandbox.dockerfile(&format!(
+            "FROM base\nRUN --mount=type=ssh,uid=5,mode=0620 test -S $SSH_AUTH_SOCK && stat -c '%u:%g %a' $SSH_AUTH_SOCK > /{runtime}\n"
+        ));
+        let ssh = format!("default={}", key.display());
+        let args = ["--runtime", runtime, "build", "--network", "none", "--ssh", &ssh, "-o", "out", "."];
+        sandbox.outcrop(&args).ok();
+        let seen = fs::read_to_string(sandbox.context().join("out").join(runtime)).unwrap();
+        assert_eq!(seen, "5:0 620\n", "{runtime}");
+    }
+    sandbox.check();
+}
