@@ -148,3 +148,20 @@ fn what_holds_a_secret_is_not_kept() {
     sandbox.outcrop(&["debug"]).fails(125).complains("no failed step of a build is kept");
     sandbox.check();
 }
+
+#[test]
+fn a_build_on_a_terminal_opens_a_shell_in_what_failed_and_goes_on_from_there() {
+    let sandbox = sandbox(FAILING);
+    let (exe, root, run) = (env!("CARGO_BIN_EXE_outcrop"), sandbox.root(), sandbox.run_root());
+    let line = format!("{exe} --root {} --run-root {} build --debug -t it .", root.display(), run.display());
+    // script(1) makes the terminal.
+    let mut script = std::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(sandbox.context());
+    script.env("HOME", sandbox.dir()).env("SHELL", "/bin/sh").env("TERM", "xterm");
+    let typed = b"echo user $(id -u) in $(pwd) has $(cat /tmp/half)\ntouch /tmp/mended\nexit 7\n";
+    let shell = Outcome::with_input(&mut script, typed);
+    assert_eq!(shell.code(), Some(1), "{}", shell.stdout());
+    assert!(shell.stdout().contains("user 65534 in /w has half"), "{}", shell.stdout());
+    build(&sandbox, &["--resume"]).ok();
+    sandbox.check();
+}

@@ -214,13 +214,15 @@ pub fn trim_lists(engine: &Engine) -> Result<()> {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.context(|| format!("listing {}", dir.display()))?,
     };
-    let keys: Vec<String> = engine
-        .db
-        .read(|index| Ok(index.cache_records()?.into_iter().map(|record| record.key_text).collect()))?;
+    let named: HashSet<String> = engine.db.read(|index| {
+        let records = index.cache_records()?;
+        let digests = records.iter().flat_map(|record| record.key_text.split("sha256:").skip(1));
+        Ok(digests.filter_map(|rest| rest.get(..64)).map(str::to_owned).collect())
+    })?;
     for entry in entries {
         let entry = entry.context(|| format!("listing {}", dir.display()))?;
         let name = entry.file_name();
-        let needed = name.to_str().is_some_and(|name| keys.iter().any(|key| key.contains(name)));
+        let needed = name.to_str().is_some_and(|name| named.contains(name));
         if !needed {
             drop(std::fs::remove_file(entry.path()));
         }
