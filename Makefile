@@ -23,6 +23,7 @@ check:
 
 bench: tools-bench build
 	bench/run
+	bench/builds
 
 # Each fuzz target for FUZZ_SECONDS (60).
 fuzz: tools-fuzz
@@ -38,7 +39,7 @@ tools-test:
 	  buildah:buildah dockerd:docker.io
 
 tools-bench:
-	@tools/need cargo:- cc:gcc hyperfine:hyperfine python3:python3 busybox:busybox-static
+	@tools/need cargo:- cc:gcc hyperfine:hyperfine python3:python3 busybox:busybox-static mmdebstrap:mmdebstrap
 
 tools-fuzz:
 	@tools/need cargo:- cc:gcc c++:g++
