@@ -546,3 +546,30 @@ fn a_cache_mount_that_is_damaged_begins_empty() {
         fs::write(path, whole).unwrap();
     }
 }
+
+#[test]
+fn a_copy_that_stands_elsewhere_is_found_in_a_cache() {
+    const ONE: &str = "FROM scratch
+ADD busybox.tar /
+RUN echo one > /one
+WORKDIR /work
+COPY file dir/file
+CMD [\"cat\", \"/work/dir/file\"]
+";
+    for driver in ["overlay2", "vfs"] {
+        let first = machine(driver, ONE);
+        let cache = first.dir().join("cache");
+        build(&first, &["--cache-to", &to(&cache, ",mode=max")]).ok();
+        for (instead, runs) in [("RUN echo other > /other\n", 1), ("", 0), ("RUN mkdir /work /work/dir\n", 2)]
+        {
+            let other = machine(driver, &ONE.replace("RUN echo one > /one\n", instead));
+            build(&other, &["--cache-from", &from(&cache)]).ok();
+            let ran: Vec<String> = ran(&other).into_iter().filter(|step| !step.starts_with("CMD")).collect();
+            assert_eq!(ran.len(), runs + usize::from(runs == 2), "{driver} {instead} {ran:?}");
+            other.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().says("two\n");
+            other.check();
+            build(&other, &[]).ok();
+            other.check();
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::stage::Stage;
 use super::{Base, Inputs, image, record};
 use crate::context::Listing;
-use crate::db::{KeyKind, LayerNumber, Time};
+use crate::db::{KeyKind, LayerNumber, NewCacheRecord, Time};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::{CacheKey, Digest, ImageConfig, ImageId};
@@ -58,11 +58,7 @@ impl Stage<'_> {
         newest: Option<Duration>,
     ) -> Result<Option<record::Hit>> {
         let Some(imported) = self.inputs.imported else { return Ok(None) };
-        let oldest = newest.map(|newest| {
-            let age = i64::try_from(newest.as_nanos()).unwrap_or(i64::MAX);
-            Time(Time::now().0.saturating_sub(age))
-        });
-        let Some(hit) = imported.look_up(KeyKind::Chain, key, oldest)? else { return Ok(None) };
+        let Some(hit) = imported.look_up(KeyKind::Chain, key, oldest(newest))? else { return Ok(None) };
         let created = hit.created.clone();
         let Some(layer) = &hit.layer else {
             imported.keep(&hit, None)?;
@@ -78,6 +74,50 @@ impl Stage<'_> {
         imported.keep_later(&hit, &base.stack.with(layer.clone()));
         Ok(Some(record::Hit { layer: hit.layer, created, build: None }))
     }
+}
+
+impl Stage<'_> {
+    /// A record of the same step on another stack, which shows what the step saw; `new` is what it is remembered as here.
+    pub(super) fn imported_elsewhere(
+        &self,
+        base: &Base,
+        new: &record::New<'_>,
+    ) -> Result<Option<record::Hit>> {
+        let Some(imported) = self.inputs.imported else { return Ok(None) };
+        let holds = |reads: &str| Ok(imported.rows(&base.stack, self.job)? && self.shows(base, reads)?);
+        let hit = imported.look_up_step(&new.step, oldest(self.inputs.reuse.newest), holds)?;
+        let Some(hit) = hit else { return Ok(None) };
+        let created = image::not_before(&base.config, hit.created, self.inputs.epoch);
+        let mut record = NewCacheRecord {
+            kind: KeyKind::Chain,
+            key: new.key,
+            key_text: new.key_text.clone(),
+            step: new.step,
+            reads: hit.reads,
+            instruction: new.instruction.to_owned(),
+            layer: None,
+            created: created.clone(),
+            image: None,
+            build: Some(self.inputs.record),
+            made_at: Some(hit.made_at),
+        };
+        match &hit.layer {
+            None => drop(self.engine.db.write(|index| index.insert_cache_record(&record))?),
+            Some(layer) => imported.defer(&base.stack.with(layer.clone()), move |engine, stack| {
+                record.layer = stack.layers().last().map(|layer| layer.number);
+                engine.db.write(|index| index.insert_cache_record(&record)).map(drop)
+            }),
+        }
+        Ok(Some(record::Hit { layer: hit.layer, created, build: None }))
+    }
+}
+
+/// Steps that ran before do not count.
+fn oldest(newest: Option<Duration>) -> Option<Time> {
+    newest.map(|newest| {
+        let age = i64::try_from(newest.as_nanos()).unwrap_or(i64::MAX);
+        Time(Time::now().0.saturating_sub(age))
+    })
 }
 
 pub(super) fn here(inputs: &Inputs<'_>, stack: &Stack, job: &Job) -> Result<Stack> {

@@ -163,6 +163,14 @@ impl<'b> Stage<'b> {
                 record::remember_elsewhere(self.engine, new, &found, self.inputs.record)?;
                 return Ok(self.cached(found.hit, key, KeyKind::Content, at));
             }
+            if !self.forced() && matches!(step.action, Action::Copy(_) | Action::Workdir { .. }) {
+                let (key_text, instruction) = (text.clone(), &*step.created_by);
+                let new =
+                    record::New { key, step: step_key, key_text, instruction, created: "", reads: None };
+                if let Some(hit) = self.imported_elsewhere(base, &new)? {
+                    return Ok(self.cached(hit, key, KeyKind::Content, at));
+                }
+            }
             let reason = self.missed(step, at, inputs.iter().chain(mounts.inputs()), key, &text)?;
             if !matches!(step.action, Action::Config) {
                 base.stack = self.here(&base.stack)?;
@@ -270,7 +278,7 @@ impl<'b> Stage<'b> {
         })
     }
 
-    fn shows(&self, base: &Base, reads: &str) -> Result<bool> {
+    pub(super) fn shows(&self, base: &Base, reads: &str) -> Result<bool> {
         #[cfg(debug_assertions)]
         if self.inputs.hole == Some("reads") {
             return Ok(true);

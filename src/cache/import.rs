@@ -33,6 +33,7 @@ pub struct Imported<'e> {
     /// Cache mounts, and whose they are.
     pub(super) mounts: Vec<(Mount, usize)>,
     by_key: HashMap<(KeyKind, CacheKey), Vec<usize>>,
+    by_step: HashMap<CacheKey, Vec<usize>>,
     pub(super) state: Mutex<State>,
     /// Held while layers are brought here: two stages need the same ones.
     pub(super) bringing: Mutex<()>,
@@ -71,6 +72,8 @@ pub(super) struct State {
 #[derive(Clone, Debug)]
 pub struct RemoteHit {
     pub created: String,
+    /// When the step ran.
+    pub made_at: Time,
     pub layer: Option<Layer>,
     /// JSON: what the step was seen to read.
     pub reads: Option<String>,
@@ -94,6 +97,7 @@ impl<'e> Imported<'e> {
             records: Vec::new(),
             mounts: Vec::new(),
             by_key: HashMap::new(),
+            by_step: HashMap::new(),
             state: Mutex::default(),
             bringing: Mutex::default(),
         };
@@ -124,6 +128,7 @@ impl<'e> Imported<'e> {
             let Some(kind) = kind(&record.kind) else { continue };
             let layer = record.layer.map(|layer| first + layer);
             self.by_key.entry((kind, record.key)).or_default().push(self.records.len());
+            self.by_step.entry(record.step).or_default().push(self.records.len());
             self.records.push(Entry { kind, record, layer });
         }
         self.origins.push(origin);
@@ -131,7 +136,7 @@ impl<'e> Imported<'e> {
 
     /// Of records under one key, those go first whose bytes can be had.
     pub(super) fn order(&mut self) {
-        for entries in self.by_key.values_mut() {
+        for entries in self.by_key.values_mut().chain(self.by_step.values_mut()) {
             entries.sort_by_key(|entry| {
                 let layer = self.records[*entry].layer;
                 layer.is_some_and(|layer| self.layers[layer].described.archive.is_none())
@@ -149,18 +154,39 @@ impl<'e> Imported<'e> {
 
     /// A record under the key; of a step that ran before `oldest` none.
     pub fn look_up(&self, kind: KeyKind, key: &CacheKey, oldest: Option<Time>) -> Result<Option<RemoteHit>> {
-        let Some(entries) = self.by_key.get(&(kind, *key)) else { return Ok(None) };
+        let entries = self.by_key.get(&(kind, *key)).into_iter().flatten();
+        self.first(entries, oldest, |_| Ok(true))
+    }
+
+    /// A record of the step, wherever it stood, that `holds` for what it saw there.
+    pub fn look_up_step(
+        &self,
+        step: &CacheKey,
+        oldest: Option<Time>,
+        holds: impl Fn(&str) -> Result<bool>,
+    ) -> Result<Option<RemoteHit>> {
+        let entries = self.by_step.get(step).into_iter().flatten();
+        self.first(entries, oldest, |record| record.reads.as_deref().map_or(Ok(false), &holds))
+    }
+
+    fn first<'r>(
+        &'r self,
+        entries: impl Iterator<Item = &'r usize>,
+        oldest: Option<Time>,
+        counts: impl Fn(&Record) -> Result<bool>,
+    ) -> Result<Option<RemoteHit>> {
         for entry in entries {
             let Entry { record, layer, .. } = &self.records[*entry];
             if oldest.is_some_and(|oldest| Time(record.made_at) < oldest) {
                 continue;
             }
-            if layer.is_some_and(|layer| self.state().lost.contains(&layer)) {
+            if layer.is_some_and(|layer| self.state().lost.contains(&layer)) || !counts(record)? {
                 continue;
             }
             let layer = layer.map(|layer| self.numbered(layer)).transpose()?;
             return Ok(Some(RemoteHit {
                 created: record.created.clone(),
+                made_at: Time(record.made_at),
                 layer,
                 reads: record.reads.clone(),
                 entry: *entry,
