@@ -279,3 +279,25 @@ fn a_build_after_its_image_was_removed_gives_it_again_on_every_driver() {
         sandbox.outcrop(&["system", "check"]).ok();
     }
 }
+
+#[test]
+fn a_command_has_the_network_that_its_run_says_and_else_the_build_s() {
+    let namespace = std::fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
+    let sandbox = sandbox(
+        "FROM base\nRUN readlink /proc/self/ns/net > /as-the-build\n\
+         RUN --network=none readlink /proc/self/ns/net > /none; ls /sys/class/net > /links\n\
+         RUN --network=host readlink /proc/self/ns/net > /host\n",
+    );
+    build(&sandbox, &["--network", "none"]).fails(1).complains("network.host");
+    for (given, is_the_hosts) in [("host", true), ("none", false)] {
+        build(&sandbox, &["--network", given]).ok();
+        let read = |file: &str| {
+            sandbox.outcrop(&["run", "--rm", "--network", "none", "it", "cat", file]).ok().stdout()
+        };
+        assert_eq!(read("/as-the-build").trim() == namespace, is_the_hosts, "--network {given}");
+        assert_ne!(read("/none").trim(), namespace);
+        assert_eq!(read("/links"), "lo\n");
+        assert_eq!(read("/host").trim(), namespace);
+    }
+    sandbox.check();
+}

@@ -373,3 +373,18 @@ fn a_build_may_have_the_time_of_what_a_stage_adds_or_of_another_context() {
     build(&sandbox, &["."]).fails(1).complains("SOURCE_DATE_EPOCH is the time of this").complains(&carets);
     is_tidy(&sandbox);
 }
+
+#[test]
+fn an_ignore_file_beside_its_dockerfile_stands_for_the_one_of_the_context() {
+    let sandbox = sandbox();
+    sandbox.file("sub/My.Dockerfile", ALL);
+    sandbox.file(".dockerignore", "a\nsub\n");
+    sandbox.file("a", "a");
+    sandbox.file("b", "b");
+    sandbox.outcrop(&["build", "-t", "it", "-f", "sub/My.Dockerfile", "."]).ok();
+    assert_eq!(run(&sandbox, "ls -A /all"), ".dockerignore\nb\n");
+    sandbox.file("sub/My.Dockerfile.dockerignore", "b\nsub\n.dockerignore\n");
+    sandbox.outcrop(&["build", "-t", "it", "-f", "sub/My.Dockerfile", "."]).ok();
+    assert_eq!(run(&sandbox, "ls -A /all"), "a\n");
+    is_tidy(&sandbox);
+}
