@@ -129,7 +129,9 @@ fn an_epoch_may_be_the_time_of_the_context_or_of_what_a_stage_adds() {
         dated(&text, &[("V", "2")]),
         (
             Some(7),
-            format!("Http(HttpSource {{ url: \"https://e.org/a-2.tar\", checksum: Some(sha256:{sum}) }})"),
+            format!(
+                "Http(HttpSource {{ url: \"https://e.org/a-2.tar\", checksum: Some(Sha256(sha256:{sum})) }})"
+            ),
             "ARG SOURCE_DATE_EPOCH=7".into()
         )
     );

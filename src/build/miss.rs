@@ -85,25 +85,14 @@ pub(super) fn pins(
         None => None,
     };
     let (layers, last) = engine.db.read(|index| {
-        let mut layers = Vec::new();
-        let mut last = Time(0);
-        // One that was killed may have gone on until now.
-        let end = |build| -> Result<Time> {
-            Ok(index.build(build)?.map_or(Time(0), |build| build.finished_at.unwrap_or(now)))
-        };
         if let (Some(step), Some(build)) = (own, build) {
-            layers.extend(step.layer);
-            last = end(build)?;
-        } else {
-            for record in index.cache_records_of(instruction, MOST_ELSEWHERE)? {
-                layers.extend(record.layer);
-                last = last.max(record.last_used_at);
-                if let Some(build) = record.build {
-                    last = last.max(end(build)?);
-                }
-            }
+            // One that was killed may have gone on until now.
+            let end = index.build(build)?.map_or(Time(0), |build| build.finished_at.unwrap_or(now));
+            return Ok((step.layer.into_iter().collect(), end));
         }
-        Ok((layers, last))
+        // Another context may be another project, which says nothing of how old this one's files should be.
+        let records = index.cache_records_of(instruction, MOST_ELSEWHERE)?;
+        Ok((records.iter().filter_map(|record| record.layer).collect::<Vec<_>>(), Time(0)))
     })?;
     if layers.is_empty() {
         return Ok(None);
