@@ -1207,6 +1207,25 @@ fn a_blob_that_is_staged_and_not_published_leaves_nothing() {
 }
 
 #[test]
+fn a_sweep_leaves_the_name_of_a_blob_to_whoever_is_about_to_give_it() {
+    let sandbox = Sandbox::new();
+    let (builder, other) = (store(&sandbox), store(&sandbox));
+    let staged = Blobs::open(&builder).stage(b"content").unwrap();
+    other.sweep(&no_tree).unwrap();
+    let table = "blob where removing = 1 and condemned is not null";
+    let expected = || sqlite3(&other.root().join("outcrop.db"), &format!("select count(*) from {table}"));
+    assert_eq!(expected(), "1", "should the builder die now, the file would have no row");
+    builder.write(|writer| staged.publish(writer, None).map(drop)).unwrap();
+    assert_eq!(expected(), "0");
+    // And of one that died nothing is left.
+    drop(Blobs::open(&builder).stage(b"other").unwrap());
+    assert_eq!(expected(), "1");
+    drop((staged, builder));
+    other.sweep(&no_tree).unwrap();
+    assert_eq!(expected(), "0");
+}
+
+#[test]
 fn a_blob_left_by_a_power_cut_is_not_trusted() {
     let sandbox = Sandbox::new();
     let db = store(&sandbox);

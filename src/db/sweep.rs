@@ -53,6 +53,9 @@ impl Db {
             // Whoever holds it looks again after letting it go: nothing is left lying because two came at once.
             let Some(turn) = Lease::take(&self.0.locks, "sweep", self.boot())? else { return Ok(swept) };
             let buried = self.bury_the_dead()?;
+            if self.read(|reader| reader.name_expected_in_this_epoch())? {
+                self.write(|writer| writer.open_epoch().map(drop))?;
+            }
             self.enter_epoch()?;
             let let_go = self.let_go(&mut swept)?;
             self.remove_containers(&mut swept)?;
@@ -183,10 +186,15 @@ impl Db {
     }
 
     fn remove_blobs(&self, swept: &mut Swept) -> Result<()> {
+        // A name that is about to be given stands here, too: it is left to whoever gives it as long as that one lives.
+        let earliest = self.read(|reader| reader.earliest_epoch(&self.0.locks))?;
         loop {
             let gone = self.write(|writer| {
-                let batch: Vec<Digest> =
-                    writer.all("select digest from blob where condemned is not null and removing = 1 limit 100", (), |row| row.get(0))?;
+                let batch: Vec<Digest> = writer.all(
+                    "select digest from blob where condemned < ?1 and removing = 1 limit 100",
+                    (earliest,),
+                    |row| row.get(0),
+                )?;
                 for digest in &batch {
                     // In the transaction: whoever brings the blob back renames it into place in one, too.
                     self.to_trash(&self.0.root.join("blobs/sha256").join(digest.hex()))?;
@@ -195,6 +203,9 @@ impl Db {
                         "delete from blob_seen where digest = ?1 and digest not in (select blob from blob_layer)",
                         (digest,),
                     )?;
+                }
+                if !batch.is_empty() {
+                    writer.forget_epochs_before(earliest)?;
                 }
                 Ok(batch.len())
             })?;
@@ -321,6 +332,15 @@ impl Reader<'_> {
                  or exists (select 1 from container where state = 'removing')
                  or exists (select 1 from snapshot where state <> 'sealed'
                      and id not in (select snapshot from container where state <> 'removing'))",
+            (),
+        )
+    }
+
+    /// A blob is to get its name by somebody who began no later than now: he can be told from those who come later only
+    /// when this epoch is over.
+    fn name_expected_in_this_epoch(&self) -> Result<bool> {
+        self.value(
+            "select exists (select 1 from blob where removing = 1 and condemned >= (select max(n) from epoch))",
             (),
         )
     }
