@@ -5,22 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::sandbox::{Outcome, Sandbox, wait_until};
-
-/// A sandbox with a base image `base` and this Dockerfile.
-fn sandbox(dockerfile: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
-    sandbox.base_image("base");
-    sandbox.dockerfile(dockerfile);
-    sandbox
-}
-
-fn build(sandbox: &Sandbox, more: &[&str]) -> Outcome {
-    let mut args = vec!["build", "--progress", "plain", "-t", "it"];
-    args.extend(more);
-    args.push(".");
-    sandbox.outcrop(&args)
-}
+use crate::sandbox::{Outcome, Sandbox, based as sandbox, build_it as build, wait_until};
 
 fn id(sandbox: &Sandbox, name: &str) -> String {
     sandbox.outcrop(&["inspect", "--format", "{{.Id}}", name]).ok().line()

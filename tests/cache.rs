@@ -4,14 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::sandbox::{Outcome, Sandbox};
-
-fn sandbox(dockerfile: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
-    sandbox.base_image("base");
-    sandbox.dockerfile(dockerfile);
-    sandbox
-}
+use crate::sandbox::{Outcome, Sandbox, based as sandbox};
 
 const BUILD: [&str; 6] = ["build", "--progress", "plain", "-t", "it", "."];
 

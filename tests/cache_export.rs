@@ -9,7 +9,7 @@ use outcrop::image::Digest;
 use serde_json::Value;
 
 use crate::registry_kit::{RealRegistry, Server};
-use crate::sandbox::{Outcome, Sandbox, find_on_path};
+use crate::sandbox::{Sandbox, build_it as build, find_on_path};
 
 const STAGES: &str = "FROM scratch AS base
 ADD busybox.tar /
@@ -31,13 +31,6 @@ fn machine(driver: &str, dockerfile: &str) -> Sandbox {
     sandbox.dockerfile(dockerfile);
     sandbox.file("file", "two\n");
     sandbox
-}
-
-fn build(sandbox: &Sandbox, more: &[&str]) -> Outcome {
-    let mut args = vec!["build", "--progress", "plain", "-t", "it"];
-    args.extend(more);
-    args.push(".");
-    sandbox.outcrop(&args)
 }
 
 fn id(sandbox: &Sandbox) -> String {

@@ -2,24 +2,10 @@
 
 use std::time::Duration;
 
-use crate::sandbox::{Outcome, Sandbox};
+use crate::sandbox::{Sandbox, based as sandbox, build_it as build};
 
 const STAGES: &str = "FROM base AS one\nRUN echo one > /one\nFROM base AS two\nENV A=1\nRUN echo two > /two\n\
                       FROM base\nCOPY --from=one /one /one\nCOPY --from=two /two /two\nRUN cat /one /two > /both\n";
-
-fn sandbox(dockerfile: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
-    sandbox.base_image("base");
-    sandbox.dockerfile(dockerfile);
-    sandbox
-}
-
-fn build(sandbox: &Sandbox, more: &[&str]) -> Outcome {
-    let mut args = vec!["build", "--progress", "plain", "-t", "it"];
-    args.extend(more);
-    args.push(".");
-    sandbox.outcrop(&args)
-}
 
 /// Instructions that ran.
 fn ran(sandbox: &Sandbox) -> Vec<String> {

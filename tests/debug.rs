@@ -2,21 +2,7 @@
 
 use std::fs;
 
-use crate::sandbox::{Outcome, Sandbox};
-
-fn sandbox(dockerfile: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
-    sandbox.base_image("base");
-    sandbox.dockerfile(dockerfile);
-    sandbox
-}
-
-fn build(sandbox: &Sandbox, more: &[&str]) -> Outcome {
-    let mut args = vec!["build", "--progress", "plain", "-t", "it"];
-    args.extend(more);
-    args.push(".");
-    sandbox.outcrop(&args)
-}
+use crate::sandbox::{Outcome, Sandbox, based as sandbox, build_it as build};
 
 fn debug(sandbox: &Sandbox, script: &str) -> Outcome {
     sandbox.outcrop(&["debug", "--", "sh", "-c", script])

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::sandbox::{Outcome, Sandbox, find_on_path};
+use crate::sandbox::{Sandbox, based, build_offline as build, tool};
 
 /// Owners, modes, links, a device, a deleted file and a long name.
 const RICH: &str = "FROM base
@@ -18,37 +17,13 @@ LABEL a=b
 ";
 
 fn sandbox(dockerfile: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
-    sandbox.base_image("base");
-    sandbox.dockerfile(dockerfile);
+    let sandbox = based(dockerfile);
     sandbox.file("file", "hello\n");
     sandbox
 }
 
-fn build(sandbox: &Sandbox, more: &[&str]) -> Outcome {
-    let mut args = vec!["build", "--progress", "plain", "--network", "none"];
-    args.extend(more);
-    args.push(".");
-    sandbox.outcrop(&args)
-}
-
 fn id(sandbox: &Sandbox, name: &str) -> String {
     sandbox.outcrop(&["inspect", "--format", "{{.Id}}", name]).ok().line()
-}
-
-/// Runs another tool in the context's directory.
-#[track_caller]
-fn tool(sandbox: &Sandbox, words: &[&str]) -> String {
-    let output = Command::new(find_on_path(words[0]))
-        .args(&words[1..])
-        .current_dir(sandbox.context())
-        .env("HOME", sandbox.dir())
-        .env("TMPDIR", sandbox.dir())
-        .output()
-        .unwrap();
-    let lossy = String::from_utf8_lossy;
-    assert!(output.status.success(), "{words:?}: {}{}", lossy(&output.stdout), lossy(&output.stderr));
-    lossy(&output.stdout).into_owned()
 }
 
 fn json(text: &str) -> serde_json::Value {

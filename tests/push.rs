@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use outcrop::error::{Kind, Result};
-use outcrop::image::{Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
+use outcrop::image::{Descriptor, Digest, Index, Manifest, MediaType, Reference};
 use outcrop::job::Job;
 use outcrop::registry::{Options, Outgoing, Patience, Placed, Registry};
 use outcrop::transfer::Source as _;
 
-use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told, noise};
+use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told, config_for, noise};
 use crate::sandbox::{Outcome, Sandbox, find_on_path, wait_until};
 
 /// Short waits.
@@ -179,13 +179,7 @@ fn a_pulled_image_goes_on_unchanged_and_its_layers_are_mounted() {
 
 /// Layers that are archives of one file each.
 pub(crate) fn tarred(platform: &str, files: &[&str]) -> Image {
-    let platform: Platform = platform.parse().unwrap();
-    let config = ImageConfig {
-        architecture: platform.architecture.clone(),
-        os: platform.os.clone(),
-        variant: platform.variant.clone(),
-        ..ImageConfig::default()
-    };
+    let config = config_for(&platform.parse().unwrap());
     let tars: Vec<Vec<u8>> = files.iter().map(|name| tar_of(name)).collect();
     Image::made(&tars, config)
 }

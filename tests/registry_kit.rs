@@ -98,16 +98,21 @@ pub(crate) struct Image {
     pub(crate) manifest_raw: Vec<u8>,
 }
 
+/// The config of an image without layers.
+pub(crate) fn config_for(platform: &Platform) -> ImageConfig {
+    ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+        ..ImageConfig::default()
+    }
+}
+
 impl Image {
     /// One layer for each size, in bytes before compression (which noise does not suffer).
     pub(crate) fn of(platform: &str, sizes: &[usize]) -> Self {
         let platform: Platform = platform.parse().unwrap();
-        let config = ImageConfig {
-            architecture: platform.architecture.clone(),
-            os: platform.os.clone(),
-            variant: platform.variant.clone(),
-            ..ImageConfig::default()
-        };
+        let config = config_for(&platform);
         let tars = sizes.iter().enumerate();
         let tars = tars.map(|(number, size)| noise(&format!("{platform}/{number}"), *size));
         Self::made(&tars.collect::<Vec<_>>(), config)

@@ -2,20 +2,13 @@
 
 use std::fs;
 
-use crate::sandbox::{Outcome, Sandbox};
+use crate::sandbox::{Outcome, Sandbox, build_it as build};
 use crate::web_kit::{Daemon, Page, Repository, Web};
 
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.base_image("base");
     sandbox
-}
-
-fn build(sandbox: &Sandbox, more: &[&str]) -> Outcome {
-    let mut args = vec!["build", "--progress", "plain", "-t", "it"];
-    args.extend(more);
-    args.push(".");
-    sandbox.outcrop(&args)
 }
 
 fn run(sandbox: &Sandbox, line: &str) -> String {

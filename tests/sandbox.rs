@@ -410,3 +410,40 @@ fn a_sandbox_leaves_no_directory() {
     drop(sandbox);
     assert!(!dir.exists());
 }
+
+/// A sandbox with a base image `base` and this Dockerfile.
+pub(crate) fn based(dockerfile: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.base_image("base");
+    sandbox.dockerfile(dockerfile);
+    sandbox
+}
+
+/// Builds the context as `it`.
+pub(crate) fn build_it(sandbox: &Sandbox, more: &[&str]) -> Outcome {
+    build_what(sandbox, &[&["-t", "it"], more].concat())
+}
+
+/// Builds the context without a network, and gives it no name.
+pub(crate) fn build_offline(sandbox: &Sandbox, more: &[&str]) -> Outcome {
+    build_what(sandbox, &[&["--network", "none"], more].concat())
+}
+
+fn build_what(sandbox: &Sandbox, flags: &[&str]) -> Outcome {
+    sandbox.outcrop(&[&["build", "--progress", "plain"], flags, &["."]].concat())
+}
+
+/// Runs another tool in the context's directory; what it says.
+#[track_caller]
+pub(crate) fn tool(sandbox: &Sandbox, words: &[&str]) -> String {
+    let output = Command::new(find_on_path(words[0]))
+        .args(&words[1..])
+        .current_dir(sandbox.context())
+        .env("HOME", sandbox.dir())
+        .env("TMPDIR", sandbox.dir())
+        .output()
+        .unwrap();
+    let lossy = String::from_utf8_lossy;
+    assert!(output.status.success(), "{words:?}: {}{}", lossy(&output.stdout), lossy(&output.stderr));
+    lossy(&output.stdout).into_owned()
+}

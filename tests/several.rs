@@ -2,23 +2,12 @@
 
 use std::fs;
 
-use crate::sandbox::{Outcome, Sandbox};
+use crate::sandbox::{Outcome, Sandbox, based as sandbox, build_offline};
 
 const BOTH: [&str; 2] = ["--platform", "linux/amd64,linux/arm64"];
 
-fn sandbox(dockerfile: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
-    sandbox.base_image("base");
-    sandbox.dockerfile(dockerfile);
-    sandbox
-}
-
 fn build(sandbox: &Sandbox, more: &[&str]) -> Outcome {
-    let mut args = vec!["build", "--progress", "plain", "--network", "none"];
-    args.extend(BOTH);
-    args.extend(more);
-    args.push(".");
-    sandbox.outcrop(&args)
+    build_offline(sandbox, &[&BOTH, more].concat())
 }
 
 /// What two platforms have in common, and what each has for itself.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -227,6 +228,16 @@ fn spawn(sandbox: &Sandbox, more: &[&str]) -> Child {
     sandbox.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+fn ssh_key(sandbox: &Sandbox) -> PathBuf {
+    let key = sandbox.dir().join("key");
+    let made = Command::new(find_on_path("ssh-keygen"))
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.unwrap().success());
+    key
+}
+
 /// Nothing that was begun is left.
 #[track_caller]
 fn is_tidy(sandbox: &Sandbox) {
@@ -269,12 +280,7 @@ fn a_build_that_is_killed_while_it_fetches_leaves_nothing_in_the_way() {
 fn an_agent_of_a_build_that_is_killed_is_gone_with_its_socket() {
     let sandbox = Sandbox::new();
     sandbox.base_image("base");
-    let key = sandbox.dir().join("key");
-    let made = Command::new(find_on_path("ssh-keygen"))
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(&key)
-        .status();
-    assert!(made.unwrap().success());
+    let key = ssh_key(&sandbox);
     sandbox.dockerfile("FROM base\nRUN --mount=type=ssh echo up > /dev/null; sleep 600\n");
     let sockets = || fs::read_dir(sandbox.run_root().join("ssh")).map_or(0, Iterator::count);
     let mut killed = spawn(&sandbox, &["--network", "none", "--ssh", &format!("default={}", key.display())]);
@@ -365,12 +371,7 @@ fn mounts_of_every_kind_are_the_same_under_every_runtime_and_driver() {
 fn an_agent_is_reached_under_every_runtime() {
     let sandbox = Sandbox::new();
     sandbox.base_image("base");
-    let key = sandbox.dir().join("key");
-    let made = Command::new(find_on_path("ssh-keygen"))
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(&key)
-        .status();
-    assert!(made.unwrap().success());
+    let key = ssh_key(&sandbox);
     for runtime in ["outcrop", "runc", "crun"] {
         sandbox.dockerfile(&format!(
             "FROM base\nRUN --mount=type=ssh,uid=5,mode=0620 test -S $SSH_AUTH_SOCK && stat -c '%u:%g %a' $SSH_AUTH_SOCK > /{runtime}\n"

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
-use crate::sandbox::{Outcome, Sandbox, find_on_path};
+use crate::sandbox::{Sandbox, based, build_offline as build, tool};
 
 /// Files that come and go, directories in the place of files and the other way round, names of one file in two layers.
 const CHANGES: &str = "FROM base AS first
@@ -21,30 +20,9 @@ LABEL a=b
 ";
 
 fn sandbox(dockerfile: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
-    sandbox.base_image("base");
-    sandbox.dockerfile(dockerfile);
+    let sandbox = based(dockerfile);
     sandbox.file("file", "hello\n");
     sandbox
-}
-
-fn build(sandbox: &Sandbox, more: &[&str]) -> Outcome {
-    let mut args = vec!["build", "--progress", "plain", "--network", "none"];
-    args.extend(more);
-    args.push(".");
-    sandbox.outcrop(&args)
-}
-
-#[track_caller]
-fn tool(sandbox: &Sandbox, words: &[&str]) -> String {
-    let output = Command::new(find_on_path(words[0]))
-        .args(&words[1..])
-        .current_dir(sandbox.context())
-        .env("HOME", sandbox.dir())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 fn config(sandbox: &Sandbox, layout: &str) -> Value {

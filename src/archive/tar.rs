@@ -17,6 +17,7 @@ use crate::image::{
     Manifest, MediaType, Reference,
 };
 use crate::job::Job;
+use crate::sys::part::Part;
 use crate::transfer::Source;
 
 const BLOCK: u64 = 512;
@@ -211,8 +212,7 @@ impl Tar {
     }
 
     fn part(&self, at: u64, size: u64) -> Result<Part> {
-        let file = self.file.try_clone().context(|| READING)?;
-        Ok(Part { file, at, end: at + size })
+        Part::of(&self.file, at, at + size).context(|| READING)
     }
 
     fn blob_at(&self, digest: &Digest) -> Option<(u64, u64)> {
@@ -269,22 +269,6 @@ impl Source for Tar {
         }
         let skipped = offset.min(size);
         Ok(Box::new(self.part(at + skipped, size - skipped)?))
-    }
-}
-
-/// Some of the bytes; many may be read at once.
-struct Part {
-    file: File,
-    at: u64,
-    end: u64,
-}
-
-impl Read for Part {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
-        let count = self.file.read_at(&mut buffer[..left], self.at)?;
-        self.at += count as u64;
-        Ok(count)
     }
 }
 

@@ -1,12 +1,15 @@
 //! COPY and ADD carried out: files are copied, archives unpacked.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use super::execute::{self, Done, Work};
 use super::stage::Stage;
-use super::{Base, miss};
+use super::{Base, Previous};
 use crate::context::ignore::Ignore;
-use crate::context::{Input, copy, unpack};
+use crate::context::{Input, Pins, copy, unpack};
+use crate::db::Time;
+use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::job::StepAt;
 use crate::plan::{self, Source, Unpack};
@@ -57,7 +60,7 @@ fn onto(
         let root = draft.mounted()?;
         // Under SOURCE_DATE_EPOCH what was built before must not show.
         let pins = match stage.inputs.epoch {
-            None => miss::pins(stage.engine, stage.inputs.previous, &work.step.created_by, at)?,
+            None => pins(stage.engine, stage.inputs.previous, &work.step.created_by, at)?,
             Some(_) => None,
         };
         let options = copy::Options { owner, mode: what.chmod.as_ref(), pins: pins.as_ref() };
@@ -80,6 +83,44 @@ fn onto(
         copy::into(root.as_fd(), &what.destination, &files, &what.inline, options, stage.job)?
     };
     execute::pack(stage, base, work, draft, &copied, None)
+}
+
+/// As many builds elsewhere must agree on a file for its time to be kept.
+const MOST_ELSEWHERE: u32 = 4;
+
+/// What the last build of this Dockerfile copied with this instruction; where there was none, what the last builds
+/// elsewhere did: a fresh clone is another context. `None`: nothing is known.
+fn pins(engine: &Engine, previous: &Previous, instruction: &str, at: &StepAt) -> Result<Option<Pins>> {
+    let own = previous
+        .steps(engine)?
+        .iter()
+        .find(|step| step.instruction == instruction && step.stage.as_deref() == at.stage.as_deref());
+    let now = Time::now();
+    let build = match own {
+        Some(_) => previous.build(engine)?,
+        None => None,
+    };
+    let (layers, last) = engine.db.read(|index| {
+        if let (Some(step), Some(build)) = (own, build) {
+            // One that was killed may have gone on until now.
+            let end = index.build(build)?.map_or(Time(0), |build| build.finished_at.unwrap_or(now));
+            return Ok((step.layer.into_iter().collect(), end));
+        }
+        // Another context may be another project, which says nothing of how old this one's files should be.
+        let records = index.cache_records_of(instruction, MOST_ELSEWHERE)?;
+        Ok((records.iter().filter_map(|record| record.layer).collect::<Vec<_>>(), Time(0)))
+    })?;
+    if layers.is_empty() {
+        return Ok(None);
+    }
+    let mut pins = Pins::new(last.seconds(), now.seconds());
+    let mut seen = HashSet::new();
+    for layer in layers.into_iter().filter(|layer| seen.insert(*layer)) {
+        for row in engine.db.rows(layer) {
+            pins.add(row?);
+        }
+    }
+    Ok(Some(pins))
 }
 
 /// Whether an archive is among what is unpacked.

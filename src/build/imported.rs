@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::stage::Stage;
 use super::{Base, Inputs, image, record};
 use crate::context::Listing;
-use crate::db::{KeyKind, LayerNumber, NewCacheRecord, Time};
+use crate::db::{KeyKind, LayerNumber, Time};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::{CacheKey, Digest, ImageConfig, ImageId};
@@ -74,9 +74,7 @@ impl Stage<'_> {
         imported.keep_later(&hit, &base.stack.with(layer.clone()));
         Ok(Some(record::Hit { layer: hit.layer, created, build: None }))
     }
-}
 
-impl Stage<'_> {
     /// A record of the same step on another stack, which shows what the step saw; `new` is what it is remembered as here.
     pub(super) fn imported_elsewhere(
         &self,
@@ -88,19 +86,9 @@ impl Stage<'_> {
         let hit = imported.look_up_step(&new.step, oldest(self.inputs.reuse.newest), holds)?;
         let Some(hit) = hit else { return Ok(None) };
         let created = image::not_before(&base.config, hit.created, self.inputs.epoch);
-        let mut record = NewCacheRecord {
-            kind: KeyKind::Chain,
-            key: new.key,
-            key_text: new.key_text.clone(),
-            step: new.step,
-            reads: hit.reads,
-            instruction: new.instruction.to_owned(),
-            layer: None,
-            created: created.clone(),
-            image: None,
-            build: Some(self.inputs.record),
-            made_at: Some(hit.made_at),
-        };
+        let came =
+            record::Came { layer: None, created: &created, reads: hit.reads, made_at: Some(hit.made_at) };
+        let mut record = new.record(came, self.inputs.record);
         match &hit.layer {
             None => drop(self.engine.db.write(|index| index.insert_cache_record(&record))?),
             Some(layer) => imported.defer(&base.stack.with(layer.clone()), move |engine, stack| {

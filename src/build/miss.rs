@@ -9,13 +9,12 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use super::difference::{Difference, Known, between};
+use crate::context::Input;
 use crate::context::listing::{self, Entry};
-use crate::context::{Input, Pins};
-use crate::db::{BuildId, BuildStep, CacheRecord, KeyKind, Time};
+use crate::db::{BuildId, BuildStep, CacheRecord, KeyKind};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::image::{CacheKey, Digest};
-use crate::job::StepAt;
 
 /// As many records of one instruction are compared.
 const MOST_RECORDS: u32 = 16;
@@ -42,7 +41,7 @@ impl Previous {
         Ok(build.map(|build| build.id).filter(|id| *id < self.before))
     }
 
-    fn steps(&self, engine: &Engine) -> Result<&[BuildStep]> {
+    pub(super) fn steps(&self, engine: &Engine) -> Result<&[BuildStep]> {
         if let Some(steps) = self.steps.get() {
             return Ok(steps);
         }
@@ -62,49 +61,6 @@ pub(super) struct Missed<'m> {
     pub(super) instruction: &'m str,
     pub(super) key: CacheKey,
     pub(super) key_text: &'m str,
-}
-
-/// As many builds elsewhere must agree on a file for its time to be kept.
-const MOST_ELSEWHERE: u32 = 4;
-
-/// What the last build of this Dockerfile copied with this instruction; where there was none, what the last builds
-/// elsewhere did: a fresh clone is another context. `None`: nothing is known.
-pub(super) fn pins(
-    engine: &Engine,
-    previous: &Previous,
-    instruction: &str,
-    at: &StepAt,
-) -> Result<Option<Pins>> {
-    let own = previous
-        .steps(engine)?
-        .iter()
-        .find(|step| step.instruction == instruction && step.stage.as_deref() == at.stage.as_deref());
-    let now = Time::now();
-    let build = match own {
-        Some(_) => previous.build(engine)?,
-        None => None,
-    };
-    let (layers, last) = engine.db.read(|index| {
-        if let (Some(step), Some(build)) = (own, build) {
-            // One that was killed may have gone on until now.
-            let end = index.build(build)?.map_or(Time(0), |build| build.finished_at.unwrap_or(now));
-            return Ok((step.layer.into_iter().collect(), end));
-        }
-        // Another context may be another project, which says nothing of how old this one's files should be.
-        let records = index.cache_records_of(instruction, MOST_ELSEWHERE)?;
-        Ok((records.iter().filter_map(|record| record.layer).collect::<Vec<_>>(), Time(0)))
-    })?;
-    if layers.is_empty() {
-        return Ok(None);
-    }
-    let mut pins = Pins::new(last.seconds(), now.seconds());
-    let mut seen = HashSet::new();
-    for layer in layers.into_iter().filter(|layer| seen.insert(*layer)) {
-        for row in engine.db.rows(layer) {
-            pins.add(row?);
-        }
-    }
-    Ok(Some(pins))
 }
 
 /// What is different from the nearest earlier record, and whether the last build of this Dockerfile had the step.

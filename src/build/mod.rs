@@ -6,6 +6,7 @@
 mod copy;
 pub mod difference;
 mod directory;
+mod elsewhere;
 mod execute;
 mod failed;
 mod guard;

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
-use crate::context::Input;
+use crate::context::{End, Input, Stands, base_name, follow, join};
 use crate::db::LayerNumber;
 use crate::engine::Engine;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::image::Hasher;
-use crate::layer::{Kind, Row};
+use crate::layer::{Kind, Row, is_at_or_below};
 use crate::plan;
 use crate::rootfs::{Layer, Stack};
 use crate::runtime::user;
@@ -22,8 +22,6 @@ type Seen = BTreeMap<String, Option<String>>;
 
 /// What saw more is known on its own stack alone: looking that up elsewhere would cost more than doing it.
 const MOST: usize = 1024;
-/// As many as the kernel follows (path_resolution(7)).
-const MOST_LINKS: usize = 40;
 
 /// As JSON. `None`: that is not known, and all that the step stands on counts.
 pub(super) fn of_copy(
@@ -39,10 +37,9 @@ pub(super) fn of_copy(
     let mut ways = vec![destination.to_vec()];
     for input in inputs {
         for (source, item) in input.selection.files() {
-            let name = source.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
             ways.push(join(destination, &item.path));
             if item.path.is_empty() && !source.is_dir {
-                ways.push(join(destination, name));
+                ways.push(join(destination, base_name(&source.path)));
             }
         }
     }
@@ -105,8 +102,7 @@ fn through_own_links(inputs: &[Input<'_>], destination: &[u8], ways: &[Vec<u8>])
     let links: HashSet<Vec<u8>> = items
         .filter(|(_, item)| item.kind == Kind::Symlink)
         .flat_map(|(source, item)| {
-            let name = source.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-            [join(destination, &item.path), join(destination, name)]
+            [join(destination, &item.path), join(destination, base_name(&source.path))]
         })
         .collect();
     let above =
@@ -142,77 +138,49 @@ impl<'l> Looking<'l> {
         Ok(self.engine.db.row_in_stack(&self.layers, path)?.map(|found| found.row))
     }
 
-    /// Looks at every component of the way, links followed, as far as there is something. False: it cannot be told.
+    /// Looks at the way as far as there is something. False: it cannot be told.
     fn along(&mut self, way: &[u8]) -> Result<bool> {
-        if self.nothing.as_deref().is_some_and(|nothing| is_below(way, nothing)) {
+        if self.nothing.as_deref().is_some_and(|nothing| is_at_or_below(way, nothing)) {
             return Ok(true);
         }
-        let mut links = 0;
-        let mut real = Vec::new();
-        let mut rest: Vec<Vec<u8>> = parts(way).rev().map(<[u8]>::to_vec).collect();
-        match self.look(&real)? {
-            Found::Unknown => return Ok(false),
-            Found::Nothing | Found::Dir | Found::Link | Found::Other => {}
-        }
-        while let Some(part) = rest.pop() {
-            if part == b".." {
-                real.truncate(real.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
-                continue;
-            }
-            let here = join(&real, &part);
-            match self.look(&here)? {
-                Found::Unknown => return Ok(false),
-                Found::Other => return Ok(true),
-                Found::Nothing => {
-                    if links == 0 {
-                        self.nothing = Some(here);
-                    }
-                    return Ok(true);
+        let end = match self.look(b"") {
+            Ok(_) => follow(way, |path| self.look(path)),
+            Err(untold) => Err(untold),
+        };
+        match end {
+            Ok(End::Nothing { place, straight }) => {
+                if straight {
+                    self.nothing = Some(place);
                 }
-                Found::Dir => real = here,
-                Found::Link => {
-                    links += 1;
-                    if links > MOST_LINKS {
-                        return Ok(false);
-                    }
-                    let target = &self.targets[&here];
-                    if target.starts_with(b"/") {
-                        real.clear();
-                    }
-                    rest.extend(parts(target).rev().map(<[u8]>::to_vec));
-                }
+                Ok(true)
             }
+            Ok(End::At(_) | End::Blocked) => Ok(true),
+            Ok(End::Loop) | Err(Untold::Unknown) => Ok(false),
+            Err(Untold::Failed(error)) => Err(error),
         }
-        Ok(true)
     }
 
-    /// What stands at a path whose parents are directories.
-    fn look(&mut self, path: &[u8]) -> Result<Found> {
-        let Ok(name) = std::str::from_utf8(path) else { return Ok(Found::Unknown) };
-        if let Some(known) = self.seen.get(name) {
-            return Ok(match known.as_deref().map(|words| &words[..1]) {
-                None => Found::Nothing,
-                Some("d") => Found::Dir,
-                Some("l") => Found::Link,
-                Some(_) => Found::Other,
-            });
-        }
-        if self.seen.len() >= MOST {
-            return Ok(Found::Unknown);
-        }
-        let Some(row) = self.row(path)? else {
-            self.seen.insert(name.to_owned(), None);
-            return Ok(Found::Nothing);
-        };
-        let Some(words) = words(&row, self.times) else { return Ok(Found::Unknown) };
-        self.seen.insert(name.to_owned(), Some(words));
-        Ok(match row.kind {
-            Kind::Dir => Found::Dir,
-            Kind::Symlink => {
-                self.targets.insert(path.to_vec(), row.target);
-                Found::Link
+    fn look(&mut self, path: &[u8]) -> Result<Stands, Untold> {
+        let name = std::str::from_utf8(path).map_err(|_not_text| Untold::Unknown)?;
+        if !self.seen.contains_key(name) {
+            if self.seen.len() >= MOST {
+                return Err(Untold::Unknown);
             }
-            _ => Found::Other,
+            let row = self.row(path).map_err(Untold::Failed)?;
+            let words = match &row {
+                Some(row) => Some(words(row, self.times).ok_or(Untold::Unknown)?),
+                None => None,
+            };
+            self.seen.insert(name.to_owned(), words);
+            if let Some(row) = row.filter(|row| row.kind == Kind::Symlink) {
+                self.targets.insert(path.to_vec(), row.target);
+            }
+        }
+        Ok(match self.seen[name].as_deref().map(|words| &words[..1]) {
+            None => Stands::Nothing,
+            Some("d") => Stands::Dir,
+            Some("l") => Stands::Link(self.targets[path].clone()),
+            Some(_) => Stands::Other,
         })
     }
 
@@ -231,13 +199,10 @@ impl<'l> Looking<'l> {
     }
 }
 
-enum Found {
-    Nothing,
-    Dir,
-    Link,
-    Other,
-    /// It cannot be told.
+/// Why it cannot be told what stands there.
+enum Untold {
     Unknown,
+    Failed(Error),
 }
 
 /// Begins with the letter of its kind. `None`: the row does not say what is there.
@@ -276,20 +241,4 @@ fn words(row: &Row, times: bool) -> Option<String> {
         write!(words, " {}", hasher.finish()).ok()?;
     }
     Some(words)
-}
-
-fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
-}
-
-fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    match (parent.is_empty(), name.is_empty()) {
-        (true, _) => name.to_vec(),
-        (_, true) => parent.to_vec(),
-        _ => [parent, b"/", name].concat(),
-    }
-}
-
-fn is_below(path: &[u8], above: &[u8]) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }

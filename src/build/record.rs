@@ -1,5 +1,6 @@
 //! What a build writes into the index: cache records, intermediate images, its own steps.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use super::image;
 use super::mounts::caches::Identity;
 use super::stage::StepResult;
 use crate::db::{
-    BuildId, BuildStep, CacheRecord, KeyKind, NewCacheRecord, NewImage, Origin, RecordId, StepOutcome, Time,
-    Writer,
+    BuildId, BuildStep, CacheRecord, KeyKind, LayerRow, NewCacheRecord, NewImage, Origin, RecordId,
+    StepOutcome, Time, Writer,
 };
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -34,12 +35,18 @@ impl Notes {
         note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The keys that steps are found under on the stacks they stand on, in the steps' order.
-    pub fn keys(&self) -> Vec<(KeyKind, CacheKey)> {
+    /// The keys that steps are found under on the stacks they stand on, in the steps' order, each once.
+    pub fn keys(&self) -> Vec<CacheKey> {
         let gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut steps: Vec<&BuildStep> = gathered.steps.iter().collect();
         steps.sort_by_key(|step| step.n);
-        steps.into_iter().filter_map(|step| step.key).map(|(_, key)| (KeyKind::Chain, key)).collect()
+        let mut seen = HashSet::new();
+        steps
+            .into_iter()
+            .filter_map(|step| step.key)
+            .map(|(_, key)| key)
+            .filter(|key| seen.insert(*key))
+            .collect()
     }
 
     /// A step has this cache mounted, whether it runs or not.
@@ -90,8 +97,8 @@ pub(super) struct Hit {
 pub(super) struct Elsewhere {
     pub(super) hit: Hit,
     /// What it saw.
-    reads: String,
-    made_at: Time,
+    pub(super) reads: String,
+    pub(super) made_at: Time,
 }
 
 /// The newest record under the key, with its layer, which is all there; one that is older than `newest` does not count.
@@ -154,17 +161,6 @@ pub(super) fn look_up_elsewhere(
     Ok(None)
 }
 
-/// From now on the step is found under its key on this stack. It is as old as it was: it did not run.
-pub(super) fn remember_elsewhere(
-    engine: &Engine,
-    new: New<'_>,
-    found: &Elsewhere,
-    build: BuildId,
-) -> Result<()> {
-    let reads = Some(found.reads.clone());
-    remember_as(engine, New { reads, ..new }, found.hit.layer.as_ref(), build, Some(found.made_at))
-}
-
 /// Why a record under the key does not count, where it is its age.
 pub(super) fn expired(engine: &Engine, key: &CacheKey, newest: Duration) -> Result<Option<Difference>> {
     let record = engine.db.read(|index| index.cached(KeyKind::Chain, key))?;
@@ -180,11 +176,19 @@ fn age(record: &CacheRecord) -> Duration {
 
 /// What the step made once before of this content, wherever it stood then.
 pub(super) fn made_before(engine: &Engine, step: &CacheKey, content: &ContentId) -> Result<Option<Hit>> {
+    made(engine, step, |row| row.content_id == *content)
+}
+
+/// What a step of this key made last, wherever it stood.
+pub(super) fn made_last(engine: &Engine, step: &CacheKey) -> Result<Option<Hit>> {
+    made(engine, step, |_| true)
+}
+
+fn made(engine: &Engine, step: &CacheKey, counts: impl Fn(&LayerRow) -> bool) -> Result<Option<Hit>> {
     engine.db.read(|index| {
         for record in index.cached_step(step, MOST_RECORDS)? {
             let Some(number) = record.layer else { continue };
-            let Some(row) = index.layer(number)? else { continue };
-            if row.content_id == *content && !row.leans {
+            if let Some(row) = index.layer(number)?.filter(|row| !row.leans && counts(row)) {
                 let layer = Some(Layer::from(&row));
                 return Ok(Some(Hit { layer, created: record.created, build: record.build }));
             }
@@ -193,57 +197,46 @@ pub(super) fn made_before(engine: &Engine, step: &CacheKey, content: &ContentId)
     })
 }
 
-/// The layer that a step of this key made last, wherever it stood.
-pub(super) fn layer_of_step(engine: &Engine, step: &CacheKey) -> Result<Option<Layer>> {
-    engine.db.read(|index| {
-        for record in index.cached_step(step, MOST_RECORDS)? {
-            let Some(number) = record.layer else { continue };
-            if let Some(row) = index.layer(number)?.filter(|row| !row.leans) {
-                return Ok(Some(Layer::from(&row)));
-            }
-        }
-        Ok(None)
-    })
-}
-
+/// A step on a stack, as its records say.
 pub(super) struct New<'n> {
     pub(super) key: CacheKey,
     pub(super) step: CacheKey,
     pub(super) key_text: String,
     pub(super) instruction: &'n str,
-    pub(super) created: &'n str,
+}
+
+/// What it came to.
+pub(super) struct Came<'c> {
+    pub(super) layer: Option<&'c Layer>,
+    pub(super) created: &'c str,
     /// What it saw of what it stands on, where that is known.
     pub(super) reads: Option<String>,
+    /// When it ran; `None`: now.
+    pub(super) made_at: Option<Time>,
 }
 
-/// Only a step that ran calls this, with the layer it made.
-pub(super) fn remember(engine: &Engine, new: New<'_>, layer: Option<&Layer>, build: BuildId) -> Result<()> {
-    remember_as(engine, new, layer, build, None)
-}
-
-fn remember_as(
-    engine: &Engine,
-    new: New<'_>,
-    layer: Option<&Layer>,
-    build: BuildId,
-    made_at: Option<Time>,
-) -> Result<()> {
-    engine.db.write(|index| {
-        index.insert_cache_record(&NewCacheRecord {
+impl New<'_> {
+    pub(super) fn record(&self, came: Came<'_>, build: BuildId) -> NewCacheRecord {
+        NewCacheRecord {
             kind: KeyKind::Chain,
-            key: new.key,
-            key_text: new.key_text,
-            step: new.step,
-            reads: new.reads,
-            instruction: new.instruction.to_owned(),
-            layer: layer.map(|layer| layer.number),
-            created: new.created.to_owned(),
+            key: self.key,
+            key_text: self.key_text.clone(),
+            step: self.step,
+            reads: came.reads,
+            instruction: self.instruction.to_owned(),
+            layer: came.layer.map(|layer| layer.number),
+            created: came.created.to_owned(),
             image: None,
             build: Some(build),
-            made_at,
-        })
-    })?;
-    Ok(())
+            made_at: came.made_at,
+        }
+    }
+}
+
+/// Only for a step that ran, or whose layer stands on this stack as it would have come to.
+pub(super) fn remember(engine: &Engine, new: &New<'_>, came: Came<'_>, build: BuildId) -> Result<()> {
+    let record = new.record(came, build);
+    engine.db.write(|index| index.insert_cache_record(&record)).map(drop)
 }
 
 /// The image after a step; there already on a hit of the same build.

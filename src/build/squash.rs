@@ -107,7 +107,7 @@ fn layer(
     {
         return Ok((layer, hit.created));
     }
-    let layer = match record::layer_of_step(engine, &step)? {
+    let layer = match record::made_last(engine, &step)?.and_then(|made| made.layer) {
         Some(layer) if rootfs::ensure(engine, below, &layer, inputs.lease, job)? => layer,
         _ => {
             let made = Made { instruction: Some("squash"), build: Some(inputs.record), epoch: inputs.epoch };
@@ -115,7 +115,8 @@ fn layer(
         }
     };
     let created = engine::rfc3339(inputs.epoch);
-    let new = record::New { key, step, key_text, instruction: "squash", created: &created, reads: None };
-    record::remember(engine, new, Some(&layer), inputs.record)?;
+    let new = record::New { key, step, key_text, instruction: "squash" };
+    let came = record::Came { layer: Some(&layer), created: &created, reads: None, made_at: None };
+    record::remember(engine, &new, came, inputs.record)?;
     Ok((layer, created))
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::difference::Difference;
 use super::key::{self, Key};
 use super::mounts::Mounts;
-use super::{Base, Board, Inputs, copy, execute, image, imported, miss, reads, record, run};
+use super::{Base, Board, Inputs, copy, execute, image, imported, miss, record, run};
 use crate::context::{Choice, Digests, Input, Opened, Tree};
 use crate::db::{KeyKind, LayerNumber, Lease};
 use crate::engine::Engine;
@@ -140,7 +140,8 @@ impl<'b> Stage<'b> {
             #[cfg(debug_assertions)]
             let key = key.without(self.inputs.hole);
             let step_key = key.step();
-            let (key, text) = key.digest();
+            let (key, key_text) = key.digest();
+            let new = record::New { key, step: step_key, key_text, instruction: &step.created_by };
             if let Some(hit) = self.hit(base, step, &key)? {
                 return Ok(self.cached(hit, key, KeyKind::Chain, at));
             }
@@ -149,29 +150,10 @@ impl<'b> Stage<'b> {
             if let Some(hit) = turn.as_ref().map_or(Ok(None), |_| self.hit(base, step, &key))? {
                 return Ok(self.cached(hit, key, KeyKind::Chain, at));
             }
-            if let Some(mut found) = self.hit_elsewhere(base, step, &step_key)? {
-                found.hit.created = image::not_before(&base.config, found.hit.created, self.inputs.epoch);
-                let created = found.hit.created.clone();
-                let new = record::New {
-                    key,
-                    step: step_key,
-                    key_text: text,
-                    instruction: &step.created_by,
-                    created: &created,
-                    reads: None,
-                };
-                record::remember_elsewhere(self.engine, new, &found, self.inputs.record)?;
-                return Ok(self.cached(found.hit, key, KeyKind::Content, at));
+            if let Some(hit) = self.elsewhere(base, step, &new)? {
+                return Ok(self.cached(hit, key, KeyKind::Content, at));
             }
-            if !self.forced() && matches!(step.action, Action::Copy(_) | Action::Workdir { .. }) {
-                let (key_text, instruction) = (text.clone(), &*step.created_by);
-                let new =
-                    record::New { key, step: step_key, key_text, instruction, created: "", reads: None };
-                if let Some(hit) = self.imported_elsewhere(base, &new)? {
-                    return Ok(self.cached(hit, key, KeyKind::Content, at));
-                }
-            }
-            let reason = self.missed(step, at, inputs.iter().chain(mounts.inputs()), key, &text)?;
+            let reason = self.missed(step, at, inputs.iter().chain(mounts.inputs()), key, &new.key_text)?;
             if !matches!(step.action, Action::Config) {
                 base.stack = self.here(&base.stack)?;
             }
@@ -194,15 +176,9 @@ impl<'b> Stage<'b> {
             };
             self.board.count_run();
             if recorded {
-                let new = record::New {
-                    key,
-                    step: step_key,
-                    key_text: text,
-                    instruction: &step.created_by,
-                    created: &created,
-                    reads: self.reads(base, step, &inputs, layer.as_ref())?,
-                };
-                record::remember(self.engine, new, layer.as_ref(), self.inputs.record)?;
+                let reads = self.reads(base, step, &inputs, layer.as_ref())?;
+                let came = record::Came { layer: layer.as_ref(), created: &created, reads, made_at: None };
+                record::remember(self.engine, &new, came, self.inputs.record)?;
             }
             drop(turn);
             let kind = KeyKind::Chain;
@@ -260,55 +236,8 @@ impl<'b> Stage<'b> {
         self.inputs.part.label.is_some()
     }
 
-    /// What the step came to on another stack, where this one shows all that it saw there.
-    fn hit_elsewhere(
-        &self,
-        base: &Base,
-        step: &Step,
-        step_key: &CacheKey,
-    ) -> Result<Option<record::Elsewhere>> {
-        // What stands in layers that are not here yet cannot be told.
-        let remote = self.inputs.imported.is_some_and(|imported| imported.is_remote(&base.stack));
-        if self.forced() || remote || !matches!(step.action, Action::Copy(_) | Action::Workdir { .. }) {
-            return Ok(None);
-        }
-        let newest = self.inputs.reuse.newest;
-        record::look_up_elsewhere(self.engine, step_key, newest, self.inputs.notes, |reads, layer| {
-            Ok(self.shows(base, reads)? && self.stands(&base.stack, layer)?)
-        })
-    }
-
-    pub(super) fn shows(&self, base: &Base, reads: &str) -> Result<bool> {
-        #[cfg(debug_assertions)]
-        if self.inputs.hole == Some("reads") {
-            return Ok(true);
-        }
-        reads::hold(self.engine, &base.stack, reads, self.inputs.epoch.is_some())
-    }
-
-    /// What the step saw of what it stands on; `None`: all of that counts.
-    fn reads(
-        &self,
-        base: &Base,
-        step: &Step,
-        inputs: &[Input<'_>],
-        layer: Option<&Layer>,
-    ) -> Result<Option<String>> {
-        // Times below an epoch are in the layer as they were.
-        let times = self.inputs.epoch.is_some();
-        match (&step.action, layer) {
-            (Action::Copy(what), Some(layer)) if !what.link && !copy::unpacks_any(what, inputs)? => {
-                reads::of_copy(self.engine, &base.stack, what, inputs, layer, times)
-            }
-            (Action::Workdir { path, user }, layer) => {
-                reads::of_workdir(self.engine, &base.stack, (path, user), layer, times)
-            }
-            _ => Ok(None),
-        }
-    }
-
     /// The stage's steps are to run.
-    fn forced(&self) -> bool {
+    pub(super) fn forced(&self) -> bool {
         let reuse = &self.inputs.reuse;
         reuse.no_cache || reuse.no_cache_stages.contains(&self.id)
     }

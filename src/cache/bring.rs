@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek as _, SeekFrom};
-use std::os::unix::fs::FileExt as _;
+use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
 use super::import::Imported;
@@ -12,6 +11,7 @@ use crate::image::{Descriptor, Digest};
 use crate::job::Job;
 use crate::layer::compress;
 use crate::rootfs::{self, Archive, Layer, Made, Prepared, Stack};
+use crate::sys::part::Part;
 use crate::transfer;
 
 impl Imported<'_> {
@@ -151,7 +151,6 @@ impl Imported<'_> {
             let mut file = self.engine.unnamed_file()?;
             std::io::copy(stream, &mut file).context(|| format!("storing {}", blob.digest.short()))?;
             stream.finish()?;
-            file.seek(SeekFrom::Start(0)).context(|| "reading a file again")?;
             let spooled = Spooled { file, size: blob.size };
             let prepared = rootfs::prepare(self.engine, &spooled, self.lease, job)?;
             let index = by_digest[&blob.digest];
@@ -201,22 +200,7 @@ struct Spooled {
 
 impl Archive for Spooled {
     fn open(&self) -> Result<Box<dyn Read + Send + '_>> {
-        Ok(compress::decoder(Box::new(Reading { file: &self.file, at: 0, size: self.size }))?.1)
-    }
-}
-
-/// From its own place in the file: several may read at once.
-struct Reading<'f> {
-    file: &'f File,
-    at: u64,
-    size: u64,
-}
-
-impl Read for Reading<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let most = buffer.len().min(usize::try_from(self.size - self.at).unwrap_or(usize::MAX));
-        let count = self.file.read_at(&mut buffer[..most], self.at)?;
-        self.at += count as u64;
-        Ok(count)
+        let whole = Part::of(&self.file, 0, self.size).context(|| "opening an archive")?;
+        Ok(compress::decoder(Box::new(whole))?.1)
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::db::CacheRecord;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{CacheKey, ContentId, Descriptor, DiffId, Digest, MediaType};
 
@@ -66,6 +67,23 @@ pub(super) struct Record {
     pub(super) created: String,
     /// When the step ran: nanoseconds since 1970.
     pub(super) made_at: i64,
+}
+
+impl Record {
+    /// As a store has it; `layer`: where among the document's.
+    pub(super) fn of(record: CacheRecord, layer: Option<usize>) -> Option<Self> {
+        Some(Record {
+            kind: record.kind.as_str().to_owned(),
+            key: record.key,
+            key_text: record.key_text,
+            step: record.step?,
+            reads: record.reads,
+            instruction: record.instruction,
+            layer,
+            created: record.created,
+            made_at: record.made_at.0,
+        })
+    }
 }
 
 impl Document {

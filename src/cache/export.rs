@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write};
+use std::io::{Seek as _, SeekFrom, Write};
 
 use super::document::{self, Document, Layer as Described, Record};
 use super::import::Imported;
@@ -24,8 +24,8 @@ use crate::transfer;
 /// What a build came to.
 pub struct Built<'b> {
     pub engine: &'b Engine,
-    /// Its steps, by their keys, in order.
-    pub steps: Vec<Noted>,
+    /// The chain keys of its steps, each once.
+    pub steps: Vec<CacheKey>,
     /// Of its images.
     pub stacks: Vec<&'b Stack>,
     pub registry: &'b registry::Options,
@@ -34,9 +34,6 @@ pub struct Built<'b> {
     /// What it was given.
     pub imported: Option<&'b Imported<'b>>,
 }
-
-/// The key under which a step's result is known.
-pub type Noted = (KeyKind, CacheKey);
 
 /// Writes what the other side does not have yet; the name comes last. What is inline is [`super::inline`]'s.
 pub fn export(built: &Built<'_>, to: &To, job: &Job) -> Result<()> {
@@ -50,11 +47,8 @@ pub fn export(built: &Built<'_>, to: &To, job: &Job) -> Result<()> {
 fn send(built: &Built<'_>, to: &To, target: &mut Target<'_>, job: &Job) -> Result<Manifest> {
     let mut sending = Sending { built, to, target, job, layers: Vec::new(), numbers: HashMap::new() };
     let mut records: Vec<Record> = Vec::new();
-    for (kind, key) in &built.steps {
-        if records.iter().any(|known| known.kind == kind.as_str() && known.key == *key) {
-            continue;
-        }
-        records.extend(sending.record(*kind, key)?);
+    for key in &built.steps {
+        records.extend(sending.record(key)?);
     }
     let layers = sending.layers;
     let mut blobs: Vec<Descriptor> =
@@ -89,10 +83,10 @@ struct Sending<'s, 't> {
 
 impl Sending<'_, '_> {
     /// What the store knows under the key, else what a cache that the build was given knows.
-    fn record(&mut self, kind: KeyKind, key: &CacheKey) -> Result<Option<Record>> {
+    fn record(&mut self, key: &CacheKey) -> Result<Option<Record>> {
         self.job.check()?;
         let known = self.built.engine.db.read(|index| {
-            let Some(record) = index.cached(kind, key)? else { return Ok(None) };
+            let Some(record) = index.cached(KeyKind::Chain, key)? else { return Ok(None) };
             let layer = match record.layer {
                 Some(number) => match index.layer(number)? {
                     // One that leans means something on its own base alone, which the key does not tell.
@@ -106,28 +100,21 @@ impl Sending<'_, '_> {
         if let Some((record, layer)) = known {
             return self.own(record, layer.as_ref());
         }
-        self.passed_on(kind, key)
+        self.passed_on(key)
     }
 
     fn own(&mut self, record: CacheRecord, layer: Option<&LayerRow>) -> Result<Option<Record>> {
-        let Some(step) = record.step else { return Ok(None) };
+        // One without a step key is of before there were any.
+        if record.step.is_none() {
+            return Ok(None);
+        }
         let layer = layer.map(|row| self.layer(row)).transpose()?;
-        Ok(Some(Record {
-            kind: record.kind.as_str().to_owned(),
-            key: record.key,
-            key_text: record.key_text,
-            step,
-            reads: record.reads,
-            instruction: record.instruction,
-            layer,
-            created: record.created,
-            made_at: record.made_at.0,
-        }))
+        Ok(Record::of(record, layer))
     }
 
-    fn passed_on(&mut self, kind: KeyKind, key: &CacheKey) -> Result<Option<Record>> {
+    fn passed_on(&mut self, key: &CacheKey) -> Result<Option<Record>> {
         let Some(imported) = self.built.imported else { return Ok(None) };
-        let Some(entry) = imported.record(kind, key) else { return Ok(None) };
+        let Some(entry) = imported.record(key) else { return Ok(None) };
         let layer = match entry.layer {
             Some(index) => Some(self.remote_layer(imported, index)?),
             None => None,
@@ -186,37 +173,24 @@ impl Sending<'_, '_> {
         Ok(self.number(described))
     }
 
-    /// As a blob that is here, or there, already; else made now.
+    /// As a blob that is there, or here, already; else made now.
     fn archive(&mut self, row: &LayerRow) -> Result<Descriptor> {
         let engine = self.built.engine;
-        let form = &self.to.form;
-        let known = engine.db.read(|index| {
-            let mut found = Vec::new();
-            for known in index.blobs_of_layer(&row.diff_id)? {
-                let Some(compression) = form::by_name(&known.compression) else { continue };
-                let here = index.find_blob(&known.blob)?.is_some();
-                found.push((
-                    Descriptor::new(form.layer(compression), known.blob, known.size),
-                    compression,
-                    here,
-                ));
-            }
-            Ok(found)
-        })?;
-        let fits =
-            |compression: Compression| !form.force || compression == form.compression && form.level.is_none();
-        for (blob, compression, _) in &known {
-            if fits(*compression) && self.target.has(blob)? {
+        let known = self.to.form.candidates(engine, &row.diff_id)?;
+        for blob in &known {
+            if self.target.has(blob)? {
                 return Ok(blob.clone());
             }
         }
-        if let Some((blob, ..)) = known.iter().find(|(_, compression, here)| *here && fits(*compression)) {
-            self.target.blob(blob, &mut |out| {
-                std::io::copy(&mut engine.blobs.read(&blob.digest)?, out)
-                    .map(drop)
-                    .context(|| "copying a blob")
-            })?;
-            return Ok(blob.clone());
+        for blob in known {
+            if engine.blobs.contains(&blob.digest)? {
+                self.target.blob(&blob, &mut |out| {
+                    std::io::copy(&mut engine.blobs.read(&blob.digest)?, out)
+                        .map(drop)
+                        .context(|| "copying a blob")
+                })?;
+                return Ok(blob);
+            }
         }
         self.made(row)
     }
@@ -231,12 +205,9 @@ impl Sending<'_, '_> {
             self.target.blob(&blob, &mut replay)?;
             return Ok(blob);
         }
-        let (mut file, digest, size) = bundle::compressed(engine, form, &mut replay)?;
+        let (file, digest, size) = bundle::compressed(engine, form, &mut replay)?;
         let blob = Descriptor::new(media_type, digest, size);
-        self.target.blob(&blob, &mut |out| {
-            file.seek(SeekFrom::Start(0)).context(|| "reading a compressed layer")?;
-            std::io::copy(&mut (&file).take(size), out).map(drop).context(|| "copying a compressed layer")
-        })?;
+        self.target.file(&blob, &file)?;
         // The next export need not make it again where this one went.
         engine.db.write(|index| {
             index.insert_blob_layer(&BlobLayer {
@@ -261,12 +232,9 @@ pub(super) fn forward(
     if target.has(blob)? {
         return Ok(());
     }
-    let mut file = engine.unnamed_file()?;
+    let file = engine.unnamed_file()?;
     fetch(from, blob, &file, job)?;
-    target.blob(blob, &mut |out| {
-        file.seek(SeekFrom::Start(0)).context(|| "reading a file again")?;
-        std::io::copy(&mut (&file).take(blob.size), out).map(drop).context(|| "copying a blob")
-    })
+    target.file(blob, &file)
 }
 
 /// A blob into an empty file, verified; the file is read from its beginning next.

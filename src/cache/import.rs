@@ -290,9 +290,9 @@ impl<'e> Imported<'e> {
     }
 
     /// What the cache of a record says of the layer that it came to.
-    pub(super) fn record(&self, kind: KeyKind, key: &CacheKey) -> Option<&Entry> {
+    pub(super) fn record(&self, key: &CacheKey) -> Option<&Entry> {
         let state = self.state();
-        let entries = self.by_key.get(&(kind, *key))?;
+        let entries = self.by_key.get(&(KeyKind::Chain, *key))?;
         let usable =
             |entry: &&usize| self.records[**entry].layer.is_none_or(|layer| !state.lost.contains(&layer));
         entries.iter().find(usable).map(|entry| &self.records[*entry])

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::document::{Document, Layer as Described, Record};
-use super::export::Noted;
+use crate::db::KeyKind;
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
-use crate::image::{DiffId, ImageConfig, Manifest};
+use crate::image::{CacheKey, DiffId, ImageConfig, Manifest};
 use crate::rootfs::Stack;
 
 /// Among the config's other members.
@@ -15,7 +15,7 @@ const MEMBER: &str = "outcrop.cache.v1";
 /// The config with what these steps came to, as far as it is in `stack`. `latest`: no time of it is later.
 pub fn inline(
     engine: &Engine,
-    steps: &[Noted],
+    steps: &[CacheKey],
     config: &ImageConfig,
     stack: &Stack,
     latest: Option<i64>,
@@ -34,29 +34,18 @@ pub fn inline(
     let place: HashMap<_, usize> =
         stack.layers().iter().enumerate().map(|(n, layer)| (layer.number, n)).collect();
     let mut records: Vec<Record> = Vec::new();
-    for (kind, key) in steps {
-        if records.iter().any(|known| known.kind == kind.as_str() && known.key == *key) {
-            continue;
-        }
-        let Some(record) = engine.db.read(|index| index.cached(*kind, key))? else { continue };
-        let Some(step) = record.step else { continue };
+    for key in steps {
+        let Some(record) = engine.db.read(|index| index.cached(KeyKind::Chain, key))? else { continue };
         let layer = match record.layer.map(|number| place.get(&number)) {
             None => None,
             Some(Some(place)) => Some(*place),
             // Of another stage.
             Some(None) => continue,
         };
-        records.push(Record {
-            kind: kind.as_str().to_owned(),
-            key: record.key,
-            key_text: record.key_text,
-            step,
-            reads: record.reads,
-            instruction: record.instruction,
-            layer,
-            created: record.created,
-            made_at: latest.map_or(record.made_at.0, |latest| record.made_at.0.min(latest)),
-        });
+        records.extend(Record::of(record, layer).map(|record| Record {
+            made_at: latest.map_or(record.made_at, |latest| record.made_at.min(latest)),
+            ..record
+        }));
     }
     let document = serde_json::to_value(Document::new(layers, records)).context(|| "writing a cache")?;
     let mut config = config.clone();

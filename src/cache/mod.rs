@@ -19,7 +19,7 @@ mod packs;
 mod rows;
 mod target;
 
-pub use export::{Built, Noted, export};
+pub use export::{Built, export};
 pub use import::{Imported, RemoteHit};
 pub use inline::{forget as forget_inline, inline};
 pub use mounts::MountDir;

@@ -120,12 +120,9 @@ fn send_pack(built: &Built<'_>, packing: Packing, target: &mut Target<'_>) -> Re
         plain.seek(SeekFrom::Start(0)).context(|| "reading a file again")?;
         std::io::copy(&mut plain, out).map(drop).context(|| "packing files")
     };
-    let (mut file, digest, size) = bundle::compressed(built.engine, &form, &mut fill)?;
+    let (file, digest, size) = bundle::compressed(built.engine, &form, &mut fill)?;
     let blob = Descriptor::new(MediaType::from(packs::PACK), digest, size);
-    target.blob(&blob, &mut |out| {
-        file.seek(SeekFrom::Start(0)).context(|| "reading a file again")?;
-        std::io::copy(&mut file, out).map(drop).context(|| "copying a pack")
-    })?;
+    target.file(&blob, &file)?;
     Ok(Pack { blob, files })
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Descriptor, Digest, Hasher};
-use crate::layer::{Kind, Row, compress};
+use crate::layer::{Kind, Row, compress, split};
 
 pub(super) const PACK: &str = "application/vnd.outcrop.cache.files.v1+zstd";
 pub(super) const PACKS: &str = "application/vnd.outcrop.cache.packs.v1+json";
@@ -133,7 +133,7 @@ pub(super) fn check(rows: &[Row]) -> Result<()> {
     let dirs: HashSet<&[u8]> =
         rows.iter().filter(|row| row.kind == Kind::Dir).map(|row| &row.path[..]).collect();
     let stands = |row: &Row| {
-        let above = row.path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &row.path[..at]);
+        let above = split(&row.path).0;
         let plain = matches!(row.kind, Kind::Dir | Kind::File | Kind::Symlink) && !row.implied && !row.opaque;
         plain && dirs.contains(above) && (row.kind != Kind::File || row.digest.is_some())
     };

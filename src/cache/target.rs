@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt as _;
 
 use super::document;
 use super::options::Kind;
@@ -12,6 +11,7 @@ use crate::error::{Context as _, Result};
 use crate::image::{Descriptor, MediaType, Reference};
 use crate::job::Job;
 use crate::registry::{Options, Outgoing, Registry};
+use crate::sys::part::Part;
 use crate::transfer::{Fill, Sink as _};
 
 pub(super) enum Target<'t> {
@@ -46,20 +46,35 @@ impl<'t> Target<'t> {
         }
     }
 
+    /// A blob that `fill` writes.
     pub(super) fn blob(&mut self, blob: &Descriptor, fill: &mut Fill<'_>) -> Result<()> {
         if self.has(blob)? {
             return Ok(());
         }
         match self {
             Target::Local { layout, .. } => layout.blob(blob, fill),
-            Target::Registry { registry, name, engine, job } => {
+            Target::Registry { engine, .. } => {
                 // An upload may have to begin again anywhere.
                 let mut file = engine.unnamed_file()?;
                 fill(&mut file)?;
-                let open = |from: u64| {
-                    let file = file.try_clone().context(|| "opening a file again")?;
-                    Ok(Box::new(Rest { file, at: from }) as Box<dyn Read + Send>)
-                };
+                self.send(blob, &file)
+            }
+        }
+    }
+
+    /// A blob whose bytes are those of a file.
+    pub(super) fn file(&mut self, blob: &Descriptor, file: &File) -> Result<()> {
+        if self.has(blob)? { Ok(()) } else { self.send(blob, file) }
+    }
+
+    fn send(&mut self, blob: &Descriptor, file: &File) -> Result<()> {
+        let open = |from: u64| Part::of(file, from, blob.size).context(|| "opening a file again");
+        match self {
+            Target::Local { layout, .. } => layout.blob(blob, &mut |out| {
+                std::io::copy(&mut open(0)?, out).map(drop).context(|| "copying a blob")
+            }),
+            Target::Registry { registry, name, engine, job } => {
+                let open = |from: u64| Ok(Box::new(open(from)?) as Box<dyn Read + Send>);
                 let seen_in = engine.db.read(|index| index.blob_seen_in(&blob.digest, name.host()))?;
                 let outgoing = Outgoing { blob, seen_in: &seen_in, open: &open, progress: &|_| {} };
                 registry.push_blob(job, name, &outgoing)?;
@@ -88,19 +103,5 @@ impl<'t> Target<'t> {
                 registry.push_manifest(job, &name, &name.selector(), &entry, manifest)
             }
         }
-    }
-}
-
-/// A file from a place on, whoever else reads it.
-struct Rest {
-    file: File,
-    at: u64,
-}
-
-impl Read for Rest {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.file.read_at(buffer, self.at)?;
-        self.at += count as u64;
-        Ok(count)
     }
 }

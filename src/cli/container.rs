@@ -165,7 +165,7 @@ impl Flags {
                 When::Never => Pull::Never,
             },
             platform: self.platform.clone(),
-            registry: super::registry_options(),
+            registry: super::registry::options(),
         })
     }
 

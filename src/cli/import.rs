@@ -74,7 +74,7 @@ impl Args {
         }
         if self.source.contains("://") {
             let mut file = engine.unnamed_file()?;
-            outcrop::registry::download(&self.source, &super::registry_options(), &mut file, job)?;
+            outcrop::registry::download(&self.source, &super::registry::options(), &mut file, job)?;
             return Ok(file);
         }
         let opening = || format!("opening `{}`", self.source);

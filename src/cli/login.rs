@@ -9,6 +9,7 @@ use outcrop::registry::Credentials;
 use outcrop::verb::login::{self, Server};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
+use super::progress::{Mode, Progress};
 use super::{Context, Verb};
 
 #[derive(clap::Args)]
@@ -23,7 +24,7 @@ pub(super) struct Args {
     #[arg(long, requires = "username")]
     password_stdin: bool,
     #[command(flatten)]
-    registry: super::RegistryArgs,
+    registry: super::registry::RegistryArgs,
     #[arg(value_name = "SERVER")]
     server: Option<String>,
 }
@@ -37,7 +38,8 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let server = Server::parse(self.server.as_deref())?;
         let options = self.registry.options();
-        let job = context.job(std::sync::Arc::new(Silent));
+        let progress = Progress::aside(Mode::Quiet);
+        let job = context.job(progress.report());
         let mut out = context.out();
         if self.username.is_none()
             && self.password.is_none()
@@ -122,10 +124,4 @@ fn ask(prompt: &str, hidden: bool) -> Result<String> {
     }
     read.context(doing)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-struct Silent;
-
-impl outcrop::job::Report for Silent {
-    fn event(&self, _: &outcrop::job::Event) {}
 }

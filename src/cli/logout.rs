@@ -20,7 +20,7 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Result<ExitCode> {
         let server = Server::parse(self.server.as_deref())?;
-        let erased = login::logout(&server, &super::registry_options());
+        let erased = login::logout(&server, &super::registry::options());
         let mut out = context.out();
         match erased.context(|| format!("logging out from {}", server.host()))? {
             true => out.line(format!("Removing login credentials for {}", server.host()))?,

@@ -36,6 +36,7 @@ mod mounts;
 mod ps;
 mod pull;
 mod push;
+mod registry;
 mod rm;
 mod rmi;
 mod rollback;
@@ -108,68 +109,3 @@ const GROUPS: &[(&str, &str)] = &[
     ("system", "Manage outcrop"),
     ("volume", "Manage volumes"),
 ];
-
-/// How registries are spoken to: as the environment says.
-fn registry_options() -> outcrop::registry::Options {
-    let proxies = outcrop::registry::Proxies::from_variables(|name| std::env::var(name).ok());
-    let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
-    let own = home.filter(|home| home.is_absolute()).map(|home| home.join(".config/containers"));
-    let system = ["/etc/docker/certs.d", "/etc/containers/certs.d"].map(std::path::PathBuf::from);
-    let certificates: Vec<_> = own.iter().map(|own| own.join("certs.d")).chain(system).collect();
-    let named = std::env::var_os("CONTAINERS_REGISTRIES_CONF").filter(|file| !file.is_empty());
-    let registries_conf = match named {
-        Some(file) => vec![file.into()],
-        None => {
-            let own = own.iter().map(|own| own.join("registries.conf"));
-            own.chain(Some("/etc/containers/registries.conf".into())).collect()
-        }
-    };
-    let hosts = certificates.iter().cloned().chain(Some("/etc/containerd/certs.d".into())).collect();
-    outcrop::registry::Options {
-        proxies,
-        keychain: keychain(),
-        hosts: outcrop::registry::HostFiles { registries_conf, hosts },
-        certificates,
-        ..outcrop::registry::Options::default()
-    }
-}
-
-/// How one registry is spoken to that a verb is about.
-#[derive(clap::Args)]
-struct RegistryArgs {
-    /// With false, plain HTTP will do, and the registry's certificate is not looked at
-    #[arg(long, value_name = "BOOL", default_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
-    tls_verify: bool,
-}
-
-impl RegistryArgs {
-    fn options(&self) -> outcrop::registry::Options {
-        outcrop::registry::Options { insecure: !self.tls_verify, ..registry_options() }
-    }
-}
-
-/// Docker's file before the containers' own ones (containers-auth.json(5)); one that is named is the only one.
-fn keychain() -> outcrop::registry::Keychain {
-    let directory =
-        |name: &str| std::env::var_os(name).map(std::path::PathBuf::from).filter(|path| path.is_absolute());
-    let named = std::env::var_os("REGISTRY_AUTH_FILE").filter(|file| !file.is_empty());
-    let files = match named {
-        Some(file) => vec![file.into()],
-        None => {
-            let home = directory("HOME");
-            let docker =
-                std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()).map(std::path::PathBuf::from);
-            let docker = docker.or_else(|| home.as_ref().map(|home| home.join(".docker")));
-            let own = || format!("/run/containers/{}", rustix::process::getuid().as_raw()).into();
-            let runtime = directory("XDG_RUNTIME_DIR").map_or_else(own, |dir| dir.join("containers"));
-            let config = directory("XDG_CONFIG_HOME").or_else(|| home.map(|home| home.join(".config")));
-            let containers = [Some(runtime), config.map(|config| config.join("containers"))];
-            docker
-                .map(|dir| dir.join("config.json"))
-                .into_iter()
-                .chain(containers.into_iter().flatten().map(|dir| dir.join("auth.json")))
-                .collect()
-        }
-    };
-    outcrop::registry::Keychain { files, path: std::env::var_os("PATH").unwrap_or_default() }
-}

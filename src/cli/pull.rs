@@ -7,6 +7,7 @@ use outcrop::image::{Platform, Reference};
 use outcrop::verb::pull::{self, Options};
 
 use super::progress::{Mode, Progress};
+use super::registry::TransferArgs;
 use super::{Context, Verb};
 
 #[derive(clap::Args)]
@@ -14,14 +15,8 @@ pub(super) struct Args {
     /// What the image is to run on
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
-    /// How to show what happens
-    #[arg(long, value_enum, value_name = "MODE", default_value = "auto", hide_default_value = true)]
-    progress: Mode,
-    /// Say nothing but the image's name
-    #[arg(short, long)]
-    quiet: bool,
     #[command(flatten)]
-    registry: super::RegistryArgs,
+    transfer: TransferArgs,
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     name: String,
 }
@@ -35,17 +30,15 @@ impl Verb for Args {
     fn run(self, context: &Context) -> Result<ExitCode> {
         let (name, selected) = Reference::parse_loose(&self.name)?;
         let engine = context.engine()?;
-        let mode = if self.quiet { Mode::Quiet } else { self.progress };
-        if !selected && matches!(mode, Mode::Auto | Mode::Plain | Mode::Tty) {
-            let mut out = context.out();
-            out.line("Using default tag: latest")?;
-            out.done()?;
+        let mode = self.transfer.mode();
+        if !selected {
+            self.transfer.say_default_tag(context)?;
         }
         let progress = Progress::of(mode);
         let job = context.job(progress.report());
         let options = Options {
             platform: self.platform.unwrap_or_else(Platform::host),
-            registry: self.registry.options(),
+            registry: self.transfer.registry.options(),
         };
         pull::pull(engine, &name, &options, &job).context(|| format!("pulling `{}`", name.familiar()))?;
         drop(progress);

@@ -7,6 +7,7 @@ use outcrop::image::{Compression, Reference};
 use outcrop::verb::push::{self, Options};
 
 use super::progress::{Mode, Progress};
+use super::registry::TransferArgs;
 use super::{Context, Verb};
 
 #[derive(clap::Args)]
@@ -23,14 +24,8 @@ pub(super) struct Args {
     /// Layers at once
     #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=64))]
     max_concurrent: u16,
-    /// How to show what happens
-    #[arg(long, value_enum, value_name = "MODE", default_value = "auto", hide_default_value = true)]
-    progress: Mode,
-    /// Say nothing but the image's name
-    #[arg(short, long)]
-    quiet: bool,
     #[command(flatten)]
-    registry: super::RegistryArgs,
+    transfer: TransferArgs,
     #[arg(value_name = "NAME[:TAG]")]
     name: String,
 }
@@ -54,17 +49,15 @@ impl Verb for Args {
                 .hint("leave out what stands behind the name"));
         }
         let engine = context.engine()?;
-        let mode = if self.quiet { Mode::Quiet } else { self.progress };
-        if !selected && !self.all_tags && matches!(mode, Mode::Auto | Mode::Plain | Mode::Tty) {
-            let mut out = context.out();
-            out.line("Using default tag: latest")?;
-            out.done()?;
+        let mode = self.transfer.mode();
+        if !selected && !self.all_tags {
+            self.transfer.say_default_tag(context)?;
         }
         let progress = Progress::of(mode);
         let mut job = context.job(progress.report());
         job.budget.transfers = self.max_concurrent.into();
         let options = Options {
-            registry: self.registry.options(),
+            registry: self.transfer.registry.options(),
             compression: self.compression.map(|kind| match kind {
                 Kind::Gzip => Compression::Gzip,
                 Kind::Zstd => Compression::Zstd,

@@ -227,12 +227,11 @@ impl<'c> Copying<'c> {
         self.options.owner.unwrap_or(own)
     }
 
-    /// Of the copy with this name in the directory that was opened last.
-    fn time(&self, name: &[u8], item: &Item) -> (i64, i64) {
-        match (self.options.pins, &self.to) {
-            (Some(pins), Some(open)) => pins.time(&join(&open.real, name), item),
-            _ => item.mtime,
-        }
+    /// Of the copy of `item` that goes to `to`.
+    fn time(&mut self, to: &[u8], item: &Item) -> Result<(i64, i64)> {
+        let Some(pins) = self.options.pins else { return Ok(item.mtime) };
+        let parent = self.opened(parent_of(to))?;
+        Ok(pins.time(&join(&parent.real, base_name(to)), item))
     }
 
     fn mode(&self, item: &Item) -> Mode {
@@ -274,8 +273,7 @@ impl<'c> Copying<'c> {
             Kind::File => Some(self.open_source(from)?),
             _ => None,
         };
-        self.destination(parent_of(to))?;
-        let time = self.time(base_name(to), item);
+        let time = self.time(to, item)?;
         let parent = self.destination(parent_of(to))?;
         let draft = make(parent, &name, item, source)?;
         if item.kind == Kind::Symlink {
@@ -342,13 +340,17 @@ impl<'c> Copying<'c> {
     }
 
     fn destination(&mut self, path: &[u8]) -> Result<BorrowedFd<'_>> {
+        self.opened(path).map(|open| open.fd.as_fd())
+    }
+
+    fn opened(&mut self, path: &[u8]) -> Result<&Open> {
         if self.to.as_ref().is_none_or(|open| open.path != path) {
             let fd = dir::open_in_root(self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
                 .context(|| "opening the directory to copy to")?;
             let real = real_path(self.root, fd.as_fd()).context(|| "finding the directory to copy to")?;
             self.to = Some(Open { path: path.to_vec(), real, fd });
         }
-        Ok(self.to.as_ref().expect("set above").fd.as_fd())
+        Ok(self.to.as_ref().expect("set above"))
     }
 }
 

@@ -4,6 +4,7 @@
 //! file has not changed); [`Selection::digest`] is what a cache key is made of; [`copy::into`] does the copying.
 
 pub mod copy;
+mod follow;
 mod git;
 pub mod git_url;
 pub mod ignore;
@@ -20,12 +21,14 @@ pub mod unpack;
 mod web;
 pub mod wildcard;
 
+pub(crate) use follow::{End, Stands, follow};
 pub use git::Checkout;
 pub use pins::Pins;
 pub use private::Private;
 pub use remote::{GitHost, Held, Remote, Secrets};
 pub use rows::Listing;
 pub use select::{Choice, Item, Selection, Source};
+pub(crate) use select::{base_name, join};
 
 pub use stat_cache::StatCache;
 

@@ -1,13 +1,12 @@
 //! A tree that is known by the rows of the index alone: its files need not be here to be chosen and compared.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 
-use super::select::{Item, join};
+use super::follow::{End, Stands, follow};
+use super::select::Item;
 use crate::error::Result;
-use crate::layer::{Kind, Row};
-
-/// As many links as the kernel follows (path_resolution(7)).
-const MOST_LINKS: usize = 40;
+use crate::layer::{Kind, Row, split};
 
 /// What a stack of layers shows.
 pub struct Listing {
@@ -32,7 +31,8 @@ impl Listing {
             if row.implied || row.kind == Kind::File && row.digest.is_none() {
                 return Ok(None);
             }
-            if let Some((parent, name)) = split(&row.path) {
+            if !row.path.is_empty() {
+                let (parent, name) = split(&row.path);
                 match nodes.get_mut(parent) {
                     Some(above) if above.row.kind == Kind::Dir => above.names.push(name.to_vec()),
                     _ => return Ok(None),
@@ -45,35 +45,18 @@ impl Listing {
 
     /// Where a path leads to, as from the root of a container: links are followed, the last one too. `None`: nowhere.
     pub(super) fn resolve(&self, path: &[u8]) -> Option<Vec<u8>> {
-        let mut rest: VecDeque<Vec<u8>> = parts(path).collect();
-        let mut at: Vec<u8> = Vec::new();
-        let mut links = 0;
-        while let Some(part) = rest.pop_front() {
-            if part == b".." {
-                at.truncate(split(&at).map_or(0, |(parent, _)| parent.len()));
-                continue;
-            }
-            let next = join(&at, &part);
-            let row = &self.nodes.get(&next)?.row;
-            match row.kind {
-                Kind::Symlink => {
-                    links += 1;
-                    if links > MOST_LINKS {
-                        return None;
-                    }
-                    if row.target.starts_with(b"/") {
-                        at.clear();
-                    }
-                    for part in parts(&row.target).collect::<Vec<_>>().into_iter().rev() {
-                        rest.push_front(part);
-                    }
-                }
-                Kind::Dir => at = next,
-                _ if rest.is_empty() => at = next,
-                _ => return None,
-            }
+        let look = |path: &[u8]| {
+            let Some(node) = self.nodes.get(path) else { return Ok(Stands::Nothing) };
+            Ok::<_, Infallible>(match node.row.kind {
+                Kind::Dir => Stands::Dir,
+                Kind::Symlink => Stands::Link(node.row.target.clone()),
+                _ => Stands::Other,
+            })
+        };
+        match follow(path, look) {
+            Ok(End::At(place)) => Some(place),
+            Ok(End::Nothing { .. } | End::Blocked | End::Loop) => None,
         }
-        Some(at)
     }
 
     /// The names in a directory that is reached by this path.
@@ -110,21 +93,6 @@ impl Listing {
             inode: row.link.filter(|_| row.kind == Kind::File).map(|group| (0, group.into())),
         })
     }
-}
-
-fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec)
-}
-
-/// The directory and the name in it; `None` of the root.
-fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    if path.is_empty() {
-        return None;
-    }
-    Some(match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b"", path),
-    })
 }
 
 #[cfg(test)]

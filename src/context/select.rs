@@ -94,11 +94,11 @@ impl Selection {
     }
 }
 
-pub(super) fn base_name(path: &[u8]) -> &[u8] {
+pub(crate) fn base_name(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
-pub(super) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     match (parent.is_empty(), name.is_empty()) {
         (true, _) => name.to_vec(),
         (_, true) => parent.to_vec(),

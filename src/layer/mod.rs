@@ -34,6 +34,8 @@ pub use header::plain_header;
 pub use newest::Newest;
 pub use pack::{Changes, PackOptions, Packed, Part, Root, Watch, pack};
 pub use recipe::{Replayed, replay};
+pub(crate) use row::is_at_or_below;
 pub use row::{Form, Kind, Row, RowSink};
 pub use scan::{Scanned, scan};
+pub(crate) use tree::split;
 pub use verify::{Difference, Extras, Finding, Findings, verify};

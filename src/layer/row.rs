@@ -114,7 +114,8 @@ impl RowSink for () {
     }
 }
 
-fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
+/// The root stands above all.
+pub(crate) fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
     match path.strip_prefix(top) {
         Some(rest) => top.is_empty() || rest.is_empty() || rest[0] == b'/',
         None => false,

@@ -65,7 +65,7 @@ pub(super) fn rdev(stat: &Stat) -> (u32, u32) {
 }
 
 /// Splits a path into its parent and its last name.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (b"", path),

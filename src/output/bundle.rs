@@ -4,7 +4,7 @@
 //! what comes compressed from elsewhere stays as it came.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write};
+use std::io::Write;
 
 use super::annotation::{self, Annotation, Level};
 use super::form::{self, Form};
@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::image::{Compression, Descriptor, DiffId, Digest, Hasher, Index, MAX_CONFIG, Manifest};
 use crate::rootfs;
+use crate::sys::part::Part;
 use crate::transfer::{Fill, Sink};
 
 /// What was sent.
@@ -110,14 +111,15 @@ fn send_layer(
 ) -> Result<Descriptor> {
     let Product { engine, job, .. } = *product;
     let layer = &image.stack.layers()[n];
-    if let Some((blob, compression, size)) = here(engine, &layer.diff_id, form)? {
-        let descriptor = Descriptor::new(form.layer(compression), blob, size);
-        let mut copy = |out: &mut dyn Write| {
-            let mut reader = engine.blobs.read(&blob)?;
-            std::io::copy(&mut reader, &mut work.watch(out)).map(drop).context(|| "copying a blob")
-        };
-        sink.blob(&descriptor, &mut copy)?;
-        return Ok(descriptor);
+    for blob in form.candidates(engine, &layer.diff_id)? {
+        if engine.blobs.contains(&blob.digest)? {
+            let mut copy = |out: &mut dyn Write| {
+                let mut reader = engine.blobs.read(&blob.digest)?;
+                std::io::copy(&mut reader, &mut work.watch(out)).map(drop).context(|| "copying a blob")
+            };
+            sink.blob(&blob, &mut copy)?;
+            return Ok(blob);
+        }
     }
     let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &image.stack, n, &mut work.watch(out), job);
     if form.compression == Compression::None {
@@ -128,33 +130,17 @@ fn send_layer(
         return Ok(descriptor);
     }
     // Its digest stands before its bytes, so these wait in a file.
-    let (mut file, digest, size) = compressed(engine, form, &mut replay)?;
+    let (file, digest, size) = compressed(engine, form, &mut replay)?;
     let descriptor = Descriptor::new(form.layer(form.compression), digest, size);
     let mut copy = |out: &mut dyn Write| {
-        file.seek(SeekFrom::Start(0)).context(|| "reading a compressed layer")?;
-        std::io::copy(&mut (&file).take(size), out).map(drop).context(|| "copying a compressed layer")
+        let mut whole = Part::of(&file, 0, size).context(|| "reading a compressed layer")?;
+        std::io::copy(&mut whole, out).map(drop).context(|| "copying a compressed layer")
     };
     sink.blob(&descriptor, &mut copy)?;
     Ok(descriptor)
 }
 
-/// A blob of the layer that will do: compressed as wanted, else in any way unless that is to be changed.
-fn here(engine: &Engine, diff_id: &DiffId, form: &Form) -> Result<Option<(Digest, Compression, u64)>> {
-    engine.db.read(|index| {
-        let mut found = Vec::new();
-        for known in index.blobs_of_layer(diff_id)? {
-            let compression = form::by_name(&known.compression);
-            if let (Some(compression), Some(row)) = (compression, index.find_blob(&known.blob)?) {
-                found.push((row.digest, compression, row.size));
-            }
-        }
-        let wanted = found.iter().find(|(_, compression, _)| *compression == form.compression);
-        // A level that was asked for is not what somebody else took.
-        let other = if form.force { None } else { found.first() };
-        Ok(wanted.filter(|_| form.level.is_none() || !form.force).or(other).copied())
-    })
-}
-
+/// In a file, with its digest and size.
 pub(crate) fn compressed(engine: &Engine, form: &Form, fill: &mut Fill<'_>) -> Result<(File, Digest, u64)> {
     let doing = || "compressing a layer";
     let file = engine.unnamed_file()?;

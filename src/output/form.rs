@@ -1,8 +1,10 @@
 //! The form of an image's blobs: how layers are compressed, whose media types documents have.
 
 use super::fields::Fields;
+use crate::db::BlobLayer;
+use crate::engine::Engine;
 use crate::error::Result;
-use crate::image::{Compression, MediaType};
+use crate::image::{Compression, Descriptor, DiffId, MediaType};
 use crate::layer::compress;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,26 @@ impl Form {
         Form { compression: Compression::Gzip, level: None, force: false, oci }
     }
 
+    /// The blobs of a layer that will do, the best first: compressed as wanted, then in other ways unless these are to be
+    /// changed. They need not be here.
+    pub(crate) fn candidates(&self, engine: &Engine, diff_id: &DiffId) -> Result<Vec<Descriptor>> {
+        // A level that was asked for is not what somebody else took.
+        if self.force && self.level.is_some() {
+            return Ok(Vec::new());
+        }
+        let known = engine.db.read(|index| index.blobs_of_layer(diff_id))?;
+        let known = known.iter().filter_map(|blob| Some((by_name(&blob.compression)?, blob)));
+        let (mut wanted, other): (Vec<_>, Vec<_>) =
+            known.partition(|(compression, _)| *compression == self.compression);
+        if !self.force {
+            wanted.extend(other);
+        }
+        let descriptor = |(compression, blob): (Compression, &BlobLayer)| {
+            Descriptor::new(self.layer(compression), blob.blob, blob.size)
+        };
+        Ok(wanted.into_iter().map(descriptor).collect())
+    }
+
     pub(crate) fn layer(&self, compression: Compression) -> MediaType {
         // Docker's types have no zstd, and a layer may have come so.
         match self.oci || compression == Compression::Zstd {
@@ -93,6 +115,6 @@ pub(crate) fn by_name(name: &str) -> Option<Compression> {
     [Compression::None, Compression::Gzip, Compression::Zstd].into_iter().find(|one| self::name(*one) == name)
 }
 
-pub(super) fn encoder(compression: Compression) -> &'static dyn compress::Compression {
+pub(crate) fn encoder(compression: Compression) -> &'static dyn compress::Compression {
     compress::by_name(name(compression)).expect("each has one")
 }

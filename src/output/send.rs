@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek as _, SeekFrom, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use crate::image::{Compression, Descriptor, DiffId, Digest, LayerId, Reference};
 use crate::job::{Event, Job, LayerOutcome, Phase};
 use crate::registry::{Outgoing, Placed, Registry};
 use crate::rootfs::{self, Stack};
+use crate::sys::part::Part;
 use crate::transfer;
 
 /// Between two progress events of one layer.
@@ -137,7 +138,7 @@ impl Target<'_> {
         }
         let candidates = match exactly {
             Some(exactly) => vec![exactly.clone()],
-            None => self.known(piece.diff_id(), form)?,
+            None => form.candidates(self.engine, piece.diff_id())?,
         };
         for blob in &candidates {
             if self.engine.blobs.contains(&blob.digest)? {
@@ -173,25 +174,6 @@ impl Target<'_> {
         Ok((blob, placed))
     }
 
-    /// The compressed forms of a layer that will do, the best first; they need not be here.
-    fn known(&self, diff_id: &DiffId, form: &Form) -> Result<Vec<Descriptor>> {
-        // A level that was asked for is not what somebody else took.
-        if form.force && form.level.is_some() {
-            return Ok(Vec::new());
-        }
-        let known = self.engine.db.read(|index| index.blobs_of_layer(diff_id))?;
-        let known = known.iter().filter_map(|blob| Some((form::by_name(&blob.compression)?, blob)));
-        let (mut wanted, other): (Vec<_>, Vec<_>) =
-            known.partition(|(compression, _)| *compression == form.compression);
-        if !form.force {
-            wanted.extend(other);
-        }
-        Ok(wanted
-            .into_iter()
-            .map(|(compression, blob)| Descriptor::new(form.layer(compression), blob.blob, blob.size))
-            .collect())
-    }
-
     /// A blob of the store.
     fn stored(&self, blob: &Descriptor, id: &LayerId) -> Result<Placed> {
         let engine = self.engine;
@@ -219,9 +201,8 @@ impl Target<'_> {
                 rootfs::replay(self.engine, piece.stack, piece.n, &mut new, self.job)?;
                 *file = Some(new);
             }
-            let mut rest =
-                file.as_ref().expect("set above").try_clone().context(|| "opening an archive again")?;
-            rest.seek(SeekFrom::Start(offset)).context(|| "reading an archive")?;
+            let whole = file.as_ref().expect("set above");
+            let rest = Part::of(whole, offset, u64::MAX).context(|| "opening an archive again")?;
             Ok(Box::new(rest) as Box<dyn Read + Send>)
         };
         let beat = Beat::new(self.job, id, Phase::Uploading, Some(size));

@@ -236,8 +236,8 @@ fn key_of(host: &str) -> String {
     if host == "docker.io" { HUB.to_owned() } else { host.to_owned() }
 }
 
-/// The registry of a key, which may be an address.
-fn host_of(key: &str) -> &str {
+/// The registry of a key, which may be an address; Docker Hub's by the name that images have.
+pub(crate) fn host_of(key: &str) -> &str {
     let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     match rest.split('/').next().unwrap_or_default() {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",

@@ -40,6 +40,7 @@ use crate::transfer::Source;
 pub use auth::Credentials;
 pub use download::{Conditions, Fetched, download, fetch, percent_decoded, without_password};
 pub use hosts::HostFiles;
+pub(crate) use keychain::host_of as host_of_address;
 pub use keychain::{Keychain, Login};
 pub use mirrored::source;
 pub use patience::Patience;

@@ -6,4 +6,5 @@ pub mod mount;
 pub mod namespace;
 pub mod process;
 mod overlay;
+pub mod part;
 pub mod tree;

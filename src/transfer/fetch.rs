@@ -170,14 +170,9 @@ impl Found {
         }
         let stop = AtomicBool::new(false);
         let bring = |layer: &Layer<'_>| {
-            let result = source.blob(job, &self.name, layer.descriptor, 0).and_then(|bytes| {
-                let mut stream = Stream::new(job, &stop, layer.descriptor, layer.id(), bytes);
-                deliver(layer, &mut stream)?;
-                stream.finish()
-            });
-            let how = if result.is_ok() { LayerOutcome::PullComplete } else { LayerOutcome::Failed };
-            job.report(Event::LayerDone { layer: layer.id(), how });
-            result.context(|| format!("pulling layer {} from {}", layer.id(), source.place()))
+            let (name, blob) = (&self.name, layer.descriptor);
+            let brought = one(job, source, name, blob, &layer.id(), &stop, |stream| deliver(layer, stream));
+            brought.context(|| format!("pulling layer {} from {}", layer.id(), source.place()))
         };
         guarded(job, source, || side_by_side(job, &wanted, &stop, bring))
     }
@@ -195,16 +190,30 @@ pub fn bring(
     let bring = |blob: &Descriptor| {
         let id = blob.digest.short();
         job.report(Event::LayerStarted { layer: id.clone(), total: Some(blob.size) });
-        let result = source.blob(job, name, blob, 0).and_then(|bytes| {
-            let mut stream = Stream::new(job, &stop, blob, id.clone(), bytes);
-            deliver(blob, &mut stream)?;
-            stream.finish()
-        });
-        let how = if result.is_ok() { LayerOutcome::PullComplete } else { LayerOutcome::Failed };
-        job.report(Event::LayerDone { layer: id.clone(), how });
-        result.context(|| format!("fetching {id} from {}", source.place()))
+        let brought = one(job, source, name, blob, &id, &stop, |stream| deliver(blob, stream));
+        brought.context(|| format!("fetching {id} from {}", source.place()))
     };
     guarded(job, source, || side_by_side(job, wanted, &stop, bring))
+}
+
+/// One blob, delivered, read to its end and proved; and how it ended told.
+fn one(
+    job: &Job,
+    source: &dyn Source,
+    name: &Reference,
+    blob: &Descriptor,
+    id: &LayerId,
+    stop: &AtomicBool,
+    deliver: impl FnOnce(&mut Stream<'_>) -> Result<()>,
+) -> Result<()> {
+    let brought = source.blob(job, name, blob, 0).and_then(|bytes| {
+        let mut stream = Stream::new(job, stop, blob, id.clone(), bytes);
+        deliver(&mut stream)?;
+        stream.finish()
+    });
+    let how = if brought.is_ok() { LayerOutcome::PullComplete } else { LayerOutcome::Failed };
+    job.report(Event::LayerDone { layer: id.clone(), how });
+    brought
 }
 
 /// Runs `bring` over all items in order, so many at once. Of several failures the first counts; that the others were

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::error::{Error, Kind, Result};
 use crate::image::Reference;
 use crate::job::Job;
-use crate::registry::{Credentials, Login, Options, Registry};
+use crate::registry::{self, Credentials, Login, Options, Registry};
 
 /// A registry, as people write it: `registry.example.com`, an address, nothing for Docker Hub.
 #[derive(Clone, Debug)]
@@ -18,11 +18,7 @@ impl Server {
             Error::invalid(format!("`{text}` is no registry"))
                 .hint("write HOST or HOST:PORT, as names of images have it")
         };
-        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
-        let host = match rest.split('/').next().unwrap_or_default() {
-            "index.docker.io" | "registry-1.docker.io" => "docker.io",
-            host => host,
-        };
+        let host = registry::host_of_address(text);
         let name: Reference = format!("{host}/x/x").parse().map_err(|cause: Error| bad().because(cause))?;
         if name.host() != host { Err(bad()) } else { Ok(Server(name)) }
     }

@@ -83,14 +83,19 @@ pub(super) fn bring_from(
     job: &Job,
 ) -> Result<ImageId> {
     let found = transfer::find(job, source, name, platform)?;
-    let known = engine.db.read(|index| index.image(&found.image))?;
-    if known.is_none_or(|row| !row.durable || row.condemned)
+    if !is_here(engine, &found.image)?
         && let Err(error) = bring(engine, source, &found, Origin::Pulled, job)
     {
         return engine.sweep_after(Err(error));
     }
     engine.barrier(|_| Ok(()))?;
     Ok(found.image)
+}
+
+/// All of it, and nothing takes it away.
+fn is_here(engine: &Engine, image: &ImageId) -> Result<bool> {
+    let known = engine.db.read(|index| index.image(image))?;
+    Ok(known.is_some_and(|row| row.durable && !row.condemned))
 }
 
 /// An image of an archive, under these names. `keep`: its manifest is the archive's own, and stays.
@@ -102,8 +107,7 @@ pub(super) fn take(
     keep: bool,
     job: &Job,
 ) -> Result<()> {
-    let known = engine.db.read(|index| index.image(&found.image))?;
-    if known.is_none_or(|row| !row.durable || row.condemned) {
+    if !is_here(engine, &found.image)? {
         bring(engine, source, found, Origin::Loaded, job)?;
     }
     if keep {

@@ -8,11 +8,11 @@ use crate::archive::{DockerImage, LayoutTar, named};
 use crate::db::TagRow;
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
-use crate::image::{Compression, Descriptor, Digest, MAX_CONFIG, MediaType, Reference};
+use crate::image::{Compression, Descriptor, MAX_CONFIG, Reference};
 use crate::job::Job;
-use crate::layer::compress;
+use crate::output::{Form, form};
 use crate::rootfs;
-use crate::transfer::Sink;
+use crate::transfer::{Fill, Sink};
 
 /// Names or ids; an image goes under each name that it was asked for by.
 pub fn save(engine: &Engine, texts: &[String], out: &mut (dyn Write + Send), job: &Job) -> Result<()> {
@@ -110,20 +110,14 @@ fn ship_part<W: Write>(
 /// Compressed if it is here so; else the plain archive, which costs nothing to make.
 fn as_it_is(engine: &Engine, part: &Part, n: usize) -> Result<Descriptor> {
     let layer = &part.stack.layers()[n];
-    engine.db.read(|index| {
-        for known in index.blobs_of_layer(&layer.diff_id)? {
-            let compression = match known.compression.as_str() {
-                "gzip" => Compression::Gzip,
-                "zstd" => Compression::Zstd,
-                _ => continue,
-            };
-            if index.find_blob(&known.blob)?.is_some() {
-                return Ok(Descriptor::new(MediaType::OciLayer(compression), known.blob, known.size));
-            }
+    let form = Form::plain(true);
+    for blob in form.candidates(engine, &layer.diff_id)? {
+        if blob.media_type.compression() != Some(Compression::None) && engine.blobs.contains(&blob.digest)? {
+            return Ok(blob);
         }
-        let size = index.layer(layer.number)?.map_or(0, |row| row.tar_size);
-        Ok(Descriptor::new(MediaType::OciLayer(Compression::None), *layer.diff_id.digest(), size))
-    })
+    }
+    let size = engine.db.read(|index| index.layer(layer.number))?.map_or(0, |row| row.tar_size);
+    Ok(Descriptor::new(form.layer(Compression::None), *layer.diff_id.digest(), size))
 }
 
 fn ship_layer<W: Write>(
@@ -134,22 +128,28 @@ fn ship_layer<W: Write>(
     tar: &mut LayoutTar<W>,
     job: &Job,
 ) -> Result<()> {
-    if engine.blobs.contains(&blob.digest)? {
-        return tar.blob(blob, &mut |out| {
-            let mut reader = engine.blobs.read(&blob.digest)?;
-            std::io::copy(&mut reader, out).map(drop).context(|| "copying a blob")
-        });
+    if !engine.blobs.contains(&blob.digest)? {
+        let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &part.stack, n, out, job);
+        match blob.media_type.compression() {
+            None | Some(Compression::None) => return tar.blob(blob, &mut replay),
+            Some(compression) => compress_again(engine, blob, compression, &mut replay)?,
+        }
     }
-    let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &part.stack, n, out, job);
-    let compression = match blob.media_type.compression() {
-        None | Some(Compression::None) => return tar.blob(blob, &mut replay),
-        Some(Compression::Gzip) => "gzip",
-        Some(Compression::Zstd) => "zstd",
-    };
-    // Its bytes are gone; ours come out the same again.
-    let encoder = compress::by_name(compression).expect("both are written");
+    tar.blob(blob, &mut |out| {
+        let mut reader = engine.blobs.read(&blob.digest)?;
+        std::io::copy(&mut reader, out).map(drop).context(|| "copying a blob")
+    })
+}
+
+/// Its bytes are gone; ours come out the same again.
+fn compress_again(
+    engine: &Engine,
+    blob: &Descriptor,
+    compression: Compression,
+    replay: &mut Fill<'_>,
+) -> Result<()> {
     let mut writer = engine.blobs.writer(Some(blob.digest), Some(blob.size))?;
-    let mut encoder = encoder.encoder(Box::new(&mut writer), None)?;
+    let mut encoder = form::encoder(compression).encoder(Box::new(&mut writer), None)?;
     replay(&mut encoder)?;
     encoder.finish().context(|| "compressing a layer")?;
     let gone = |cause: Error| {
@@ -160,14 +160,9 @@ fn ship_layer<W: Write>(
         .hint("pull the image again")
         .because(cause)
     };
-    writer.commit(None).map_err(gone)?;
-    tar.blob(blob, &mut |out| {
-        let mut reader = engine.blobs.read(&blob.digest)?;
-        std::io::copy(&mut reader, out).map(drop).context(|| "copying a blob")
-    })
+    writer.commit(None).map(drop).map_err(gone)
 }
 
 fn put<W: Write>(tar: &mut LayoutTar<W>, blob: &Descriptor, bytes: &[u8]) -> Result<()> {
-    let blob = Descriptor::new(blob.media_type.clone(), Digest::of(bytes), bytes.len() as u64);
-    tar.blob(&blob, &mut |out| out.write_all(bytes).context(|| "writing a document of an image"))
+    tar.blob(blob, &mut |out| out.write_all(bytes).context(|| "writing a document of an image"))
 }

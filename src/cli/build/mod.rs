@@ -164,7 +164,7 @@ impl Args {
             host: Host::read(Path::new("/etc"))?,
             run: self.run.options()?,
             contexts: self.contexts.contexts()?,
-            registry: super::registry_options(),
+            registry: super::registry::options(),
             git: source::git_host(),
             ..Options::new("", "")
         })
