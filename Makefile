@@ -24,6 +24,7 @@ check:
 bench: tools-bench build
 	bench/run
 	bench/builds
+	bench/transfers
 
 # Each fuzz target for FUZZ_SECONDS (60).
 fuzz: tools-fuzz
@@ -39,7 +40,8 @@ tools-test:
 	  buildah:buildah dockerd:docker.io
 
 tools-bench:
-	@tools/need cargo:- cc:gcc hyperfine:hyperfine python3:python3 busybox:busybox-static mmdebstrap:mmdebstrap
+	@tools/need cargo:- cc:gcc hyperfine:hyperfine python3:python3 busybox:busybox-static mmdebstrap:mmdebstrap \
+	  skopeo:skopeo docker-registry:docker-registry
 
 tools-fuzz:
 	@tools/need cargo:- cc:gcc c++:g++

@@ -38,7 +38,7 @@ def start(doc, bench_class):
     parser.add_argument("--quick", action="store_true", help="a hundredth of the files and bytes: does it work?")
     parser.add_argument("--json", type=Path, help="where hyperfine's numbers go")
     parser.add_argument("--only", default="", help="rows whose name has this word")
-    parser.add_argument("--peers", default="docker,podman,buildah", help="which to look for")
+    parser.add_argument("--peers", default=bench_class.PEERS, help="which to look for")
     parser.add_argument("--outcrop", type=Path, default=HERE.parent / "target/release/outcrop")
     options = parser.parse_args()
     for tool in ["hyperfine", "busybox", "tar", "sha256sum", "unshare", *bench_class.TOOLS]:
@@ -67,7 +67,7 @@ class Daemon:
     """A dockerd of our own, in namespaces that end with it, where there is one to start and none that answers."""
 
     def __init__(self, scratch):
-        self.process, self.command = None, None
+        self.process, self.command, self.containerd = None, None, scratch / "docker-run/containerd/containerd.sock"
         dockerd = shutil.which("dockerd")
         if not dockerd or try_out("docker"):
             return
@@ -105,6 +105,8 @@ def peers(wanted, daemon):
         "docker": ["docker"] + ([daemon.command] if daemon and daemon.command else []),
         "podman": ["podman", "podman --runtime runc --cgroup-manager cgroupfs"],
         "buildah": ["buildah", "buildah --cgroup-manager cgroupfs"],
+        # The containerd below our daemon.
+        "ctr": [f"ctr -a {daemon.containerd} -n bench"] if daemon and daemon.process else ["ctr -n bench"],
     }
     for name, commands in candidates.items():
         if name not in wanted:
@@ -122,16 +124,18 @@ def peers(wanted, daemon):
 
 
 def try_out(command):
+    question = "version" if command.startswith("ctr") else "info"
     try:
-        return subprocess.run(f"{command} info", shell=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        return subprocess.run(f"{command} {question}", shell=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                               timeout=60).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 
 
 class Bench:
-    # What the rows need besides.
+    # What the rows need besides, and against whom.
     TOOLS = ()
+    PEERS = "docker,podman,buildah"
 
     def __init__(self, scratch, options, daemon):
         self.scratch, self.options = scratch, options

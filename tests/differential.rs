@@ -2,14 +2,16 @@
 //! one in an empty store.
 
 mod compare;
+mod focus;
 mod project;
 mod random;
 mod stores;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use compare::Case;
+use focus::Focus;
 use project::Project;
 use random::Random;
 use stores::Stores;
@@ -18,45 +20,57 @@ use stores::Stores;
 const EDITS: usize = 12;
 
 /// Runs `count` cases on both cores, beginning with the project `seed`. The first that differs, told whole.
-fn run(
-    seed: u64,
-    count: usize,
-    limit: Option<Duration>,
-    hole: Option<&'static str>,
-) -> (usize, Option<String>) {
-    let start = Instant::now();
+fn run(seed: u64, count: usize, search: Search) -> (usize, Option<String>) {
     let stores = Stores::new();
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let found = std::sync::Mutex::new(None);
+    let found = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while done.load(Ordering::Relaxed) < count
-                    && limit.is_none_or(|limit| start.elapsed() < limit)
-                    && found.lock().unwrap().is_none()
-                {
+                while done.load(Ordering::Relaxed) < count && found.lock().unwrap().is_none() {
                     let number = next.fetch_add(1, Ordering::Relaxed) as u64;
-                    let mut random = Random::new(seed + number);
-                    let mut project = Project::random(&mut random);
-                    let mut case = Case::new(&stores, number, &mut random, hole);
-                    for edit in 0..EDITS {
-                        if let Err(difference) = case.check(&project) {
-                            let told = format!("project {}, edit {edit}: {difference}", seed + number);
-                            found.lock().unwrap().get_or_insert(told);
-                            return;
-                        }
-                        done.fetch_add(1, Ordering::Relaxed);
-                        match hole {
-                            // What one part of a key is for shows best when nothing else changes.
-                            Some(_) if !random.one_in(4) => project.vary(&mut random),
-                            _ => project.edit(&mut random),
-                        }
+                    if let Err(difference) = history(&stores, seed + number, search, &done) {
+                        found.lock().unwrap().get_or_insert(difference);
+                        return;
                     }
                 }
             });
         }
     });
     (done.into_inner(), found.into_inner().unwrap())
+}
+
+/// A project and its edits.
+fn history(stores: &Stores, seed: u64, search: Search, done: &AtomicUsize) -> Result<(), String> {
+    let mut random = Random::new(seed);
+    let mut end = search.focus.map(|focus| focus.end(&mut random));
+    let mut project = match end {
+        Some(end) => Project::ending(&mut random, end.instructions),
+        None => Project::random(&mut random),
+    };
+    let mut case = Case::new(stores, seed, &mut random, search.hole);
+    for edit in 0..EDITS {
+        case.check(&project, end.map_or(|_| {}, |end| end.ask))
+            .map_err(|difference| format!("project {seed}, edit {edit}: {difference}"))?;
+        done.fetch_add(1, Ordering::Relaxed);
+        end = search.focus.map(|focus| focus.end(&mut random));
+        match end {
+            Some(end) => project.end(end.instructions),
+            // What one part of a key is for shows best when nothing else changes.
+            None if search.hole.is_some() && !random.one_in(4) => project.vary(&mut random),
+            None => project.edit(&mut random),
+        }
+    }
+    Ok(())
+}
+
+/// Which projects are built, and how.
+#[derive(Clone, Copy, Default)]
+struct Search {
+    /// A part of the key that is left out on purpose, in test builds.
+    hole: Option<&'static str>,
+    /// Projects that end in what has this part; else projects of every kind.
+    focus: Option<&'static Focus>,
 }
 
 /// `OUTCROP_CASES` and `OUTCROP_SEED` ask for other ones than those of every day: `make soak`.
@@ -69,7 +83,7 @@ fn number(variable: &str, default: u64) -> u64 {
 #[test]
 fn an_incremental_build_gives_what_a_build_from_nothing_gives() {
     let cases = usize::try_from(number("OUTCROP_CASES", 2000)).unwrap();
-    let (done, difference) = run(number("OUTCROP_SEED", 1), cases, None, None);
+    let (done, difference) = run(number("OUTCROP_SEED", 1), cases, Search::default());
     if let Some(difference) = difference {
         panic!("{difference}");
     }
@@ -80,21 +94,22 @@ fn an_incremental_build_gives_what_a_build_from_nothing_gives() {
 #[cfg(debug_assertions)]
 #[test]
 fn an_input_that_is_left_out_of_the_key_is_found_out() {
-    // Found out within some hundred cases each; that the others count as well is said by `build::key`'s own tests.
-    let holes = [
-        "parent",
-        "epoch",
-        "run.args",
-        "run.env",
-        "copy.content",
-        "copy.files",
-        "copy.destination",
-        // What a COPY saw on its way, on a stack that it has not stood on.
-        "reads",
-    ];
-    for hole in holes {
-        let (done, difference) = run(1, 4000, None, Some(hole));
+    // "reads": what a COPY saw on its way, on a stack that it has not stood on.
+    let anywhere = ["parent", "run.args", "copy.content", "reads"].map(|hole| (hole, None));
+    for (hole, focus) in focus::ALL.iter().map(|focus| (focus.hole, Some(focus))).chain(anywhere) {
+        let cases = if focus.is_some() { 20 * EDITS } else { 4000 };
+        let (done, difference) = run(1, cases, Search { hole: Some(hole), focus });
 
         assert!(difference.is_some(), "without `{hole}` in the key {done} cases found nothing wrong");
+    }
+}
+
+/// Where nothing is left out, the same projects find nothing wrong.
+#[test]
+fn what_finds_mistakes_finds_none_where_there_is_none() {
+    for focus in focus::ALL {
+        let (_, difference) = run(1, EDITS, Search { hole: None, focus: Some(focus) });
+
+        assert!(difference.is_none(), "{}: {difference:?}", focus.hole);
     }
 }

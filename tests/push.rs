@@ -184,7 +184,8 @@ pub(crate) fn tarred(platform: &str, files: &[&str]) -> Image {
     Image::made(&tars, config)
 }
 
-fn tar_of(name: &str) -> Vec<u8> {
+/// An archive of one file of noise.
+pub(crate) fn tar_of(name: &str) -> Vec<u8> {
     let content = noise(name, 2000);
     let mut header = [0u8; 512];
     header[..name.len()].copy_from_slice(name.as_bytes());

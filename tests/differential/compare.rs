@@ -35,7 +35,7 @@ impl<'s> Case<'s> {
     }
 
     /// Says how the two results differ, with all it takes to see it again.
-    pub(super) fn check(&mut self, project: &Project) -> Result<(), String> {
+    pub(super) fn check(&mut self, project: &Project, ask: fn(&mut Options)) -> Result<(), String> {
         let context = self.stores.place(&format!("context-{}", self.number));
         project.write(&context);
         let mut options = Options::new("Dockerfile", project.dockerfile());
@@ -46,6 +46,7 @@ impl<'s> Case<'s> {
         if epoch {
             options.build_args.insert("SOURCE_DATE_EPOCH".into(), "1".into());
         }
+        ask(&mut options);
         let clean = self.stores.fresh(&format!("clean-{}", self.number));
         let expected = build(clean.engine(), &options);
         #[cfg(debug_assertions)]

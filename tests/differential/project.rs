@@ -15,6 +15,8 @@ pub(super) struct Project {
     pub(super) args: BTreeMap<String, String>,
     /// Every file gets another time.
     touched: u64,
+    /// Instructions that end the last stage.
+    end: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +39,13 @@ const PLACES: &[&str] =
 
 impl Project {
     pub(super) fn random(random: &mut Random) -> Self {
-        let mut project =
-            Project { files: BTreeMap::new(), stages: Vec::new(), args: BTreeMap::new(), touched: 0 };
+        let mut project = Project {
+            files: BTreeMap::new(),
+            stages: Vec::new(),
+            args: BTreeMap::new(),
+            touched: 0,
+            end: "",
+        };
         for path in PATHS {
             if random.below(5) < 4 {
                 project.files.insert(path, file(random));
@@ -53,6 +60,19 @@ impl Project {
             project.stages.push(Stage { base, steps });
         }
         project
+    }
+
+    /// One stage, and little in it but the end.
+    pub(super) fn ending(random: &mut Random, end: &'static str) -> Self {
+        let mut project = Project::random(random);
+        let (base, steps) = (random.pick(&["base", "other"]), vec!["COPY . /in/".to_owned()]);
+        project.stages = vec![Stage { base, steps }];
+        project.end = end;
+        project
+    }
+
+    pub(super) fn end(&mut self, end: &'static str) {
+        self.end = end;
     }
 
     /// Everyday edits, one or two at a time.
@@ -131,6 +151,7 @@ impl Project {
                 writeln!(text, "{step}").unwrap();
             }
         }
+        writeln!(text, "{}", self.end).unwrap();
         text
     }
 
@@ -138,6 +159,7 @@ impl Project {
     pub(super) fn write(&self, dir: &Path) {
         drop(fs::remove_dir_all(dir));
         fs::create_dir(dir).unwrap();
+        fs::write(dir.join("t.tar"), crate::push::tar_of("f")).unwrap();
         for (path, file) in &self.files {
             let path = dir.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
