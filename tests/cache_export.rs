@@ -25,7 +25,7 @@ RUN cat /app/one /app/two > /both
 CMD [\"cat\", \"/both\"]
 ";
 
-fn machine(driver: &str, dockerfile: &str) -> Sandbox {
+pub(crate) fn machine(driver: &str, dockerfile: &str) -> Sandbox {
     let sandbox = Sandbox::new().driver(driver);
     fs::copy(sandbox.busybox_archive(), sandbox.context().join("busybox.tar")).unwrap();
     sandbox.dockerfile(dockerfile);
@@ -33,23 +33,23 @@ fn machine(driver: &str, dockerfile: &str) -> Sandbox {
     sandbox
 }
 
-fn id(sandbox: &Sandbox) -> String {
+pub(crate) fn id(sandbox: &Sandbox) -> String {
     sandbox.outcrop(&["inspect", "--format", "{{.Id}}", "it"]).ok().line()
 }
 
 /// Instructions that ran.
-fn ran(sandbox: &Sandbox) -> Vec<String> {
+pub(crate) fn ran(sandbox: &Sandbox) -> Vec<String> {
     let told = sandbox.outcrop(&["explain", "--format", "json"]).ok().json();
     let steps = told["steps"].as_array().unwrap().iter();
     let ran = steps.filter(|step| step["outcome"] == "ran");
     ran.map(|step| step["instruction"].as_str().unwrap().to_owned()).collect()
 }
 
-fn to(dir: &Path, more: &str) -> String {
+pub(crate) fn to(dir: &Path, more: &str) -> String {
     format!("type=local,dest={}{more}", dir.display())
 }
 
-fn from(dir: &Path) -> String {
+pub(crate) fn from(dir: &Path) -> String {
     format!("type=local,src={}", dir.display())
 }
 
@@ -62,7 +62,7 @@ fn blob(dir: &Path, digest: &Value) -> PathBuf {
 }
 
 /// Changes what the index of a cache says, and all that names it.
-fn edit(dir: &Path, change: &dyn Fn(&mut Value)) {
+pub(crate) fn edit(dir: &Path, change: &dyn Fn(&mut Value)) {
     let put = |json: &Value, entry: &mut Value| {
         let bytes = serde_json::to_vec(json).unwrap();
         entry["digest"] = Digest::of(&bytes).to_string().into();
@@ -79,7 +79,7 @@ fn edit(dir: &Path, change: &dyn Fn(&mut Value)) {
 }
 
 /// Of a cache in a directory, by the kind that its manifest says.
-fn blobs(dir: &Path, kind: &str) -> Vec<PathBuf> {
+pub(crate) fn blobs(dir: &Path, kind: &str) -> Vec<PathBuf> {
     let index = read_json(&dir.join("index.json"));
     let manifest = read_json(&blob(dir, &index["manifests"][0]["digest"]));
     let layers = manifest["layers"].as_array().unwrap().iter();

@@ -27,6 +27,7 @@ mod judge;
 mod judge_kit;
 mod language;
 mod layer;
+mod lazy;
 mod load;
 mod login;
 mod mirrors;

@@ -118,7 +118,8 @@ pub struct Part {
 }
 
 pub trait Images {
-    fn image(&self, reference: &str, platform: &Platform) -> Result<Base>;
+    /// Where all of its layers' contents are known to `imported`, none of them need be here.
+    fn image(&self, reference: &str, platform: &Platform, imported: Option<&Imported<'_>>) -> Result<Base>;
 
     /// Files that stand in for the image of this name.
     fn directory(&self, reference: &str) -> Result<Option<Context<'_>>>;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Base, Inputs, Outcome, record};
+use super::{Base, Inputs, Outcome, imported, record};
 use crate::engine::{self, Engine};
 use crate::error::{Context as _, Result};
 use crate::image::{CacheKey, ContentId, Digest, History, ImageId};
@@ -40,7 +40,7 @@ pub fn squash(
     inputs: &Inputs<'_>,
     job: &Job,
 ) -> Result<Outcome> {
-    let base = base(plan, inputs)?;
+    let base = base(plan, inputs, job)?;
     let (kept, history) =
         base.as_ref().map_or((0, 0), |base| (base.stack.layers().len(), base.config.history.len()));
     let merged = outcome.stack.layers().len() - kept;
@@ -74,13 +74,15 @@ pub fn squash(
 }
 
 /// The image that the target stands on in the end; `None` where that is nothing, or files.
-fn base(plan: &Plan, inputs: &Inputs<'_>) -> Result<Option<Base>> {
+fn base(plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Result<Option<Base>> {
     let mut stage = &plan.stages[plan.target.0];
     loop {
         match &stage.base {
             plan::Base::Stage(below) => stage = &plan.stages[below.0],
             plan::Base::Image(name) if inputs.images.directory(name)?.is_none() => {
-                return inputs.images.image(name, &stage.platform).map(Some);
+                let base = inputs.images.image(name, &stage.platform, inputs.imported)?;
+                let stack = imported::here(inputs, &base.stack, job)?;
+                return Ok(Some(Base { stack, ..base }));
             }
             plan::Base::Scratch | plan::Base::Image(_) => return Ok(None),
         }

@@ -88,7 +88,7 @@ impl<'b> Stage<'b> {
         if let plan::Base::Image(name) = &self.stage.base {
             base = match self.inputs.images.directory(name)? {
                 Some(context) => super::directory::base(self, &context, name, &self.stage.platform)?,
-                None => self.inputs.images.image(name, &self.stage.platform)?,
+                None => self.inputs.images.image(name, &self.stage.platform, self.inputs.imported)?,
             };
         }
         if let Some(image) = base.image {
@@ -411,7 +411,7 @@ impl<'b> Stage<'b> {
             }
             CopyFrom::Image(name) if self.inputs.images.directory(name)?.is_some() => None,
             CopyFrom::Image(name) => {
-                let base = self.inputs.images.image(name, &self.stage.platform)?;
+                let base = self.inputs.images.image(name, &self.stage.platform, self.inputs.imported)?;
                 Some((base, format!("the image `{name}`")))
             }
         })

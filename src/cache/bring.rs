@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
-use super::import::Imported;
+use super::import::{Imported, Remote};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::image::{Descriptor, Digest};
+use crate::image::{ChainId, Descriptor, Digest};
 use crate::job::Job;
 use crate::layer::compress;
 use crate::rootfs::{self, Archive, Layer, Made, Prepared, Stack};
@@ -21,6 +21,7 @@ impl Imported<'_> {
             return Ok(stack.clone());
         }
         let _turn = self.bringing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.bring_base(stack, job)?;
         let here = self.bring(stack, job)?;
         self.settle(&here)?;
         Ok(here)
@@ -102,9 +103,11 @@ impl Imported<'_> {
         job: &Job,
     ) -> Result<HashMap<usize, (Spooled, Option<Prepared<'s>>)>> {
         let mut wanted: Vec<usize> = Vec::new();
+        let mut chain: Option<ChainId> = None;
         for layer in stack.layers() {
+            let below = chain.replace(ChainId::on(chain.as_ref(), &layer.diff_id));
             let Some(index) = self.index_of(layer) else { continue };
-            let known = self.engine.db.read(|reader| reader.find_layer(&layer.diff_id, None))?;
+            let known = self.engine.db.read(|reader| reader.find_layer(&layer.diff_id, below.as_ref()))?;
             if known.is_none() && !wanted.contains(&index) {
                 wanted.push(index);
             }
@@ -139,7 +142,7 @@ impl Imported<'_> {
                     self.origins[origin].said,
                     described.diff_id.short()
                 ));
-                return Err(self.lose(*index, problem));
+                return Err(self.lose_absent(problem));
             };
             by_digest.insert(archive.digest, *index);
             blobs.push(archive.clone());
@@ -161,23 +164,29 @@ impl Imported<'_> {
         Ok(fetched.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Nothing that the cache of this layer cannot give counts from now on: a layer without bytes tells of all such ones,
-    /// anything else of the whole cache.
-    fn lose(&self, index: usize, problem: Error) -> Error {
+    /// A cache that gives something else than it promised is not asked again.
+    pub(super) fn lose(&self, index: usize, problem: Error) -> Error {
+        let origin = self.layers[index].origin;
+        self.lose_all(problem, |_, layer| layer.origin == origin)
+    }
+
+    /// Layers of which caches have no bytes count no longer. Those of base images have theirs elsewhere.
+    fn lose_absent(&self, problem: Error) -> Error {
+        let distant = self.state().distant.clone();
+        let is_absent =
+            |index: usize, layer: &Remote| layer.described.archive.is_none() && !distant.contains_key(&index);
+        self.lose_all(problem, is_absent)
+    }
+
+    fn lose_all(&self, problem: Error, goes: impl Fn(usize, &Remote) -> bool) -> Error {
         if problem.kind() == Kind::Cancelled {
             return problem;
         }
-        let origin = self.layers[index].origin;
-        let without_bytes = self.layers[index].described.archive.is_none();
         let mut state = self.state();
         let before = state.lost.len();
-        for (other, layer) in self.layers.iter().enumerate() {
-            let goes = match without_bytes {
-                true => layer.described.archive.is_none(),
-                false => layer.origin == origin,
-            };
-            if goes && !state.lost.contains(&other) {
-                state.lost.push(other);
+        for (index, layer) in self.layers.iter().enumerate() {
+            if goes(index, layer) && !state.lost.contains(&index) {
+                state.lost.push(index);
             }
         }
         if state.lost.len() > before {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::db::CacheRecord;
 use crate::error::{Context as _, Error, Result};
-use crate::image::{CacheKey, ContentId, Descriptor, DiffId, Digest, MediaType};
+use crate::image::{CacheKey, ChainId, ContentId, Descriptor, DiffId, Digest, MediaType};
 
 /// Raised when an older engine would misread what a newer one writes.
 const VERSION: u32 = 1;
@@ -41,6 +41,12 @@ pub(super) struct Mount {
 pub(super) struct Layer {
     pub(super) diff_id: DiffId,
     pub(super) content_id: ContentId,
+    /// Its archive means this on some layers alone: see `on`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) leans: bool,
+    /// Of a layer that leans: what it stands on; `None`: on nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) on: Option<ChainId>,
     /// Sum of its files' sizes.
     pub(super) size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,6 +163,8 @@ mod tests {
         let layer = Layer {
             diff_id: DiffId(Digest::of(b"tar")),
             content_id: ContentId(Digest::of(b"content")),
+            leans: false,
+            on: None,
             size: 3,
             rows: None,
             archive: None,

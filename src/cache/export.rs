@@ -14,7 +14,7 @@ use super::target::Target;
 use crate::db::{BlobLayer, CacheRecord, KeyKind, LayerRow};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
-use crate::image::{CacheKey, Compression, Descriptor, DiffId, Manifest, MediaType};
+use crate::image::{CacheKey, ChainId, Compression, Descriptor, DiffId, Manifest, MediaType};
 use crate::job::{Event, Job};
 use crate::output::{bundle, form};
 use crate::registry;
@@ -28,6 +28,8 @@ pub struct Built<'b> {
     pub steps: Vec<CacheKey>,
     /// Of its images.
     pub stacks: Vec<&'b Stack>,
+    /// What its steps stand on and copy from: what is in these layers is told, and their registries have the bytes.
+    pub bases: &'b [Stack],
     pub registry: &'b registry::Options,
     /// The cache mounts of its steps.
     pub mounts: Vec<MountDir>,
@@ -50,6 +52,9 @@ fn send(built: &Built<'_>, to: &To, target: &mut Target<'_>, job: &Job) -> Resul
     for key in &built.steps {
         records.extend(sending.record(key)?);
     }
+    for base in built.bases {
+        sending.base(base)?;
+    }
     let layers = sending.layers;
     let mut blobs: Vec<Descriptor> =
         layers.iter().flat_map(|layer| layer.rows.iter().chain(&layer.archive)).cloned().collect();
@@ -71,6 +76,13 @@ fn send(built: &Built<'_>, to: &To, target: &mut Target<'_>, job: &Job) -> Resul
     Ok(manifest)
 }
 
+/// An archive, and of one that leans what it stands on.
+type Means = (DiffId, Option<Option<ChainId>>);
+
+fn means(described: &Described) -> Means {
+    (described.diff_id, described.leans.then_some(described.on))
+}
+
 struct Sending<'s, 't> {
     built: &'s Built<'s>,
     to: &'s To,
@@ -78,7 +90,7 @@ struct Sending<'s, 't> {
     job: &'s Job,
     layers: Vec<Described>,
     /// Where among them.
-    numbers: HashMap<DiffId, usize>,
+    numbers: HashMap<Means, usize>,
 }
 
 impl Sending<'_, '_> {
@@ -116,7 +128,7 @@ impl Sending<'_, '_> {
         let Some(imported) = self.built.imported else { return Ok(None) };
         let Some(entry) = imported.record(key) else { return Ok(None) };
         let layer = match entry.layer {
-            Some(index) => Some(self.remote_layer(imported, index)?),
+            Some(index) => Some(self.remote_layer(imported, index, true)?),
             None => None,
         };
         Ok(Some(Record { layer, ..entry.record.clone() }))
@@ -130,19 +142,17 @@ impl Sending<'_, '_> {
 
     fn number(&mut self, described: Described) -> usize {
         let number = self.layers.len();
-        self.numbers.insert(described.diff_id, number);
+        self.numbers.insert(means(&described), number);
         self.layers.push(described);
         number
     }
 
     fn layer(&mut self, row: &LayerRow) -> Result<usize> {
-        if let Some(number) = self.numbers.get(&row.diff_id) {
+        if let Some(number) = self.numbers.get(&(row.diff_id, None)) {
             return Ok(*number);
         }
         let doing = || format!("exporting layer {}", row.diff_id.short());
-        let blob = rows::encode(self.built.engine.db.rows(row.number)).context(doing)?;
-        let rows = Descriptor::of(MediaType::from(document::ROWS), &blob);
-        self.target.put(&rows, &blob).context(doing)?;
+        let rows = self.rows(row).context(doing)?;
         let archive = match self.wants(&row.diff_id) {
             true => Some(self.archive(row).context(doing)?),
             false => None,
@@ -150,20 +160,61 @@ impl Sending<'_, '_> {
         Ok(self.number(Described {
             diff_id: row.diff_id,
             content_id: row.content_id,
+            leans: false,
+            on: None,
             size: row.size,
             rows: Some(rows),
             archive,
         }))
     }
 
+    fn rows(&mut self, row: &LayerRow) -> Result<Descriptor> {
+        let blob = rows::encode(self.built.engine.db.rows(row.number))?;
+        let rows = Descriptor::of(MediaType::from(document::ROWS), &blob);
+        self.target.put(&rows, &blob)?;
+        Ok(rows)
+    }
+
+    /// What an image holds, without its bytes: those that stand on it elsewhere need not have it.
+    fn base(&mut self, stack: &Stack) -> Result<()> {
+        let mut below: Option<ChainId> = None;
+        for layer in stack.layers() {
+            self.job.check()?;
+            let on = below.replace(ChainId::on(below.as_ref(), &layer.diff_id));
+            let known = |on| self.numbers.contains_key(&(layer.diff_id, on));
+            if known(None) || known(Some(on)) {
+                continue;
+            }
+            let remote = self.built.imported.and_then(|imported| Some((imported, imported.index_of(layer)?)));
+            if let Some((imported, index)) = remote {
+                self.remote_layer(imported, index, false)?;
+                continue;
+            }
+            let Some(row) = self.built.engine.db.read(|index| index.layer(layer.number))? else { continue };
+            let rows = self
+                .rows(&row)
+                .context(|| format!("exporting the files of layer {}", row.diff_id.short()))?;
+            self.number(Described {
+                diff_id: row.diff_id,
+                content_id: row.content_id,
+                leans: row.leans,
+                on: on.filter(|_| row.leans),
+                size: row.size,
+                rows: Some(rows),
+                archive: None,
+            });
+        }
+        Ok(())
+    }
+
     /// A layer that is here only by name goes on as it came.
-    fn remote_layer(&mut self, imported: &Imported<'_>, index: usize) -> Result<usize> {
+    fn remote_layer(&mut self, imported: &Imported<'_>, index: usize, bytes: bool) -> Result<usize> {
         let remote = &imported.layers[index];
         let mut described = remote.described.clone();
-        if let Some(number) = self.numbers.get(&described.diff_id) {
+        if let Some(number) = self.numbers.get(&means(&described)) {
             return Ok(*number);
         }
-        if !self.wants(&described.diff_id) {
+        if !bytes || !self.wants(&described.diff_id) {
             described.archive = None;
         }
         let from = &imported.origins[remote.origin];

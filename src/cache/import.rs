@@ -4,8 +4,9 @@
 //! with the build it goes. So whatever dies leaves nothing, and nothing that is not all here has a name.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::base::Bring;
 use super::deferred::Deferred;
 use super::document::{Document, Layer as Described, Mount, Record};
 use super::options::From;
@@ -14,7 +15,7 @@ use super::rows;
 use crate::db::{KeyKind, LayerNumber, LayerSlot, Lease, Time};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::image::{CacheKey, ContentId};
+use crate::image::{CacheKey, ChainId, ContentId, Descriptor, Reference};
 use crate::job::Job;
 use crate::layer;
 use crate::registry;
@@ -27,6 +28,8 @@ const MAX_ROWS: u64 = 512 << 20;
 pub struct Imported<'e> {
     pub(super) engine: &'e Engine,
     pub(super) lease: &'e Lease,
+    /// How registries are spoken to.
+    pub(super) registry: registry::Options,
     pub(super) origins: Vec<Origin>,
     pub(super) layers: Vec<Remote>,
     pub(super) records: Vec<Entry>,
@@ -62,6 +65,10 @@ pub(super) struct State {
     filled: Vec<usize>,
     /// What becomes true once the layers are here.
     pub(super) deferred: Vec<Deferred>,
+    /// Layers of base images that were not here, as their registries have them, and the images' names.
+    pub(super) distant: HashMap<usize, (Descriptor, Reference)>,
+    /// How these images come here, by their topmost chain.
+    pub(super) bases: HashMap<ChainId, Arc<Bring>>,
     /// Layers that cannot be had.
     pub(super) lost: Vec<usize>,
     /// Why, if it was found out since somebody asked.
@@ -92,6 +99,7 @@ impl<'e> Imported<'e> {
         let mut imported = Imported {
             engine,
             lease,
+            registry: options.clone(),
             origins: Vec::new(),
             layers: Vec::new(),
             records: Vec::new(),
@@ -148,10 +156,6 @@ impl<'e> Imported<'e> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.mounts.is_empty()
-    }
-
     /// A record under the key; of a step that ran before `oldest` none.
     pub fn look_up(&self, kind: KeyKind, key: &CacheKey, oldest: Option<Time>) -> Result<Option<RemoteHit>> {
         let entries = self.by_key.get(&(kind, *key)).into_iter().flatten();
@@ -196,7 +200,7 @@ impl<'e> Imported<'e> {
     }
 
     /// The layer, under a number of its own.
-    fn numbered(&self, index: usize) -> Result<Layer> {
+    pub(super) fn numbered(&self, index: usize) -> Result<Layer> {
         let described = &self.layers[index].described;
         let mut state = self.state();
         let number = match state.slots.get(&index) {
@@ -221,9 +225,14 @@ impl<'e> Imported<'e> {
         self.state().numbers.get(&layer.number).copied()
     }
 
+    /// The layer is not here.
+    pub fn is_away(&self, layer: &Layer) -> bool {
+        self.index_of(layer).is_some()
+    }
+
     /// Whether a layer of it is not here.
     pub fn is_remote(&self, stack: &Stack) -> bool {
-        stack.layers().iter().any(|layer| self.index_of(layer).is_some())
+        stack.layers().iter().any(|layer| self.is_away(layer))
     }
 
     /// Sees to it that the rows of all layers of the stack can be read; false: those of one cannot be had.
@@ -286,6 +295,7 @@ impl<'e> Imported<'e> {
         let mut state = self.state();
         let why = state.why_lost.take()?;
         state.deferred.clear();
+        state.bases.clear();
         Some(why)
     }
 

@@ -6,7 +6,7 @@ use super::document::{Document, Layer as Described, Record};
 use crate::db::KeyKind;
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
-use crate::image::{CacheKey, DiffId, ImageConfig, Manifest};
+use crate::image::{CacheKey, ChainId, DiffId, ImageConfig, Manifest};
 use crate::rootfs::Stack;
 
 /// Among the config's other members.
@@ -20,17 +20,21 @@ pub fn inline(
     stack: &Stack,
     latest: Option<i64>,
 ) -> Result<ImageConfig> {
-    let layers: Vec<Described> = stack
-        .layers()
-        .iter()
-        .map(|layer| Described {
+    let mut layers: Vec<Described> = Vec::new();
+    let mut below: Option<ChainId> = None;
+    for layer in stack.layers() {
+        let leans = engine.db.read(|index| index.layer(layer.number))?.is_some_and(|row| row.leans);
+        layers.push(Described {
             diff_id: layer.diff_id,
             content_id: layer.content_id,
+            leans,
+            on: below.filter(|_| leans),
             size: layer.size,
             rows: None,
             archive: None,
-        })
-        .collect();
+        });
+        below = Some(ChainId::on(below.as_ref(), &layer.diff_id));
+    }
     let place: HashMap<_, usize> =
         stack.layers().iter().enumerate().map(|(n, layer)| (layer.number, n)).collect();
     let mut records: Vec<Record> = Vec::new();

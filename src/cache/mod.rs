@@ -5,9 +5,11 @@
 //! not here. Rows come when a tree is walked for a key, bytes when a step stands on the layer or an output needs it.
 //! [`export`] writes what a build came to; what the other side has is not written again.
 
+mod base;
 mod bring;
 mod deferred;
 mod document;
+mod elsewhere;
 mod export;
 mod import;
 mod inline;
@@ -19,6 +21,7 @@ mod packs;
 mod rows;
 mod target;
 
+pub use base::Bring;
 pub use export::{Built, export};
 pub use import::{Imported, RemoteHit};
 pub use inline::{forget as forget_inline, inline};

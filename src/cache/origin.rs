@@ -18,6 +18,8 @@ pub(super) struct Origin {
     pub(super) name: Reference,
     /// As it was asked for.
     pub(super) said: String,
+    /// The name is one of a registry.
+    pub(super) is_registry: bool,
 }
 
 /// `NotFound` where there is no cache yet.
@@ -30,10 +32,11 @@ pub(super) fn open(from: &From, options: &registry::Options) -> Result<Origin> {
                 None => format!(":{tag}"),
             };
             let name = format!("localhost/cache{selector}").parse()?;
-            Ok(Origin { source: Box::new(layout(src)?), name, said })
+            Ok(Origin { source: Box::new(layout(src)?), name, said, is_registry: false })
         }
         Said::Registry(name) => {
-            Ok(Origin { source: Box::new(Registry::of(name, options)?), name: name.clone(), said })
+            let source = Box::new(Registry::of(name, options)?);
+            Ok(Origin { source, name: name.clone(), said, is_registry: true })
         }
     }
 }

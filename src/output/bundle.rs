@@ -84,7 +84,7 @@ fn send_image(
             .context(|| format!("exporting layer {}", layer.diff_id.short()))?;
         layers.push((descriptor, layer.diff_id));
     }
-    let raw = product.engine.blobs.read_all(image.id.digest(), MAX_CONFIG)?;
+    let raw = config(product, image)?;
     let config = Descriptor::of(form.config(), &raw);
     put(sink, &config, &raw)?;
     let mut manifest = Manifest::new(config, layers.iter().map(|(layer, _)| layer.clone()).collect());
@@ -95,6 +95,15 @@ fn send_image(
     let descriptor = Descriptor::of(form.manifest(), &bytes);
     put(sink, &descriptor, &bytes)?;
     Ok(SentImage { manifest: descriptor, layers })
+}
+
+/// Of an image that is not in the store it is made again.
+fn config(product: &Product<'_>, image: &Image) -> Result<Vec<u8>> {
+    let made = image.config.to_bytes();
+    match Digest::of(&made) == *image.id.digest() {
+        true => Ok(made),
+        false => product.engine.blobs.read_all(image.id.digest(), MAX_CONFIG),
+    }
 }
 
 fn put(sink: &mut dyn Sink, descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
@@ -111,6 +120,10 @@ fn send_layer(
 ) -> Result<Descriptor> {
     let Product { engine, job, .. } = *product;
     let layer = &image.stack.layers()[n];
+    // It is there by now, and its bytes need not pass here.
+    if let Some(blob) = form.distant(product.elsewhere, layer) {
+        return Ok(blob);
+    }
     for blob in form.candidates(engine, &layer.diff_id)? {
         if engine.blobs.contains(&blob.digest)? {
             let mut copy = |out: &mut dyn Write| {

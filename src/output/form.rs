@@ -1,11 +1,13 @@
 //! The form of an image's blobs: how layers are compressed, whose media types documents have.
 
+use super::elsewhere::{Distant, Elsewhere};
 use super::fields::Fields;
 use crate::db::BlobLayer;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::{Compression, Descriptor, DiffId, MediaType};
 use crate::layer::compress;
+use crate::rootfs::Layer;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
@@ -82,6 +84,23 @@ impl Form {
             Descriptor::new(self.layer(compression), blob.blob, blob.size)
         };
         Ok(wanted.into_iter().map(descriptor).collect())
+    }
+
+    /// Whether a layer may go as this blob, which somebody else made.
+    pub(super) fn suits(&self, distant: &Distant) -> bool {
+        let media_type = &distant.blob.media_type;
+        match media_type.compression().filter(|_| !media_type.is_foreign()) {
+            None => false,
+            Some(_) if self.force && self.level.is_some() => false,
+            Some(compression) => compression == self.compression || distant.of_base && !self.force,
+        }
+    }
+
+    /// How a layer that is not here is named; `None`: it is here.
+    pub(super) fn distant(&self, elsewhere: &dyn Elsewhere, layer: &Layer) -> Option<Descriptor> {
+        let distant = elsewhere.distant(layer).filter(|distant| self.suits(distant))?;
+        let compression = distant.blob.media_type.compression()?;
+        Some(Descriptor::new(self.layer(compression), distant.blob.digest, distant.blob.size))
     }
 
     pub(crate) fn layer(&self, compression: Compression) -> MediaType {

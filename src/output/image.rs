@@ -4,6 +4,7 @@
 //! layers that was asked for, an index. Layers that nobody wants compressed are named there by their tar, which can be
 //! made again at any time: nothing is stored twice.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 
 use super::annotation::Annotation;
@@ -12,11 +13,12 @@ use super::fields::Fields;
 use super::form::{self, Form};
 use super::progress::{self, Work};
 use super::registry::Push;
-use super::{Entry, Keep, Output, Product, Written, all_names};
+use super::{Distant, Entry, Keep, Output, Product, Written, all_names};
 use crate::db::BlobLayer;
 use crate::engine::Engine;
-use crate::error::{Context as _, Result};
-use crate::image::{Compression, Descriptor, MediaType, Reference};
+use crate::error::{Context as _, Error, Result};
+use crate::image::{Compression, Descriptor, Digest, MAX_CONFIG, MAX_MANIFEST, MediaType, Reference};
+use crate::job::Event;
 use crate::transfer::{Fill, Sink};
 
 pub(super) const ENTRY: Entry = Entry { name: "image", read };
@@ -76,6 +78,11 @@ impl Output for Store {
         self.push.as_ref().map(|_| &self.names[..])
     }
 
+    fn takes(&self, distant: Option<&Distant>) -> bool {
+        let form = self.form.clone().unwrap_or(Form::plain(true));
+        self.push.is_some() && distant.is_some_and(|distant| form.suits(distant))
+    }
+
     fn check(&self, _: usize) -> Result<()> {
         Ok(())
     }
@@ -95,6 +102,9 @@ impl Output for Store {
         let form = super::with_annotations(product, self.form.as_ref().unwrap_or(&plain))?;
         if let Some(push) = &self.push {
             push.layers(product, &names, &form)?;
+            if product.is_distant() {
+                return self.push_alone(push, product, names, &form);
+            }
         }
         let total = progress::layers_size(product);
         let work = Work::start(product.job, "Keeping the manifest".into(), Some(total));
@@ -103,7 +113,8 @@ impl Output for Store {
         link(product, &sent)?;
         drop(work);
         if let Some(push) = &self.push {
-            push.documents(product, &names, &sent)?;
+            let most = MAX_MANIFEST.max(MAX_CONFIG);
+            push.documents(product, &names, &sent, &|digest| product.engine.blobs.read_all(digest, most))?;
         }
         let by_digest = self.push.as_ref().is_some_and(|push| push.by_digest);
         if by_digest {
@@ -113,6 +124,48 @@ impl Output for Store {
         }
         let keep = Keep { names: names.clone(), target: Some(sent.top.digest) };
         Ok(Written { descriptor: Some(sent.top), names, keep: Some(keep) })
+    }
+}
+
+impl Store {
+    /// Of an image that is not all here: it is at its registry, and the store keeps nothing of it. Its layers are there.
+    fn push_alone(
+        &self,
+        push: &Push,
+        product: &Product<'_>,
+        names: Vec<Reference>,
+        form: &Form,
+    ) -> Result<Written> {
+        let work = Work::start(product.job, "Making the manifest".into(), None);
+        let mut documents = Documents::default();
+        let sent = bundle::send(product, form, &self.annotations, &mut documents, &work)?;
+        drop(work);
+        push.documents(product, &names, &sent, &|digest| documents.get(digest))?;
+        let said = "the image is at its registry and not in the store: its layers were not needed here";
+        product.job.report(Event::Note(said.into()));
+        Ok(Written { descriptor: Some(sent.top), names, keep: None })
+    }
+}
+
+/// Configs and manifests alone, for as long as it takes to send them.
+#[derive(Default)]
+struct Documents(HashMap<Digest, Vec<u8>>);
+
+impl Documents {
+    fn get(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let known = self.0.get(digest).cloned();
+        known.ok_or_else(|| Error::internal(format!("the document {digest} was not made")))
+    }
+}
+
+impl Sink for Documents {
+    fn blob(&mut self, blob: &Descriptor, fill: &mut Fill<'_>) -> Result<()> {
+        if blob.media_type.compression().is_none() {
+            let mut bytes = Vec::new();
+            fill(&mut bytes)?;
+            self.0.insert(blob.digest, bytes);
+        }
+        Ok(())
     }
 }
 

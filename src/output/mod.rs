@@ -5,9 +5,11 @@
 
 mod annotation;
 pub(crate) mod bundle;
+mod cacheonly;
 pub(crate) mod csv;
 mod destination;
 mod docker;
+mod elsewhere;
 mod fields;
 mod files;
 pub(crate) mod form;
@@ -31,6 +33,7 @@ use crate::rootfs::Stack;
 
 pub use annotation::Annotation;
 pub use destination::Destination;
+pub use elsewhere::{Distant, Elsewhere};
 use fields::Fields;
 pub(crate) use form::Form;
 pub(crate) use send::{Piece, Target};
@@ -52,10 +55,20 @@ pub struct Product<'p> {
     pub stream: Option<&'p File>,
     /// How registries are spoken to.
     pub registry: &'p crate::registry::Options,
+    /// Knows of the layers that are not here. There are such ones where every output takes them alone.
+    pub elsewhere: &'p dyn Elsewhere,
     pub job: &'p Job,
 }
 
-/// One image of a product; all of it is in the store.
+impl Product<'_> {
+    /// Not all of it is in the store.
+    fn is_distant(&self) -> bool {
+        let mut layers = self.images.iter().flat_map(|image| image.stack.layers());
+        layers.any(|layer| self.elsewhere.distant(layer).is_some())
+    }
+}
+
+/// One image of a product.
 pub struct Image {
     /// As asked for.
     pub platform: Platform,
@@ -95,6 +108,10 @@ pub trait Output: std::fmt::Debug + Send + Sync {
     fn pushes_to(&self) -> Option<&[Reference]> {
         None
     }
+    /// Whether a layer may be as this in it, without being here; `None`: as bytes that nobody has.
+    fn takes(&self, _: Option<&Distant>) -> bool {
+        false
+    }
     /// What it writes to, for telling two of them apart.
     fn path(&self) -> Option<&Path> {
         None
@@ -112,7 +129,8 @@ pub(crate) struct Entry {
     read: fn(Fields) -> Result<Box<dyn Output>>,
 }
 
-const TABLE: &[Entry] = &[image::ENTRY, local::ENTRY, tar::ENTRY, oci::ENTRY, docker::ENTRY, registry::ENTRY];
+const TABLE: &[Entry] =
+    &[image::ENTRY, local::ENTRY, tar::ENTRY, oci::ENTRY, docker::ENTRY, registry::ENTRY, cacheonly::ENTRY];
 
 /// What `--output` says: `type=KIND[,KEY=VALUE]...`, a directory, or `-` for a tar on standard output.
 pub fn parse(text: &str) -> Result<Box<dyn Output>> {
@@ -231,6 +249,8 @@ mod tests {
             ("type=oci,dest=x,tar=false", "the OCI layout `x`"),
             ("type=docker,dest=x.tar", "the Docker archive `x.tar`"),
             ("type=docker", "the image in the store"),
+            ("type=cacheonly", "nothing but the cache"),
+            ("type=cacheonly,dest=x", "unknown key `dest` of the output type=cacheonly"),
             ("type=image", "the image in the store"),
             ("TYPE=image , name=a", "the image in the store"),
             ("\"type=image\",\"name=a,b\"", "the image in the store"),

@@ -6,7 +6,7 @@ use super::form::Form;
 use super::send::{Piece, Target};
 use super::{Entry, Output, Product, image};
 use crate::error::{Context as _, Result};
-use crate::image::{Descriptor, MAX_CONFIG, MAX_MANIFEST, MediaType, Reference};
+use crate::image::{Descriptor, Digest, MediaType, Reference};
 use crate::job::Event;
 use crate::registry::Registry;
 
@@ -20,6 +20,8 @@ pub(super) struct Push {
     /// Plain HTTP will do, and certificates are not looked at.
     pub(super) insecure: bool,
 }
+
+pub(super) type Read<'r> = dyn Fn(&Digest) -> Result<Vec<u8>> + 'r;
 
 /// As BuildKit has it: another word for a pushed image.
 fn read(fields: Fields) -> Result<Box<dyn Output>> {
@@ -45,18 +47,29 @@ impl Push {
         let registry = self.open(product, first)?;
         let target = self.target(product, &registry, first);
         product.job.report(Event::Pushing { repository: first.name() });
-        let pieces: Vec<Piece<'_>> = product
-            .images
-            .iter()
-            .flat_map(|image| {
-                (0..image.stack.layers().len()).map(|n| Piece { stack: &image.stack, n, exactly: None })
-            })
-            .collect();
+        let mut blobs: Vec<Vec<Option<Descriptor>>> = Vec::new();
+        for image in product.images {
+            let layers = image.stack.layers().iter();
+            blobs.push(layers.map(|layer| form.distant(product.elsewhere, layer)).collect());
+        }
+        let mut pieces = Vec::new();
+        for (image, blobs) in std::iter::zip(product.images, &blobs) {
+            for (n, blob) in blobs.iter().enumerate() {
+                pieces.push(Piece { stack: &image.stack, n, exactly: blob.as_ref() });
+            }
+        }
         target.layers(&pieces, form).map(drop).context(|| format!("pushing `{}`", first.familiar()))
     }
 
-    /// What is in the store by now, to every name. The layers of the first are there.
-    pub(super) fn documents(&self, product: &Product<'_>, names: &[Reference], sent: &Sent) -> Result<()> {
+    /// What names the layers, to every name; `read` gives the bytes of a config or a manifest. The layers of the first
+    /// are there.
+    pub(super) fn documents(
+        &self,
+        product: &Product<'_>,
+        names: &[Reference],
+        sent: &Sent,
+        read: &Read<'_>,
+    ) -> Result<()> {
         for (n, name) in names.iter().enumerate() {
             let to = || format!("pushing `{}`", name.familiar());
             let registry = self.open(product, name)?;
@@ -65,7 +78,7 @@ impl Push {
                 product.job.report(Event::Pushing { repository: name.name() });
                 self.rest_of_layers(product, &target, sent).context(to)?;
             }
-            self.document(product, &target, sent).context(to)?;
+            self.document(product, &target, sent, read).context(to)?;
         }
         Ok(())
     }
@@ -80,18 +93,23 @@ impl Push {
         target.layers(&pieces, &Form::plain(true)).map(drop)
     }
 
-    fn document(&self, product: &Product<'_>, target: &Target<'_>, sent: &Sent) -> Result<()> {
-        let blobs = &product.engine.blobs;
+    fn document(
+        &self,
+        product: &Product<'_>,
+        target: &Target<'_>,
+        sent: &Sent,
+        read: &Read<'_>,
+    ) -> Result<()> {
         for (image, sent_image) in std::iter::zip(product.images, &sent.images) {
-            let config = blobs.read_all(image.id.digest(), MAX_CONFIG)?;
+            let config = read(image.id.digest())?;
             target.bytes(&Descriptor::of(MediaType::OciConfig, &config), &config)?;
             let manifest = &sent_image.manifest;
             if manifest.digest != sent.top.digest {
-                let raw = blobs.read_all(&manifest.digest, MAX_MANIFEST)?;
+                let raw = read(&manifest.digest)?;
                 target.manifest(&manifest.digest.to_string(), manifest, &raw)?;
             }
         }
-        let raw = blobs.read_all(&sent.top.digest, MAX_MANIFEST)?;
+        let raw = read(&sent.top.digest)?;
         let selector = match target.name.tag().filter(|_| !self.by_digest) {
             Some(tag) => tag.to_owned(),
             None => sent.top.digest.to_string(),
@@ -117,6 +135,7 @@ impl Push {
         registry: &'t Registry,
         name: &'t Reference,
     ) -> Target<'t> {
-        Target { engine: product.engine, registry, name, job: product.job }
+        let elsewhere = Some(product.elsewhere);
+        Target { engine: product.engine, registry, name, elsewhere, job: product.job }
     }
 }

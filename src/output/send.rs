@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::elsewhere::Elsewhere;
 use super::form::{self, Form};
 use crate::db::BlobLayer;
 use crate::engine::Engine;
@@ -17,7 +18,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::image::{Compression, Descriptor, DiffId, Digest, LayerId, Reference};
 use crate::job::{Event, Job, LayerOutcome, Phase};
 use crate::registry::{Outgoing, Placed, Registry};
-use crate::rootfs::{self, Stack};
+use crate::rootfs::{self, Layer, Stack};
 use crate::sys::part::Part;
 use crate::transfer;
 
@@ -30,6 +31,8 @@ pub(crate) struct Target<'t> {
     pub(crate) engine: &'t Engine,
     pub(crate) registry: &'t Registry,
     pub(crate) name: &'t Reference,
+    /// Knows of layers that are not here.
+    pub(crate) elsewhere: Option<&'t dyn Elsewhere>,
     pub(crate) job: &'t Job,
 }
 
@@ -43,8 +46,11 @@ pub(crate) struct Piece<'p> {
 }
 
 impl Piece<'_> {
+    fn layer(&self) -> &Layer {
+        &self.stack.layers()[self.n]
+    }
     fn diff_id(&self) -> &DiffId {
-        &self.stack.layers()[self.n].diff_id
+        &self.layer().diff_id
     }
     /// What makes two of them one.
     fn key(&self) -> (DiffId, Option<Digest>) {
@@ -145,13 +151,21 @@ impl Target<'_> {
                 return Ok((blob.clone(), self.stored(blob, id)?));
             }
         }
+        let distant =
+            self.elsewhere.and_then(|elsewhere| Some((elsewhere, elsewhere.distant(piece.layer())?)));
         // What is not here may be there; what was pulled from elsewhere is known by its name alone.
         for blob in &candidates {
-            let seen_in = self.seen_in(&blob.digest)?;
+            let mut seen_in = self.seen_in(&blob.digest)?;
+            let at = distant.as_ref().and_then(|(_, distant)| distant.at.as_ref());
+            seen_in.extend(at.filter(|(host, _)| host == self.name.host()).map(|(_, path)| path.clone()));
             if let Some(placed) = self.registry.find_blob(self.job, self.name, &blob.digest, &seen_in)? {
                 self.note(&blob.digest)?;
                 return Ok((blob.clone(), placed));
             }
+        }
+        if let (Some((elsewhere, _)), Some(blob)) = (distant, exactly) {
+            let file = elsewhere.fetch(piece.layer(), self.job)?;
+            return Ok((blob.clone(), self.fetched(blob, &file, id)?));
         }
         let compression = match exactly {
             Some(exactly) => exactly.media_type.compression().unwrap_or(Compression::None),
@@ -181,6 +195,16 @@ impl Target<'_> {
             let mut reader = engine.blobs.read(&blob.digest)?;
             io::copy(&mut reader.by_ref().take(offset), &mut io::sink()).context(|| "reading a blob")?;
             Ok(Box::new(reader) as Box<dyn Read + Send>)
+        };
+        let beat = Beat::new(self.job, id, Phase::Uploading, Some(blob.size));
+        self.blob(blob, &open, &|done| beat.tell(done))
+    }
+
+    /// A blob that is in a file.
+    fn fetched(&self, blob: &Descriptor, file: &File, id: &LayerId) -> Result<Placed> {
+        let open = |offset: u64| {
+            let rest = Part::of(file, offset, blob.size).context(|| "opening a fetched layer again")?;
+            Ok(Box::new(rest) as Box<dyn Read + Send>)
         };
         let beat = Beat::new(self.job, id, Phase::Uploading, Some(blob.size));
         self.blob(blob, &open, &|done| beat.tell(done))

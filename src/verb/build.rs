@@ -1,28 +1,27 @@
 //! `build`: a Dockerfile and its context become an image with names.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::build::mounts::{Agent, Agents, SecretBytes};
-use crate::build::{self, Base, Given, Inputs, Notes, Part, Reuse};
+use crate::build::{self, Given, Inputs, Notes, Part, Reuse};
 use crate::cache::Imported;
 use crate::context::ignore::Ignore;
-use crate::context::{GitHost, Private, Remote, StatCache};
-use crate::db::{BuildId, ImageRow, NewBuild};
-use crate::dockerfile::{self, Dated, PlanOptions, Resolver, Scope};
+use crate::context::{GitHost, Remote, StatCache};
+use crate::db::{BuildId, NewBuild};
+use crate::dockerfile::{self, PlanOptions, Scope};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result, did_you_mean};
-use crate::image::{ImageConfig, ImageId, Platform, Reference, RunConfig};
+use crate::image::{ImageId, Platform, Reference};
 use crate::job::{Event, Job};
 use crate::output::{self, Written};
 use crate::plan::{Network, Plan, Resources};
 use crate::rootfs::Stack;
+use crate::verb::build_bases::Bases;
 use crate::verb::named_context::{Contexts, Named};
-use crate::verb::variant::{self, Variant};
 use crate::verb::{build_cache, build_failed, build_platforms, build_results as results};
-use crate::verb::{images, pull};
 
 pub use results::Results;
 
@@ -184,7 +183,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     let secret = |id: &str| options.run.secrets.get(id).map(|secret| secret.0.clone());
     let remote = Remote::new(engine, &options.registry, &options.git, &secret);
     let contexts = Contexts::new(engine, &remote, &options.contexts, job);
-    let bases = Bases { engine, options, job, contexts: &contexts, remote: &remote, known: Mutex::default() };
+    let bases = Bases::new(engine, options, &contexts, &remote, job);
     let scope = Scope { all_stages: false, ignore: Some(&ignore) };
     let (name, text) = (&options.dockerfile_name, &options.dockerfile);
     let mut plans: Vec<Plan> = Vec::new();
@@ -233,7 +232,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         remote: &remote,
         images: &bases,
         reuse: Reuse::default(),
-        imported: (!imported.is_empty()).then_some(&imported),
+        imported: Some(&imported),
         failed: options.failed.keep.then_some(&slot),
         resume: resume.as_ref(),
         epoch: None,
@@ -248,22 +247,27 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         host: &options.host,
         run: &given,
     };
-    let outcomes = build_cache::outcomes(engine, &platforms, &plans, &reuse, &inputs, job);
-    let outcomes = outcomes.and_then(|outcomes| match options.results.squash {
-        true => build_platforms::squash(engine, &plans, outcomes, &inputs, job),
-        false => Ok(outcomes),
-    });
+    let epoch = plans.iter().find_map(|plan| plan.epoch);
+    let attempt = || {
+        let outcomes = build_platforms::build(engine, &platforms, &plans, &reuse, &inputs, job)?;
+        let outcomes = build_cache::here(engine, options, &imported, outcomes, job)?;
+        let mut outcomes = match options.results.squash {
+            true => build_platforms::squash(engine, &plans, outcomes, &inputs, job)?,
+            false => outcomes,
+        };
+        build_cache::inline(engine, options, &inputs, epoch, &mut outcomes)?;
+        let stacks: Vec<Stack> = outcomes.iter().map(|outcome| outcome.stack.clone()).collect();
+        let left = results::leave(engine, options, &platforms, outcomes, epoch, &imported, job)?;
+        Ok((left, stacks))
+    };
+    let left = build_cache::until_kept(&inputs, job, attempt);
     if let Err(problem) = stats.save().and_then(|()| contexts.save()) {
         job.warn(format!("the next build will read the whole context again: {problem}"));
     }
     let mut exported = Ok(());
-    let left = outcomes.and_then(|mut outcomes| {
-        let epoch = plans.iter().find_map(|plan| plan.epoch);
-        build_cache::inline(engine, options, &inputs, epoch, &mut outcomes)?;
-        let stacks: Vec<Stack> = outcomes.iter().map(|outcome| outcome.stack.clone()).collect();
-        let left = results::leave(engine, options, &platforms, outcomes, epoch, job)?;
-        exported = build_cache::export(engine, options, &inputs, &stacks, job);
-        Ok(left)
+    let left = left.map(|(left, stacks)| {
+        exported = build_cache::export(engine, options, &inputs, &stacks, &bases.stacks(), job);
+        left
     });
     drop(inputs);
     drop(imported);
@@ -324,90 +328,5 @@ fn describe(options: &Options) -> NewBuild {
         },
         dockerfile: options.dockerfile_name.clone(),
         options: said.to_string(),
-    }
-}
-
-/// Base images: here, or pulled; each once.
-struct Bases<'b> {
-    engine: &'b Engine,
-    options: &'b Options,
-    job: &'b Job,
-    contexts: &'b Contexts<'b>,
-    remote: &'b Remote<'b>,
-    known: Mutex<HashMap<(String, String), Base>>,
-}
-
-impl Bases<'_> {
-    fn get(&self, reference: &str, platform: &Platform) -> Result<Base> {
-        let key = (reference.to_owned(), platform.to_string());
-        let mut known = self.known.lock().expect("no holder panics");
-        if let Some(base) = known.get(&key) {
-            return Ok(base.clone());
-        }
-        let stands_for = self.contexts.image(reference, platform)?;
-        let brought = stands_for.as_ref().is_some_and(|name| name.starts_with("sha256:"));
-        let reference = stands_for.as_deref().unwrap_or(reference);
-        // For another platform of this build it was asked for already.
-        let asked = known.keys().any(|(known, _)| known == reference);
-        let row = match self.options.pull && !asked && !brought {
-            true => self.pulled(&reference.parse()?, platform)?,
-            false => match images::find(self.engine, reference)? {
-                None => self.pulled(&reference.parse()?, platform)?,
-                Some(row) if variant::fits(&row, platform) => row,
-                Some(row) => match reference.parse::<Reference>() {
-                    Ok(name) => match variant::of(self.engine, &name, platform)? {
-                        Some(Variant::Here(row)) => row,
-                        // By digest: the name stays with the image that it is for.
-                        Some(Variant::Elsewhere(name)) => self.pulled(&name, platform)?,
-                        None => row,
-                    },
-                    Err(_) => row,
-                },
-            },
-        };
-        let (config, _) = images::config(self.engine, &row.id)?;
-        let stack = Stack::load(self.engine, row.chain.as_ref())?;
-        let base = Base { image: Some(row.id), config, stack };
-        known.insert(key, base.clone());
-        Ok(base)
-    }
-
-    fn pulled(&self, name: &Reference, platform: &Platform) -> Result<ImageRow> {
-        let options = pull::Options { platform: platform.clone(), registry: self.options.registry.clone() };
-        let pulled = pull::pull(self.engine, name, &options, self.job)
-            .map_err(|cause| pull::not_to_be_had("base image", name, cause))?;
-        images::resolve(self.engine, &pulled.image.to_string())
-    }
-}
-
-impl Resolver for Bases<'_> {
-    fn base(&self, reference: &str, platform: &Platform) -> Result<ImageConfig> {
-        if self.contexts.is_directory(reference) {
-            let config = RunConfig { working_dir: "/".into(), ..RunConfig::default() };
-            return Ok(ImageConfig { config, ..ImageConfig::default() });
-        }
-        self.get(reference, platform).map(|base| base.config)
-    }
-
-    fn time(&self, of: &Dated) -> Result<Option<i64>> {
-        match of {
-            Dated::Context => Ok(self.options.context_time),
-            Dated::Named(name) => self.contexts.time(name),
-            Dated::Http(source) => {
-                let private = Private::new(&self.engine.root)?;
-                self.remote.fetched_time(source, &private, "file", self.job)
-            }
-            Dated::Git(source) => self.remote.commit_time(source, self.job).map(Some),
-        }
-    }
-}
-
-impl build::Images for Bases<'_> {
-    fn image(&self, reference: &str, platform: &Platform) -> Result<Base> {
-        self.get(reference, platform)
-    }
-
-    fn directory(&self, reference: &str) -> Result<Option<build::Context<'_>>> {
-        self.contexts.directory(reference)
     }
 }

@@ -1,49 +1,74 @@
 //! The caches of a build: those it was given, and those it leaves.
 
 use crate::build::mounts::caches;
-use crate::build::{self, Inputs, Reuse};
+use crate::build::{self, Inputs};
 use crate::cache::{self, Built, Imported, MountDir};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::image::Platform;
+use crate::image::Digest;
 use crate::job::Job;
-use crate::plan::Plan;
+use crate::output::Elsewhere as _;
 use crate::rootfs::Stack;
 use crate::verb::build::Options;
-use crate::verb::build_platforms;
 
-/// What the plans come to, all of it here. What a cache promised and cannot give does not count, and the build begins anew.
-pub(super) fn outcomes(
-    engine: &Engine,
-    platforms: &[Platform],
-    plans: &[Plan],
-    reuse: &[Reuse],
-    inputs: &Inputs<'_>,
-    job: &Job,
-) -> Result<Vec<build::Outcome>> {
+/// Tries it; what a cache promised and could not give does not count from then on, and it is tried again.
+pub(super) fn until_kept<T>(inputs: &Inputs<'_>, job: &Job, attempt: impl Fn() -> Result<T>) -> Result<T> {
     loop {
-        let outcomes = build_platforms::build(engine, platforms, plans, reuse, inputs, job);
-        let Some(imported) = inputs.imported else { return outcomes };
-        let outcomes = outcomes.and_then(|outcomes| here(imported, outcomes, job));
-        match (&outcomes, imported.take_lost()) {
+        let outcome = attempt();
+        let Some(imported) = inputs.imported else { return outcome };
+        match (&outcome, imported.take_lost()) {
             (Err(_), Some(why)) => {
                 job.warn(format!("building again without what a cache cannot give: {why}"));
                 inputs.notes.start_again();
             }
-            _ => return outcomes,
+            _ => return outcome,
         }
     }
 }
 
-fn here(
+/// The outcomes with all layers here that have to be.
+pub(super) fn here(
+    engine: &Engine,
+    options: &Options,
     imported: &Imported<'_>,
     mut outcomes: Vec<build::Outcome>,
     job: &Job,
 ) -> Result<Vec<build::Outcome>> {
+    if may_stay_away(engine, options, imported, &outcomes)? {
+        return Ok(outcomes);
+    }
     for outcome in &mut outcomes {
         outcome.stack = imported.here(&outcome.stack, job)?;
     }
     Ok(outcomes)
+}
+
+/// Whether layers that are not here are needed by no output. A name that an image has here would point at something else
+/// than at its registry: there all of it comes.
+fn may_stay_away(
+    engine: &Engine,
+    options: &Options,
+    imported: &Imported<'_>,
+    outcomes: &[build::Outcome],
+) -> Result<bool> {
+    let outputs = &options.results.outputs;
+    let inline = options.cache.to.iter().any(cache::To::is_inline);
+    if outputs.is_empty() || options.results.squash || inline {
+        return Ok(false);
+    }
+    let names = outputs.iter().filter_map(|output| output.pushes_to()).flatten().chain(&options.names);
+    for name in names {
+        if engine.db.read(|index| index.tag(&name.to_string()))?.is_some() {
+            return Ok(false);
+        }
+    }
+    // The config of a base image that nothing was added to is as its maker wrote it.
+    let is_ours =
+        |outcome: &build::Outcome| Digest::of(&outcome.config.to_bytes()) == *outcome.image.digest();
+    let layers = || outcomes.iter().flat_map(|outcome| outcome.stack.layers());
+    let mut away = layers().filter(|layer| imported.is_away(layer)).map(|layer| imported.distant(layer));
+    let taken = away.all(|distant| outputs.iter().all(|output| output.takes(distant.as_ref())));
+    Ok(taken && outcomes.iter().all(is_ours))
 }
 
 /// The outcomes with what their steps came to in their configs, where that was asked for.
@@ -74,6 +99,7 @@ pub(super) fn export(
     options: &Options,
     inputs: &Inputs<'_>,
     stacks: &[Stack],
+    bases: &[Stack],
     job: &Job,
 ) -> Result<()> {
     for to in &options.cache.to {
@@ -90,6 +116,7 @@ pub(super) fn export(
             engine,
             steps: inputs.notes.keys(),
             stacks: stacks.iter().collect(),
+            bases,
             registry: &options.registry,
             mounts: mounts.collect(),
             imported: inputs.imported,

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::image::{ImageId, Platform, Reference};
 use crate::job::Job;
-use crate::output::{self, Annotation, Image, Keep, Output, Product, Written};
+use crate::output::{self, Annotation, Elsewhere, Image, Keep, Output, Product, Written};
 use crate::verb::build::Options;
 
 /// What is to come of a build, besides the names.
@@ -59,6 +59,7 @@ pub(super) fn leave(
     platforms: &[Platform],
     outcomes: Vec<build::Outcome>,
     epoch: Option<i64>,
+    elsewhere: &dyn Elsewhere,
     job: &Job,
 ) -> Result<Left> {
     let ran = outcomes.iter().map(|outcome| outcome.ran).sum();
@@ -79,6 +80,7 @@ pub(super) fn leave(
         epoch,
         stream: options.results.stream.as_ref(),
         registry: &options.registry,
+        elsewhere,
         job,
     };
     let store = [output::store()];

@@ -3,6 +3,7 @@
 pub mod bootstrap;
 pub mod build;
 mod kept;
+mod build_bases;
 mod build_cache;
 pub mod build_context;
 mod build_failed;

@@ -35,24 +35,37 @@ pub fn pull(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> 
     let tag = name.tag().unwrap_or_default().to_owned();
     job.report(Event::Pulling { name: name.path().to_owned(), tag });
     let found = transfer::find(job, &*source, name, &options.platform)?;
-    let known = engine.db.read(|index| {
-        Ok(match index.image(&found.image)? {
-            Some(row) if row.durable && !row.condemned => Some(row),
-            _ => None,
-        })
-    })?;
-    if known.is_none() {
-        if let Err(error) = bring(engine, &*source, &found, Origin::Pulled, job) {
-            return engine.sweep_after(Err(error));
-        }
-    } else {
+    finish(engine, &*source, &found, job)
+}
+
+/// The same for what was found at its registry before.
+pub(super) fn pull_found(
+    engine: &Engine,
+    source: &dyn transfer::Source,
+    found: &transfer::Found,
+    job: &Job,
+) -> Result<Pulled> {
+    let tag = found.name.tag().unwrap_or_default().to_owned();
+    job.report(Event::Pulling { name: found.name.path().to_owned(), tag });
+    finish(engine, source, found, job)
+}
+
+fn finish(
+    engine: &Engine,
+    source: &dyn transfer::Source,
+    found: &transfer::Found,
+    job: &Job,
+) -> Result<Pulled> {
+    if is_here(engine, &found.image)? {
         for layer in found.layers() {
             job.report(Event::LayerDone { layer: layer.id(), how: crate::job::LayerOutcome::AlreadyExists });
         }
+    } else if let Err(error) = bring(engine, source, found, Origin::Pulled, job) {
+        return engine.sweep_after(Err(error));
     }
-    let fresh = keep(engine, name, &found)?;
+    let fresh = keep(engine, &found.name, found)?;
     engine.sweep()?;
-    job.report(Event::Pulled { name: name.familiar(), digest: found.digest.to_string(), fresh });
+    job.report(Event::Pulled { name: found.name.familiar(), digest: found.digest.to_string(), fresh });
     Ok(Pulled { image: found.image, digest: found.digest, fresh })
 }
 
@@ -93,7 +106,7 @@ pub(super) fn bring_from(
 }
 
 /// All of it, and nothing takes it away.
-fn is_here(engine: &Engine, image: &ImageId) -> Result<bool> {
+pub(super) fn is_here(engine: &Engine, image: &ImageId) -> Result<bool> {
     let known = engine.db.read(|index| index.image(image))?;
     Ok(known.is_some_and(|row| row.durable && !row.condemned))
 }

@@ -1,0 +1,345 @@
+//! Bytes move when a step has to stand on them or an output needs them: base images of which a cache knows enough, and pushes.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::cache_export::{edit, from, id, machine, ran, to};
+use crate::registry_kit::{Image, Layout, RealRegistry, Server, config_for};
+use crate::sandbox::{Outcome, Sandbox, build_it as build, find_on_path};
+
+/// A registry with `team/base:1`: busybox, and on it a layer whose archive names no directory, so that it leans.
+struct Team {
+    registry: RealRegistry,
+    base: Image,
+}
+
+impl Team {
+    fn new(sandbox: &Sandbox) -> Self {
+        let registry = RealRegistry::start(sandbox);
+        let tree = sandbox.dir().join("tree");
+        fs::create_dir_all(tree.join("etc")).unwrap();
+        fs::write(tree.join("etc/deep"), "deep\n").unwrap();
+        let mut tar = Command::new("tar");
+        tar.args(["--mtime=@1700000000", "--owner=0", "--group=0", "-C"]).arg(&tree);
+        let leaning = tar.args(["-cf", "-", "etc/deep"]).output().unwrap();
+        assert!(leaning.status.success());
+        let mut config = config_for(&"linux/amd64".parse().unwrap());
+        config.config.env = Some(vec!["PATH=/bin".into()]);
+        let tars = [fs::read(sandbox.busybox_archive()).unwrap(), leaning.stdout];
+        let base = Image::made(&tars, config);
+        let layout = Layout::single(&sandbox.dir().join("base-layout"), &base);
+        registry.push(&layout, "team/base:1");
+        Team { registry, base }
+    }
+
+    fn proxy(&self) -> Server {
+        Server::before(&self.registry)
+    }
+
+    /// Of the base image's layers that were fetched, how many.
+    fn fetched(&self, proxy: &Server) -> usize {
+        let digests: Vec<String> =
+            self.base.manifest.layers.iter().map(|layer| layer.digest.to_string()).collect();
+        let is_layer = |path: &str| digests.iter().any(|digest| path.ends_with(digest));
+        let asked = proxy.asked();
+        asked.iter().filter(|asked| asked.method == "GET" && is_layer(&asked.path)).count()
+    }
+}
+
+/// The base is stood on, copied from and mounted; nothing of it is in the image.
+fn apart(registry: impl std::fmt::Display) -> String {
+    format!(
+        "FROM {registry}/team/base:1 AS builder
+RUN mkdir /out && cat /etc/deep > /out/one
+WORKDIR /src
+COPY file /src/file
+RUN --mount=from={registry}/team/base:1,source=/etc,target=/m cat /src/file /m/deep > /out/two
+FROM scratch
+COPY --from=builder /out/ /app/
+COPY --from={registry}/team/base:1 /etc/ /etc/
+CMD [\"none\"]
+"
+    )
+}
+
+/// The image stands on the base.
+fn on_it(registry: impl std::fmt::Display) -> String {
+    format!(
+        "FROM {registry}/team/base:1\nRUN cat /etc/deep > /one\nCOPY file /two\nCMD [\"cat\", \"/one\", \"/two\"]\n"
+    )
+}
+
+fn names(sandbox: &Sandbox) -> Vec<String> {
+    sandbox.outcrop(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok().lines()
+}
+
+fn build_from(sandbox: &Sandbox, cache: &Path) -> Outcome {
+    build(sandbox, &["--cache-from", &from(cache)]).ok()
+}
+
+#[test]
+fn steps_on_a_base_that_is_not_here_hit_and_none_of_its_layers_comes() {
+    for (driver, mode) in [("overlay2", ""), ("overlay2", ",mode=max"), ("vfs", ",mode=max")] {
+        let first = machine(driver, "");
+        let team = Team::new(&first);
+        first.dockerfile(&apart(team.registry.address));
+        let cache = first.dir().join("cache");
+        build(&first, &["--cache-to", &to(&cache, mode)]).ok();
+        let proxy = team.proxy();
+        let other = machine(driver, &apart(proxy.address));
+        let told = build_from(&other, &cache).stdout();
+        assert_eq!(ran(&other), [""; 0], "{driver}\n{told}");
+        assert_eq!(id(&other), id(&first), "{driver}");
+        assert_eq!(team.fetched(&proxy), 0, "{driver} {:?}", proxy.asked());
+        // Nothing has a name that is not all there.
+        assert_eq!(names(&other), ["it:latest"], "{driver}");
+        other.check();
+        // What it knew of the base goes on to the next cache.
+        let next = other.dir().join("next");
+        build(&other, &["--cache-from", &from(&cache), "--cache-to", &to(&next, mode)]).ok();
+        let third = machine(driver, &apart(proxy.address));
+        build_from(&third, &next);
+        assert_eq!((ran(&third), team.fetched(&proxy)), (Vec::new(), 0), "{driver}");
+    }
+}
+
+#[test]
+fn a_step_that_changed_brings_the_base_that_it_stands_on_once() {
+    for driver in ["overlay2", "vfs"] {
+        let first = machine(driver, "");
+        let team = Team::new(&first);
+        first.dockerfile(&apart(team.registry.address));
+        let cache = first.dir().join("cache");
+        build(&first, &["--cache-to", &to(&cache, ",mode=max")]).ok();
+        let proxy = team.proxy();
+        let other = machine(driver, &apart(proxy.address));
+        other.file("file", "2\n");
+        build_from(&other, &cache);
+        assert_eq!(ran(&other).len(), 4, "{driver} {:?}", ran(&other));
+        assert_eq!(team.fetched(&proxy), 2, "{driver}");
+        let base = format!("{}/team/base:1", proxy.address);
+        assert!(names(&other).contains(&base), "{:?}", names(&other));
+        other.check();
+        // As if it had been pulled: it can be pushed on as it is.
+        other.outcrop(&["tag", &base, &format!("{}/team/copy:1", team.registry.address)]).ok();
+        let pushed = other.outcrop(&["push", &format!("{}/team/copy:1", team.registry.address)]).ok();
+        assert!(pushed.stdout().contains(&team.base.descriptor().digest.to_string()), "{}", pushed.stdout());
+        // From scratch the same files come.
+        let third = machine(driver, &apart(proxy.address));
+        third.file("file", "2\n");
+        build(&third, &[]).ok();
+        assert_eq!(files(&third), files(&other), "{driver}");
+    }
+}
+
+/// What is in the image, with owners and modes.
+fn files(sandbox: &Sandbox) -> String {
+    let dir = sandbox.dir().join("files");
+    drop(fs::remove_dir_all(&dir));
+    build(sandbox, &["-o", dir.to_str().unwrap()]).ok();
+    let list = "find . -printf '%p %y %m %U %G %s\\n' | sort; find . -type f | sort | xargs cat";
+    let output = Command::new("sh").args(["-c", list]).current_dir(&dir).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn an_image_that_stands_on_its_base_has_all_of_it_in_the_store() {
+    for driver in ["overlay2", "vfs"] {
+        let first = machine(driver, "");
+        let team = Team::new(&first);
+        first.dockerfile(&on_it(team.registry.address));
+        let cache = first.dir().join("cache");
+        build(&first, &["--cache-to", &to(&cache, "")]).ok();
+        let proxy = team.proxy();
+        let other = machine(driver, &on_it(proxy.address));
+        build_from(&other, &cache);
+        assert_eq!((ran(&other), id(&other)), (Vec::new(), id(&first)), "{driver}");
+        assert_eq!(team.fetched(&proxy), 2, "{driver}");
+        other.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().says("deep\ntwo\n");
+        other.check();
+    }
+}
+
+#[test]
+fn a_cache_that_lies_about_a_base_is_found_out_when_that_comes() {
+    let first = machine("overlay2", "");
+    let team = Team::new(&first);
+    first.dockerfile(&on_it(team.registry.address));
+    let cache = first.dir().join("cache");
+    build(&first, &["--cache-to", &to(&cache, "")]).ok();
+    edit(&cache, &|document: &mut Value| {
+        let layers = document["layers"].as_array_mut().unwrap();
+        let bases: Vec<usize> = (0..layers.len()).filter(|n| layers[*n].get("archive").is_none()).collect();
+        assert_eq!(bases.len(), 2);
+        let lie = layers[bases[1]]["content_id"].clone();
+        layers[bases[0]]["content_id"] = lie;
+    });
+    // As if somebody had come to something else on what the base is said to be.
+    let other = machine("overlay2", &on_it(team.registry.address));
+    build_from(&other, &cache);
+    other.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().says("deep\ntwo\n");
+    other.check();
+    let steps = "CMD [\"cat\", \"/etc/deep\"]";
+    let third = machine("overlay2", &format!("FROM {}/team/base:1\n{steps}\n", team.registry.address));
+    build_from(&third, &cache).says("building again without what a cache cannot give: layer ");
+    third.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().says("deep\n");
+    third.check();
+}
+
+/// Requests for the bytes of blobs, the base's config and the cache's index among them.
+fn blobs_fetched(proxy: &Server) -> Vec<String> {
+    let asked = proxy.asked().into_iter();
+    let gets = asked.filter(|asked| asked.method == "GET" && asked.is_blob() && !asked.is_upload());
+    gets.map(|asked| asked.path).collect()
+}
+
+fn uploads(proxy: &Server) -> usize {
+    proxy.asked().iter().filter(|asked| asked.method == "PUT" && asked.is_upload()).count()
+}
+
+/// What a name points at in a registry.
+fn manifest(name: &str) -> Value {
+    let output = Command::new(find_on_path("skopeo"))
+        .args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A machine that built on the team's base, pushed that as `team/app:1` and wrote `team/cache:1`.
+fn pushed_once(driver: &str) -> (Sandbox, Team) {
+    let first = machine(driver, "");
+    let team = Team::new(&first);
+    let at = team.registry.address;
+    first.dockerfile(&on_it(at));
+    let cache = format!("type=registry,ref={at}/team/cache:1,mode=max");
+    let app = format!("{at}/team/app:1");
+    let args = ["build", "-q", "--push", "-t", &app, "--cache-to", &cache, "."];
+    first.outcrop(&args).ok();
+    (first, team)
+}
+
+fn push_from(sandbox: &Sandbox, cache: &str, name: &str, more: &[&str]) -> Outcome {
+    let args = ["build", "--progress", "plain", "--push", "-t", name, "--cache-from", cache];
+    sandbox.outcrop(&[&args, more, &["."]].concat()).ok()
+}
+
+#[test]
+fn what_the_target_of_a_push_has_is_not_brought() {
+    let (_first, team) = pushed_once("overlay2");
+    for (repository, mounted) in [("team/app", 0), ("other/app", 4)] {
+        let proxy = team.proxy();
+        let at = proxy.address;
+        let other = machine("overlay2", &on_it(at));
+        let name = format!("{at}/{repository}:2");
+        let told = push_from(&other, &format!("{at}/team/cache:1"), &name, &[]);
+        assert_eq!(ran(&other), [""; 0], "{}", told.stdout());
+        // The base's config, the cache's index.
+        assert_eq!(blobs_fetched(&proxy).len(), 2, "{:?}", blobs_fetched(&proxy));
+        let mounts = proxy.asked().iter().filter(|asked| asked.path.contains("mount=")).count();
+        assert_eq!(mounts, mounted, "{:?}", proxy.asked());
+        // The config of the image.
+        assert_eq!(uploads(&proxy), usize::from(mounted > 0));
+        assert_eq!(manifest(&name), manifest(&format!("{}/team/app:1", team.registry.address)));
+        assert_eq!(names(&other), [""; 0]);
+        other.check();
+        let third = Sandbox::new();
+        third.outcrop(&["run", "--rm", "--network", "none", &name]).ok().says("deep\ntwo\n");
+    }
+}
+
+#[test]
+fn only_what_the_target_lacks_passes_and_nothing_of_it_stays() {
+    for driver in ["overlay2", "vfs"] {
+        let (first, team) = pushed_once(driver);
+        let target = RealRegistry::start(&first);
+        let (proxy, there) = (team.proxy(), Server::before(&target));
+        let other = machine(driver, &on_it(proxy.address));
+        let cache = format!("{}/team/cache:1", proxy.address);
+        let name = format!("{}/app:1", there.address);
+        push_from(&other, &cache, &name, &[]);
+        // Two layers of the base, two of the steps; the config goes up, too.
+        assert_eq!((blobs_fetched(&proxy).len(), uploads(&there)), (2 + 4, 5), "{driver}");
+        assert_eq!(manifest(&name), manifest(&format!("{}/team/app:1", team.registry.address)));
+        assert_eq!((names(&other), blobs_here(&other)), (Vec::new(), 0));
+        // Another step on it: what the target has by now stays where it is.
+        let next = machine(driver, &on_it(proxy.address).replace("CMD", "LABEL a=b\nCMD"));
+        let name = format!("{}/app:2", there.address);
+        push_from(&next, &cache, &name, &[]);
+        assert_eq!((blobs_fetched(&proxy).len(), uploads(&there)), (6 + 2, 6), "{driver}");
+        next.check();
+        let third = Sandbox::new().driver(driver);
+        third.outcrop(&["run", "--rm", "--network", "none", &name]).ok().says("deep\ntwo\n");
+        third.check();
+    }
+}
+
+fn blobs_here(sandbox: &Sandbox) -> usize {
+    fs::read_dir(sandbox.root().join("blobs/sha256")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_push_of_other_blobs_than_a_cache_has_brings_them_and_so_does_a_name_that_is_here() {
+    let (_first, team) = pushed_once("overlay2");
+    let proxy = team.proxy();
+    let at = proxy.address;
+    let cache = format!("{at}/team/cache:1");
+    let name = format!("{at}/team/app:2");
+    let other = machine("overlay2", &on_it(at));
+    let zstd = format!("type=registry,name={name},compression=zstd,force-compression=true");
+    let args = ["build", "-q", "--cache-from", &cache, "-o", &zstd, "."];
+    other.outcrop(&args).ok();
+    let layers = manifest(&name)["layers"].as_array().unwrap().clone();
+    assert!(layers.iter().all(|layer| layer["mediaType"].as_str().unwrap().ends_with("zstd")), "{layers:?}");
+    assert!(names(&other).contains(&name));
+    other.check();
+    let third = machine("overlay2", "FROM scratch\nCOPY file /\n");
+    build(&third, &["-t", &name]).ok();
+    third.dockerfile(&on_it(at));
+    push_from(&third, &cache, &name, &[]);
+    third.outcrop(&["run", "--rm", "--network", "none", &name]).ok().says("deep\ntwo\n");
+    third.check();
+}
+
+#[test]
+fn a_build_that_leaves_nothing_but_the_cache_brings_nothing() {
+    let (_first, team) = pushed_once("overlay2");
+    let proxy = team.proxy();
+    let at = proxy.address;
+    let other = machine("overlay2", &on_it(at));
+    let next = other.dir().join("next");
+    let (cache, to) = (format!("{at}/team/cache:1"), to(&next, ""));
+    let args = ["build", "-q", "--cache-from", &cache, "--cache-to", &to, "-o", "type=cacheonly", "."];
+    other.outcrop(&args).ok();
+    assert_eq!((team.fetched(&proxy), names(&other).len()), (0, 0));
+    other.check();
+    let third = machine("overlay2", &on_it(at));
+    build_from(&third, &next);
+    assert_eq!(ran(&third), [""; 0]);
+    third.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().says("deep\ntwo\n");
+}
+
+#[test]
+fn a_blob_that_is_not_the_layer_is_found_out_while_it_passes() {
+    let first = machine("overlay2", "");
+    let team = Team::new(&first);
+    first.dockerfile(&on_it(team.registry.address));
+    let cache = first.dir().join("cache");
+    build(&first, &["--cache-to", &to(&cache, ",compression=gzip")]).ok();
+    edit(&cache, &|document: &mut Value| {
+        let layers = document["layers"].as_array_mut().unwrap();
+        let own: Vec<usize> = (0..layers.len()).filter(|n| layers[*n].get("archive").is_some()).collect();
+        let (a, b) = (layers[own[0]]["archive"].clone(), layers[own[1]]["archive"].clone());
+        (layers[own[0]]["archive"], layers[own[1]]["archive"]) = (b, a);
+    });
+    let other = machine("overlay2", &on_it(team.registry.address));
+    let name = format!("{}/team/app:2", team.registry.address);
+    push_from(&other, &from(&cache), &name, &[]).says("building again without what a cache cannot give");
+    assert_eq!(ran(&other).len(), 2);
+    let third = Sandbox::new();
+    third.outcrop(&["run", "--rm", "--network", "none", &name]).ok().says("deep\ntwo\n");
+}
