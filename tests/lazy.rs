@@ -2,8 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use outcrop::archive::{Layout as OciLayout, LayoutDir, REF_NAME};
+use outcrop::error::Context as _;
+use outcrop::image::{Descriptor, Digest, MediaType};
+use outcrop::transfer::Sink as _;
 use serde_json::Value;
 
 use crate::cache_export::{edit, from, id, machine, ran, to};
@@ -342,4 +347,211 @@ fn a_blob_that_is_not_the_layer_is_found_out_while_it_passes() {
     assert_eq!(ran(&other).len(), 2);
     let third = Sandbox::new();
     third.outcrop(&["run", "--rm", "--network", "none", &name]).ok().says("deep\ntwo\n");
+}
+
+/// Threads of this process, each with a lock of its own, as other processes have.
+#[test]
+fn who_adds_to_a_layout_at_once_takes_no_name_from_others() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.dir().join("layout");
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let dir = &dir;
+            scope.spawn(move || {
+                for n in 0..50 {
+                    let bytes = format!("{thread} {n}").into_bytes();
+                    let mut entry = Descriptor::of(MediaType::OciManifest, &bytes);
+                    entry.annotations.insert(REF_NAME.into(), format!("tag-{thread}-{n}"));
+                    let mut layout = LayoutDir::open(dir).unwrap();
+                    layout.blob(&entry, &mut |out| out.write_all(&bytes).context(|| "writing")).unwrap();
+                    layout.finish(vec![entry]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(OciLayout::open(&dir).unwrap().entries().unwrap().len(), 200);
+    // And nothing that was on its way is left, nor taken for left.
+    let count = |path: &Path| fs::read_dir(path).unwrap().count();
+    assert_eq!((count(&dir), count(&dir.join("blobs/sha256"))), (3, 200));
+}
+
+#[test]
+fn what_a_killed_export_had_not_finished_goes_with_the_next() {
+    let sandbox = machine("overlay2", "FROM scratch\nADD busybox.tar /\nCOPY file /\n");
+    build(&sandbox, &[]).ok();
+    let cache = sandbox.dir().join("cache");
+    let left = || -> Vec<String> {
+        let dirs = [cache.clone(), cache.join("blobs/sha256")];
+        let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.contains(".making-")).collect()
+    };
+    let mut kills = 0;
+    while left().is_empty() {
+        kills += 1;
+        assert!(kills < 500, "no kill came while something was written");
+        drop(fs::remove_dir_all(&cache));
+        let args = ["build", "-q", "--cache-to", &to(&cache, ",mode=max,compression=uncompressed"), "."];
+        let mut child = sandbox.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while left().is_empty() && child.try_wait().unwrap().is_none() {}
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    build(&sandbox, &["--cache-to", &to(&cache, ",mode=max")]).ok();
+    assert_eq!(left(), [""; 0]);
+    sandbox.check();
+}
+
+#[test]
+fn whoever_is_killed_while_a_base_comes_or_a_push_passes_layers_on_leaves_nothing_wrong() {
+    let (first, team) = pushed_once("overlay2");
+    let target = RealRegistry::start(&first);
+    let at = team.registry.address;
+    let (cache, name) = (format!("{at}/team/cache:1"), format!("{}/app:1", target.address));
+    let other = machine("overlay2", &on_it(at));
+    for milliseconds in [20, 40, 60, 80, 100, 130, 160, 200, 250, 300] {
+        for flags in [&["-t", "it"][..], &["--push", "-t", &name]] {
+            let args = [&["build", "-q", "--cache-from", &cache], flags, &["."]].concat();
+            let mut child = other.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            other.check();
+        }
+    }
+    build(&other, &["--cache-from", &cache]).ok();
+    assert_eq!(
+        id(&other),
+        first.outcrop(&["inspect", "--format", "{{.Id}}", &format!("{at}/team/app:1")]).ok().line()
+    );
+    other.check();
+}
+
+/// Steps that know for which platform they are; of amd64 alone, what runs.
+fn for_each(registry: impl std::fmt::Display) -> String {
+    format!(
+        "FROM --platform=$BUILDPLATFORM {registry}/team/base:1 AS make
+ARG TARGETARCH
+RUN echo $TARGETARCH > /arch
+FROM {registry}/team/several:1
+COPY --from=make /arch /arch
+COPY file /file
+"
+    )
+}
+
+#[test]
+fn a_build_for_several_platforms_hits_whole_and_moves_nothing() {
+    let first = machine("overlay2", "");
+    let team = Team::new(&first);
+    let at = team.registry.address;
+    let images = ["linux/amd64", "linux/arm64"].map(|platform| {
+        let tar = fs::read(first.busybox_archive()).unwrap();
+        Image::made(&[tar, several_tar(&first, platform)], config_for(&platform.parse().unwrap()))
+    });
+    let layout = Layout::index(&first.dir().join("several-layout"), &[&images[0], &images[1]]);
+    team.registry.push(&layout, "team/several:1");
+    first.dockerfile(&for_each(at));
+    let flags = ["--platform", "linux/amd64,linux/arm64", "-q", "--push"];
+    let app = format!("{at}/team/app:1");
+    let cache = format!("type=registry,ref={at}/team/cache:1,mode=max");
+    first.outcrop(&[&["build"], &flags[..], &["-t", &app, "--cache-to", &cache, "."]].concat()).ok();
+    let proxy = team.proxy();
+    let other = machine("overlay2", &for_each(proxy.address));
+    let name = format!("{}/team/app:2", proxy.address);
+    let cache = format!("{}/team/cache:1", proxy.address);
+    other.outcrop(&[&["build"], &flags[..], &["-t", &name, "--cache-from", &cache, "."]].concat()).ok();
+    assert_eq!(ran(&other), [""; 0]);
+    // Three configs, the index, and the lists of files of what is copied from: two layers and one for each platform.
+    assert_eq!(blobs_fetched(&proxy).len(), 3 + 1 + 4, "{:?}", blobs_fetched(&proxy));
+    assert_eq!(manifest(&name), manifest(&app));
+    assert_eq!(names(&other), [""; 0]);
+    other.check();
+    // In the store each platform has its own base, and the base's name stays with the one that came first.
+    let third = machine("overlay2", &for_each(at));
+    let args = ["build", "-q", "--platform", "linux/amd64,linux/arm64", "-t", "it", "--cache-from"];
+    third.outcrop(&[&args[..], &[&format!("{at}/team/cache:1"), "."]].concat()).ok();
+    assert_eq!(ran(&third), [""; 0]);
+    third.check();
+    let fourth = machine("overlay2", &for_each(at));
+    fourth.file("file", "2\n");
+    fourth.outcrop(&[&args[..], &[&format!("{at}/team/cache:1"), "."]].concat()).ok();
+    assert_eq!(ran(&fourth), ["COPY file /file"; 2]);
+    fourth.check();
+}
+
+/// A file that says for which platform it is.
+fn several_tar(sandbox: &Sandbox, platform: &str) -> Vec<u8> {
+    let tree = sandbox.dir().join(platform.replace('/', "-"));
+    fs::create_dir_all(&tree).unwrap();
+    fs::write(tree.join("platform"), platform).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["--mtime=@1700000000", "--owner=0", "--group=0", "-cf", "-", "-C"]).arg(&tree).arg("platform");
+    tar.output().unwrap().stdout
+}
+
+#[test]
+fn cache_mounts_go_by_way_of_a_registry() {
+    const MOUNT: &str = "FROM scratch
+ADD busybox.tar /
+COPY file /file
+RUN --mount=type=cache,id=work,target=/c \
+    if [ ! -e /c/big ]; then yes | head -c 300000 > /c/big && ln -s big /c/link; fi; \
+    cp /file /c/file-$(cat /file) && ls -l /c/ | awk '{print $1, $5, $9}' > /listed
+CMD [\"cat\", \"/listed\"]
+";
+    let first = machine("overlay2", MOUNT);
+    let registry = RealRegistry::start(&first);
+    let name = format!("{}/team/cache:1", registry.address);
+    let to = format!("type=registry,ref={name},mode=max,mounts=true");
+    build(&first, &["--cache-to", &to]).ok();
+    let proxy = Server::before(&registry);
+    let through = format!("{}/team/cache:1", proxy.address);
+    let other = machine("overlay2", MOUNT);
+    // A step that hits needs no mount; one that runs finds what the other machine left.
+    build(&other, &["--cache-from", &through]).ok();
+    assert_eq!(ran(&other), [""; 0]);
+    let before = blobs_fetched(&proxy).len();
+    other.file("file", "2\n");
+    let to = format!("type=registry,ref={through},mode=max,mounts=true");
+    build(&other, &["--cache-from", &through, "--cache-to", &to]).ok();
+    let shown = other.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().stdout();
+    assert!(
+        shown.contains("file-two\n") && shown.contains("file-2\n") && shown.contains("300000 big\n"),
+        "{shown}"
+    );
+    // The index, the list of files, that of packs and the pack; the index and the packs again for what is there.
+    assert_eq!(blobs_fetched(&proxy).len() - before, 1 + 3 + 2, "{:?}", blobs_fetched(&proxy));
+    // What went up: two layers with their rows, a pack of one file, lists, the index.
+    let third = machine("overlay2", MOUNT);
+    third.file("file", "3\n");
+    build(&third, &["--cache-from", &through]).ok();
+    let shown = third.outcrop(&["run", "--rm", "--network", "none", "it"]).ok().stdout();
+    assert!(
+        shown.contains("file-two\n") && shown.contains("file-2\n") && shown.contains("file-3\n"),
+        "{shown}"
+    );
+    third.check();
+}
+
+#[test]
+fn a_name_that_is_asked_for_again_moves_when_what_it_points_at_now_has_come() {
+    let first = machine("overlay2", "");
+    let team = Team::new(&first);
+    let at = team.registry.address;
+    first.dockerfile(&apart(at));
+    let cache = first.dir().join("cache");
+    build(&first, &["--cache-to", &to(&cache, "")]).ok();
+    let other = machine("overlay2", "FROM scratch\nADD busybox.tar /\n");
+    let base = format!("{at}/team/base:1");
+    build(&other, &["-t", &base]).ok();
+    let of_base = || other.outcrop(&["inspect", "--format", "{{.Id}}", &base]).ok().line();
+    let before = of_base();
+    other.dockerfile(&apart(at));
+    build(&other, &["--pull", "--cache-from", &from(&cache)]).ok();
+    assert_eq!((ran(&other), of_base()), (Vec::new(), before.clone()));
+    other.file("file", "2\n");
+    build(&other, &["--pull", "--cache-from", &from(&cache)]).ok();
+    assert_eq!(of_base(), Digest::of(&team.base.config).to_string());
+    other.check();
 }

@@ -2,6 +2,7 @@
 //! [`crate::transfer::Sink`]s.
 
 mod layout;
+mod making;
 mod tar;
 mod write;
 

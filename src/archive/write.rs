@@ -8,8 +8,11 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde::Serialize;
 
+use super::making::{self, Making};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Descriptor, Digest, Index, MAX_MANIFEST, Reference};
 use crate::layer::plain_header;
@@ -129,7 +132,7 @@ impl<W: Write> Sink for LayoutTar<W> {
 }
 
 /// A layout in a directory, made if need be; one that is there is added to. Every file appears when it is whole, and
-/// `index.json`, which names them, last.
+/// `index.json`, which names them, last. What somebody who died had not finished goes when it is opened.
 pub struct LayoutDir {
     dir: PathBuf,
 }
@@ -139,6 +142,8 @@ impl LayoutDir {
         let layout = LayoutDir { dir: dir.to_owned() };
         let blobs = dir.join(BLOBS);
         fs::create_dir_all(&blobs).context(|| format!("making the directory {}", blobs.display()))?;
+        making::sweep(dir);
+        making::sweep(&blobs);
         layout.write("oci-layout", &mut |out| out.write_all(MARKER).context(|| WRITING))?;
         Ok(layout)
     }
@@ -152,6 +157,7 @@ impl LayoutDir {
     /// A name goes from what had it to what has it now; entries without a name stay, and stand once. Where an entry has
     /// a tag and no name, the tag is its name.
     pub fn finish(self, list: Vec<Listed>) -> Result<()> {
+        let _turn = self.lock()?;
         let mut entries = self.entries()?;
         for new in list {
             let is_named = new.annotations.contains_key(NAME);
@@ -186,24 +192,23 @@ impl LayoutDir {
         Ok(Index::parse(&fs::read(&path).context(doing)?).context(doing)?.manifests)
     }
 
-    /// In one piece: written under another name, then renamed.
+    /// In one piece.
     fn write(&self, name: &str, fill: &mut Fill<'_>) -> Result<()> {
         let path = self.dir.join(name);
-        let doing = || format!("writing {}", path.display());
-        let making = Making(path.with_extension(format!("making-{}", std::process::id())));
-        let mut file = File::create(&making.0).context(doing)?;
-        fill(&mut file).context(doing)?;
-        file.sync_data().context(doing)?;
-        fs::rename(&making.0, &path).context(doing)
+        let mut making = Making::of(&path)?;
+        fill(making.file()).context(|| format!("writing {}", path.display()))?;
+        making.finish()
     }
-}
 
-/// Removed if it is still there.
-struct Making(PathBuf);
-
-impl Drop for Making {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.0));
+    /// Others that add to the list wait until it is dropped. Where a directory cannot be locked (NFS) they do not.
+    fn lock(&self) -> Result<File> {
+        let doing = || format!("opening {}", self.dir.display());
+        let dir = File::open(&self.dir).context(doing)?;
+        let lock = || rustix::fs::flock(&dir, FlockOperation::LockExclusive);
+        match rustix::io::retry_on_intr(lock) {
+            Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(dir),
+            Err(cause) => Err(cause).context(|| format!("locking {}", self.dir.display())),
+        }
     }
 }
 

@@ -38,7 +38,7 @@ mod sweep;
 mod tag;
 mod tag_log;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod time;
 mod transaction;
 mod volume;
