@@ -121,6 +121,7 @@ impl Fields {
         let error = Error::invalid(format!("unknown key `{key}` of the output type={}", self.kind));
         Err(match did_you_mean(key, self.known.iter().copied()) {
             Some(hint) => error.hint(hint),
+            None if self.known.is_empty() => error.hint(format!("type={} has none", self.kind)),
             None => error.hint(format!("type={} has {}", self.kind, self.known.join(", "))),
         })
     }

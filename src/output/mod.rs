@@ -250,7 +250,10 @@ mod tests {
             ("type=docker,dest=x.tar", "the Docker archive `x.tar`"),
             ("type=docker", "the image in the store"),
             ("type=cacheonly", "nothing but the cache"),
-            ("type=cacheonly,dest=x", "unknown key `dest` of the output type=cacheonly"),
+            (
+                "type=cacheonly,dest=x",
+                "unknown key `dest` of the output type=cacheonly; type=cacheonly has none",
+            ),
             ("type=image", "the image in the store"),
             ("TYPE=image , name=a", "the image in the store"),
             ("\"type=image\",\"name=a,b\"", "the image in the store"),
