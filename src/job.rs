@@ -200,6 +200,11 @@ pub enum Event {
         /// Of the manifest, in bytes.
         size: u64,
     },
+    /// From one place to another, as people write them; of each layer LayerStarted and LayerDone, then Pushed.
+    Copying {
+        from: String,
+        to: String,
+    },
     // any long work that has no layers
     WorkStarted {
         id: u64,
@@ -239,5 +244,9 @@ pub enum LayerOutcome {
     AlreadyThere,
     /// From this repository of the registry.
     Mounted(String),
+    /// Into a directory or an archive.
+    Copied,
+    /// Compressed otherwise, on its way.
+    Converted,
     Failed,
 }

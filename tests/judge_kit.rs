@@ -192,8 +192,13 @@ impl Court {
         court
     }
 
+    /// Of the daemon.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.sandbox.dir().join("docker.sock")
+    }
+
     /// Debian's client, which needs no plug-in to speak with the BuildKit in the daemon.
-    fn docker(&self, args: &[&str]) -> Command {
+    pub(crate) fn docker(&self, args: &[&str]) -> Command {
         let mut command = Command::new("/usr/bin/docker");
         let dir = self.sandbox.dir();
         command.arg("--host").arg(format!("unix://{}", dir.join("docker.sock").display())).args(args);
@@ -202,7 +207,7 @@ impl Court {
         command
     }
 
-    fn buildah(&self, args: &[&str]) -> Command {
+    pub(crate) fn buildah(&self, args: &[&str]) -> Command {
         let mut command = Command::new(find_on_path("buildah"));
         let dir = self.sandbox.dir();
         command.arg("--storage-driver").arg("overlay").arg("--root").arg(dir.join("buildah"));

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use serde::Deserialize;
 
-use super::write::{NAME, REF_NAME};
+use super::entries::{self, names_of};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Document, Index, MAX_MANIFEST, Reference};
 use crate::job::Job;
@@ -34,7 +34,7 @@ impl Layout {
             image_layout_version: String,
         }
         let layout = Layout { dir: dir.to_owned() };
-        let raw = layout.small_file(&dir.join("oci-layout")).map_err(|error| {
+        let raw = small_file(&dir.join("oci-layout")).map_err(|error| {
             let hint = "a layout is a directory with `oci-layout`, `index.json` and `blobs`";
             if error.kind() == Kind::NotFound { error.hint(hint) } else { error }
         })?;
@@ -53,14 +53,14 @@ impl Layout {
     /// The entries of `index.json`, in its order.
     pub fn entries(&self) -> Result<Vec<Descriptor>> {
         let path = self.dir.join("index.json");
-        let raw = self.small_file(&path)?;
+        let raw = small_file(&path)?;
         Ok(Index::parse(&raw).context(|| format!("reading {}", path.display()))?.manifests)
     }
 
     /// What there is to load, each once.
     pub fn images(&self) -> Result<Vec<super::Image>> {
         let mut images: Vec<super::Image> = Vec::new();
-        for entry in self.entries()? {
+        for entry in self.entries()?.into_iter().filter(entries::is_image) {
             // A tag alone is no name.
             let full = names_of(&entry).find(|text| text.contains(['/', ':']));
             let name: Option<Reference> = full.and_then(|text| text.parse().ok());
@@ -74,6 +74,11 @@ impl Layout {
             }
         }
         Ok(images)
+    }
+
+    /// What is copied under this name, its tag or digest; without one, the only image of the layout.
+    pub fn find(&self, text: Option<&str>) -> Result<Descriptor> {
+        entries::choose(&self.entries()?, text, &self.place())
     }
 
     fn entry(&self, name: &Reference) -> Result<Descriptor> {
@@ -99,7 +104,7 @@ impl Layout {
                 self.place()
             ))
             .hint("name one by its digest: NAME@sha256:...")),
-            None => match entries.as_slice() {
+            None => match entries.iter().filter(|entry| entries::is_image(entry)).collect::<Vec<_>>()[..] {
                 [one] if names_of(one).next().is_none() => Ok(one.clone()),
                 _ => Err(self.absent(name, &entries)),
             },
@@ -108,7 +113,7 @@ impl Layout {
 
     /// A manifest that an index of the layout lists, or nothing does.
     fn unlisted(&self, digest: &Digest) -> Result<Descriptor> {
-        let raw = self.small_file(&self.blob_path(digest))?;
+        let raw = small_file(&self.blob_path(digest))?;
         Ok(Descriptor::of(Document::parse(&raw, None)?.media_type(), &raw))
     }
 
@@ -121,25 +126,21 @@ impl Layout {
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.dir.join("blobs/sha256").join(digest.hex())
     }
-
-    fn small_file(&self, path: &Path) -> Result<Vec<u8>> {
-        let mut raw = Vec::new();
-        let (file, size) = regular(path)?;
-        if size > MAX_MANIFEST {
-            return Err(Error::invalid(format!("{} has {size} bytes", path.display())));
-        }
-        file.take(MAX_MANIFEST).read_to_end(&mut raw).context(|| format!("reading {}", path.display()))?;
-        Ok(raw)
-    }
 }
 
-/// The full name first.
-fn names_of(entry: &Descriptor) -> impl Iterator<Item = &str> {
-    [NAME, REF_NAME].iter().filter_map(|key| entry.annotations.get(*key)).map(String::as_str)
+/// A document, all of it.
+pub(super) fn small_file(path: &Path) -> Result<Vec<u8>> {
+    let mut raw = Vec::new();
+    let (file, size) = regular(path)?;
+    if size > MAX_MANIFEST {
+        return Err(Error::invalid(format!("{} has {size} bytes", path.display())));
+    }
+    file.take(MAX_MANIFEST).read_to_end(&mut raw).context(|| format!("reading {}", path.display()))?;
+    Ok(raw)
 }
 
 /// A file and its size. Opening a fifo that somebody put there must not block.
-fn regular(path: &Path) -> Result<(File, u64)> {
+pub(super) fn regular(path: &Path) -> Result<(File, u64)> {
     let doing = || format!("opening {}", path.display());
     let nonblock = i32::try_from(OFlags::NONBLOCK.bits()).expect("open's flags fit its own argument");
     let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).context(doing)?;
@@ -163,7 +164,7 @@ impl Source for Layout {
     }
 
     fn manifest(&self, _: &Job, _: &Reference, wanted: &Descriptor) -> Result<Vec<u8>> {
-        self.small_file(&self.blob_path(&wanted.digest))
+        small_file(&self.blob_path(&wanted.digest))
     }
 
     fn blob<'a>(
@@ -184,5 +185,13 @@ impl Source for Layout {
         }
         file.seek(SeekFrom::Start(offset)).context(|| format!("reading {}", path.display()))?;
         Ok(Box::new(file.take(wanted.size.saturating_sub(offset))))
+    }
+
+    fn referrers(&self, _: &Job, _: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let read = |entry: &Descriptor| match small_file(&self.blob_path(&entry.digest)) {
+            Err(absent) if absent.kind() == Kind::NotFound => Ok(None),
+            raw => raw.map(Some),
+        };
+        entries::referrers(&self.entries()?, subject, read)
     }
 }

@@ -1,11 +1,15 @@
-//! Images in files: an OCI layout in a directory and archives of images, as [`crate::transfer::Source`]s; layouts in a directory and in a tar, as
-//! [`crate::transfer::Sink`]s.
+//! Images in files: an OCI layout in a directory, archives of images, and containers' plain directories, as
+//! [`crate::transfer::Source`]s; layouts in a directory and in a tar, as [`crate::transfer::Sink`]s.
 
+mod entries;
+mod flat;
 mod layout;
 mod making;
 mod tar;
+mod v1;
 mod write;
 
+pub use flat::{FlatDir, NewFlatDir};
 pub use layout::Layout;
 pub use tar::{Image, Tar};
-pub use write::{DockerImage, LayoutDir, LayoutTar, Listed, NAME, REF_NAME, named};
+pub use write::{DockerImage, LayoutDir, LayoutTar, Listed, NAME, REF_NAME, named, tagged};

@@ -1,5 +1,5 @@
 //! Archives of images: a tar with an OCI layout, or with what `docker save` wrote before it wrote one (moby, image/spec/spec.md,
-//! "Combined Image JSON + Filesystem Changeset Format"), as a [`crate::transfer::Source`].
+//! "Combined Image JSON + Filesystem Changeset Format"; before 1.10 spec/v1.md), as a [`crate::transfer::Source`].
 //!
 //! A name means the image of its digest: [`Tar::images`] lists them.
 
@@ -10,10 +10,12 @@ use std::os::unix::fs::FileExt as _;
 
 use serde::Deserialize;
 
-use super::write::{NAME, REF_NAME};
+use super::entries;
+use super::v1;
+use super::write::{NAME, REF_NAME, named};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{
-    Compression, Descriptor, Digest, Document, Hasher, ImageConfig, Index, MAX_CONFIG, MAX_MANIFEST,
+    Compression, Descriptor, DiffId, Digest, Document, Hasher, ImageConfig, Index, MAX_CONFIG, MAX_MANIFEST,
     Manifest, MediaType, Reference,
 };
 use crate::job::Job;
@@ -44,6 +46,8 @@ pub struct Tar {
     /// Blobs that have other names than their digests.
     blobs: HashMap<Digest, (u64, u64)>,
     images: Vec<Image>,
+    /// Of `index.json`.
+    listed: Vec<Descriptor>,
 }
 
 #[derive(Clone)]
@@ -67,7 +71,8 @@ impl Tar {
     /// `file` must be seekable.
     pub fn open(file: File, job: &Job) -> Result<Tar> {
         let members = members(&file, job)?;
-        let mut tar = Tar { file, members, made: HashMap::new(), blobs: HashMap::new(), images: Vec::new() };
+        let (made, blobs) = (HashMap::new(), HashMap::new());
+        let mut tar = Tar { file, members, made, blobs, images: Vec::new(), listed: Vec::new() };
         let docker: Vec<Entry> = match tar.small("manifest.json", MAX_MANIFEST)? {
             Some(raw) => serde_json::from_slice(&raw).context(|| "reading the archive's manifest.json")?,
             None => Vec::new(),
@@ -79,13 +84,15 @@ impl Tar {
                 tar.make(entry, job)?;
             }
         } else {
-            let old = tar.members.contains_key("repositories");
-            let error =
-                Error::invalid("there is no image in the archive: neither index.json nor manifest.json");
-            return Err(error.hint(match old {
-                true => "it is of Docker before 1.10; save it again with a newer one",
-                false => "`outcrop import` makes an image of the tar of a root filesystem",
-            }));
+            let images = v1::images(&tar, job)?;
+            if images.is_empty() {
+                let error =
+                    Error::invalid("there is no image in the archive: neither index.json nor manifest.json");
+                return Err(error.hint("`outcrop import` makes an image of the tar of a root filesystem"));
+            }
+            for image in images {
+                tar.add(image.config, &image.layers, image.names, job)?;
+            }
         }
         Ok(tar)
     }
@@ -95,10 +102,32 @@ impl Tar {
         &self.images
     }
 
+    /// What is copied under this name, its tag or digest; without one, the only image of the archive.
+    pub fn find(&self, text: Option<&str>) -> Result<Descriptor> {
+        let mut all = self.listed.clone();
+        for image in &self.images {
+            let raw = self.made.get(&image.digest);
+            let listed = self.listed.iter().find(|entry| entry.digest == image.digest).cloned();
+            let made = || raw.map(|raw| Descriptor::of(MediaType::OciManifest, raw));
+            let Some(entry) = listed.or_else(made) else { continue };
+            match image.names.as_slice() {
+                [] if raw.is_some() => all.push(entry),
+                names => all.extend(names.iter().map(|name| named(entry.clone(), name))),
+            }
+        }
+        entries::choose(&all, text, &self.place())
+    }
+
+    /// Whether the manifest of this digest is the archive's own; else it was made for the reading alone.
+    pub fn is_own(&self, digest: &Digest) -> bool {
+        !self.made.contains_key(digest)
+    }
+
     fn list_layout(&mut self, docker: &[Entry]) -> Result<()> {
         let raw = self.small("index.json", MAX_MANIFEST)?.unwrap_or_default();
         let index = Index::parse(&raw).context(|| "reading the archive's index.json")?;
-        for entry in index.manifests {
+        self.listed = index.manifests;
+        for entry in self.listed.clone().into_iter().filter(entries::is_image) {
             let mut names = Vec::new();
             let said = entry.annotations.get(NAME).or_else(|| {
                 // A tag alone is no name.
@@ -145,24 +174,36 @@ impl Tar {
             )));
         }
         let mut layers = Vec::new();
-        for (name, diff_id) in std::iter::zip(&entry.layers, &config.rootfs.diff_ids) {
-            let (at, size) = self.find(name).ok_or_else(|| absent(name))?;
+        for (name, diff_id) in std::iter::zip(&entry.layers, config.rootfs.diff_ids) {
+            let (at, size) = self.find_member(name).ok_or_else(|| absent(name))?;
+            layers.push(Place { at, size, diff_id });
+        }
+        let names = entry.repo_tags.iter().flatten().filter_map(|text| text.parse().ok()).collect();
+        self.add(raw, &layers, names, job)
+    }
+
+    fn add(&mut self, config: Vec<u8>, places: &[Place], names: Vec<Reference>, job: &Job) -> Result<()> {
+        let mut layers = Vec::new();
+        for Place { at, size, diff_id } in places {
+            let (at, size) = (*at, *size);
             let compression = self.compression(at, size)?;
             // A plain layer's digest is known; it is proved when it is read.
             let digest = match compression {
                 Compression::None => *diff_id.digest(),
-                Compression::Gzip | Compression::Zstd => self.digest(at, size, job)?,
+                Compression::Gzip | Compression::Zstd => hash(self.part(at, size)?, job)?,
             };
             self.blobs.insert(digest, (at, size));
             layers.push(Descriptor::new(MediaType::OciLayer(compression), digest, size));
         }
-        let manifest = Manifest::new(Descriptor::of(MediaType::OciConfig, &raw), layers);
-        self.made.insert(manifest.config.digest, raw);
+        let manifest = Manifest::new(Descriptor::of(MediaType::OciConfig, &config), layers);
+        self.made.insert(manifest.config.digest, config);
         let raw = manifest.to_bytes();
         let digest = Digest::of(&raw);
         self.made.insert(digest, raw);
-        let names = entry.repo_tags.iter().flatten().filter_map(|text| text.parse().ok()).collect();
-        self.images.push(Image { digest, names, is_own: false });
+        match self.images.iter_mut().find(|known| known.digest == digest) {
+            Some(known) => known.names.extend(names),
+            None => self.images.push(Image { digest, names, is_own: false }),
+        }
         Ok(())
     }
 
@@ -177,20 +218,7 @@ impl Tar {
         })
     }
 
-    fn digest(&self, at: u64, size: u64, job: &Job) -> Result<Digest> {
-        let mut hasher = Hasher::new();
-        let mut part = self.part(at, size)?;
-        let mut buffer = vec![0; 128 << 10];
-        loop {
-            job.check()?;
-            match part.read(&mut buffer).context(|| READING)? {
-                0 => return Ok(hasher.finish()),
-                count => hasher.update(&buffer[..count]),
-            }
-        }
-    }
-
-    fn find(&self, name: &str) -> Option<(u64, u64)> {
+    pub(super) fn find_member(&self, name: &str) -> Option<(u64, u64)> {
         let mut name = plain(name);
         for _ in 0..MAX_LINKS {
             match self.members.get(&name)? {
@@ -201,8 +229,12 @@ impl Tar {
         None
     }
 
-    fn small(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
-        let Some((at, size)) = self.find(name) else { return Ok(None) };
+    pub(super) fn member_names(&self) -> impl Iterator<Item = &str> {
+        self.members.keys().map(String::as_str)
+    }
+
+    pub(super) fn small(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        let Some((at, size)) = self.find_member(name) else { return Ok(None) };
         if size > most {
             return Err(Error::invalid(format!("`{name}` of the archive has {size} bytes")));
         }
@@ -211,17 +243,36 @@ impl Tar {
         Ok(Some(raw))
     }
 
-    fn part(&self, at: u64, size: u64) -> Result<Part> {
+    pub(super) fn part(&self, at: u64, size: u64) -> Result<Part> {
         Part::of(&self.file, at, at + size).context(|| READING)
     }
 
     fn blob_at(&self, digest: &Digest) -> Option<(u64, u64)> {
-        self.blobs.get(digest).copied().or_else(|| self.find(&blob_name(digest)))
+        self.blobs.get(digest).copied().or_else(|| self.find_member(&blob_name(digest)))
     }
 
     fn absent(&self, digest: &Digest) -> Error {
         Error::not_found(format!("the archive does not hold {digest}"))
             .hint("it may hold images for some platforms of an index alone; choose with --platform")
+    }
+}
+
+/// A layer in the archive, compressed or not.
+pub(super) struct Place {
+    pub(super) at: u64,
+    pub(super) size: u64,
+    pub(super) diff_id: DiffId,
+}
+
+pub(super) fn hash(mut bytes: impl Read, job: &Job) -> Result<Digest> {
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        job.check()?;
+        match bytes.read(&mut buffer).context(|| READING)? {
+            0 => return Ok(hasher.finish()),
+            count => hasher.update(&buffer[..count]),
+        }
     }
 }
 
@@ -269,6 +320,11 @@ impl Source for Tar {
         }
         let skipped = offset.min(size);
         Ok(Box::new(self.part(at + skipped, size - skipped)?))
+    }
+
+    fn referrers(&self, _: &Job, _: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let read = |entry: &Descriptor| self.small(&blob_name(&entry.digest), MAX_MANIFEST);
+        entries::referrers(&self.listed, subject, read)
     }
 }
 

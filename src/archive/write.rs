@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::making::{self, Making};
 use crate::error::{Context as _, Error, Result};
-use crate::image::{Descriptor, Digest, Index, MAX_MANIFEST, Reference};
+use crate::image::{Descriptor, Digest, Hasher, Index, MAX_MANIFEST, Reference};
 use crate::layer::plain_header;
 use crate::transfer::{Counted, Fill, Sink};
 
@@ -29,6 +29,12 @@ const BLOCK: usize = 512;
 
 /// An entry of `index.json`: an image or an index, under a name or none.
 pub type Listed = Descriptor;
+
+/// The entry under what stands for a name in a layout: a tag, or whatever else was asked for.
+pub fn tagged(mut entry: Descriptor, text: &str) -> Listed {
+    entry.annotations.insert(REF_NAME.into(), text.into());
+    entry
+}
 
 /// The entry under this name.
 pub fn named(mut entry: Descriptor, name: &Reference) -> Listed {
@@ -148,6 +154,28 @@ impl LayoutDir {
         Ok(layout)
     }
 
+    /// Takes a blob, as [`Sink::blob`]; of many threads, each another one.
+    pub fn put(&self, blob: &Descriptor, fill: &mut Fill<'_>) -> Result<()> {
+        let mut checked = |out: &mut dyn Write| {
+            let mut counted = Counted::new(out, blob.size);
+            fill(&mut counted)?;
+            counted.finish(blob)
+        };
+        self.write(&blob_name(&blob.digest), &mut checked)
+    }
+
+    /// Whether the blob is there, whole: its bytes are read.
+    pub fn holds(&self, blob: &Descriptor) -> Result<bool> {
+        let path = self.dir.join(blob_name(&blob.digest));
+        if !self.has(blob) {
+            return Ok(false);
+        }
+        let mut hasher = Hasher::new();
+        let doing = || format!("reading {}", path.display());
+        std::io::copy(&mut File::open(&path).context(doing)?, &mut HashOnly(&mut hasher)).context(doing)?;
+        Ok(hasher.finish() == blob.digest)
+    }
+
     /// Whether a file of this digest and size is there.
     pub fn has(&self, blob: &Descriptor) -> bool {
         let path = self.dir.join(blob_name(&blob.digest));
@@ -214,12 +242,18 @@ impl LayoutDir {
 
 impl Sink for LayoutDir {
     fn blob(&mut self, blob: &Descriptor, fill: &mut Fill<'_>) -> Result<()> {
-        let checked = |out: &mut dyn Write| {
-            let mut counted = Counted::new(out, blob.size);
-            fill(&mut counted)?;
-            counted.finish(blob)
-        };
-        let mut checked = checked;
-        self.write(&blob_name(&blob.digest), &mut checked)
+        self.put(blob, fill)
+    }
+}
+
+struct HashOnly<'h>(&'h mut Hasher);
+
+impl Write for HashOnly<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

@@ -100,7 +100,7 @@ impl<'t> Target<'t> {
                 layout.finish(vec![entry])
             }
             Target::Registry { registry, name, job, .. } => {
-                registry.push_manifest(job, &name, &name.selector(), &entry, manifest)
+                registry.push_manifest(job, &name, &name.selector(), &entry, manifest).map(drop)
             }
         }
     }

@@ -15,6 +15,7 @@ mod commit;
 mod confirm;
 mod container;
 mod container_prune;
+mod copy;
 mod create;
 mod debug;
 mod diff;
@@ -32,6 +33,7 @@ mod load;
 mod log;
 mod login;
 mod logout;
+mod manifest;
 mod mounts;
 mod ps;
 mod pull;
@@ -60,6 +62,7 @@ const TABLE: &[Entry] = &[
     Entry::of::<debug::Args>(),
     Entry::of::<pull::Args>(),
     Entry::of::<push::Args>(),
+    Entry::of::<copy::Args>(),
     Entry::of::<login::Args>(),
     Entry::of::<logout::Args>(),
     Entry::of::<run::Args>(),
@@ -92,6 +95,11 @@ const TABLE: &[Entry] = &[
     Entry::of::<cache::Prune>(),
     Entry::of::<check::Args>(),
     Entry::of::<image_prune::Args>(),
+    Entry::of::<manifest::Create>(),
+    Entry::of::<manifest::Annotate>(),
+    Entry::of::<manifest::Inspect>(),
+    Entry::of::<manifest::Push>(),
+    Entry::of::<manifest::Remove>(),
     Entry::of::<inspect::ImageArgs>(),
     Entry::of::<container_prune::Args>(),
     Entry::of::<inspect::ContainerArgs>(),

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
-use outcrop::error::Result;
+use outcrop::error::{Error, Result};
 use outcrop::registry::{HostFiles, Keychain, Options, Proxies};
 
 use super::Context;
@@ -45,6 +45,20 @@ pub(super) struct RegistryArgs {
 impl RegistryArgs {
     pub(super) fn options(&self) -> Options {
         Options { insecure: !self.tls_verify, ..options() }
+    }
+}
+
+/// Where a Docker daemon listens; one that is far away is not spoken to.
+pub(super) fn docker_socket() -> Result<PathBuf> {
+    match env::var("DOCKER_HOST").unwrap_or_default().as_str() {
+        "" => Ok("/var/run/docker.sock".into()),
+        host => match host.strip_prefix("unix://") {
+            Some(path) => Ok(path.into()),
+            None => Err(Error::unsupported(format!(
+                "DOCKER_HOST is `{host}`; a daemon is spoken to by unix:// alone"
+            ))
+            .hint("copy there by way of a registry, or of a Docker archive")),
+        },
     }
 }
 

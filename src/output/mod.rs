@@ -36,7 +36,7 @@ pub use destination::Destination;
 pub use elsewhere::{Distant, Elsewhere};
 use fields::Fields;
 pub(crate) use form::Form;
-pub(crate) use send::{Piece, Target};
+pub(crate) use send::{Beat, Piece, Target, compress};
 
 /// What a build came to, and what was asked for with it.
 pub struct Product<'p> {

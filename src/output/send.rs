@@ -112,7 +112,7 @@ impl Target<'_> {
 
     /// A manifest or an index, under its digest or a tag.
     pub(crate) fn manifest(&self, selector: &str, manifest: &Descriptor, bytes: &[u8]) -> Result<()> {
-        self.registry.push_manifest(self.job, self.name, selector, manifest, bytes)
+        self.registry.push_manifest(self.job, self.name, selector, manifest, bytes).map(drop)
     }
 
     /// Repositories of the registry that had the blob, the latest first.
@@ -131,7 +131,7 @@ impl Target<'_> {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Placed> {
         let seen_in = self.seen_in(&blob.digest)?;
-        let outgoing = Outgoing { blob, seen_in: &seen_in, open, progress };
+        let outgoing = Outgoing { blob, seen_in: &seen_in, open: &open, progress };
         let placed = self.registry.push_blob(self.job, self.name, &outgoing)?;
         self.note(&blob.digest)?;
         Ok(placed)
@@ -175,7 +175,7 @@ impl Target<'_> {
             return self.tar(piece, form, id);
         }
         let form = Form { compression, ..form.clone() };
-        let made = self.compress(piece, &form, id)?;
+        let made = compress(self.engine, piece.stack, piece.n, &form, id, self.job)?;
         if let Some(exactly) = exactly.filter(|exactly| exactly.digest != made.digest) {
             return Err(Error::not_found(format!(
                 "the compressed form {} of it is gone, and compressing it again gives other bytes",
@@ -233,34 +233,40 @@ impl Target<'_> {
         let placed = self.blob(&blob, &open, &|done| beat.tell(done))?;
         Ok((blob, placed))
     }
+}
 
-    /// Makes a blob of it.
-    fn compress(&self, piece: &Piece<'_>, form: &Form, id: &LayerId) -> Result<Descriptor> {
-        let Target { engine, job, .. } = *self;
-        let layer = &piece.stack.layers()[piece.n];
-        let total = engine.db.read(|index| index.layer(layer.number))?.map(|row| row.tar_size);
-        let mut writer = engine.blobs.writer(None, None)?;
-        let mut encoder = form::encoder(form.compression).encoder(Box::new(&mut writer), form.level)?;
-        let beat = Beat::new(job, id, Phase::Compressing, total);
-        let mut watched = Watched { out: &mut *encoder, done: 0, beat };
-        rootfs::replay(engine, piece.stack, piece.n, &mut watched, job)?;
-        encoder.finish().context(|| "compressing a layer")?;
-        let staged = writer.finish()?;
-        engine.db.write(|index| {
-            index.insert_blob_layer(&BlobLayer {
-                blob: staged.digest(),
-                diff_id: layer.diff_id,
-                compression: form::name(form.compression).to_owned(),
-                size: staged.size(),
-            })?;
-            staged.publish(index, None)
+/// Makes a blob of layer `n`.
+pub(crate) fn compress(
+    engine: &Engine,
+    stack: &Stack,
+    n: usize,
+    form: &Form,
+    id: &LayerId,
+    job: &Job,
+) -> Result<Descriptor> {
+    let layer = &stack.layers()[n];
+    let total = engine.db.read(|index| index.layer(layer.number))?.map(|row| row.tar_size);
+    let mut writer = engine.blobs.writer(None, None)?;
+    let mut encoder = form::encoder(form.compression).encoder(Box::new(&mut writer), form.level)?;
+    let beat = Beat::new(job, id, Phase::Compressing, total);
+    let mut watched = Watched { out: &mut *encoder, done: 0, beat };
+    rootfs::replay(engine, stack, n, &mut watched, job)?;
+    encoder.finish().context(|| "compressing a layer")?;
+    let staged = writer.finish()?;
+    engine.db.write(|index| {
+        index.insert_blob_layer(&BlobLayer {
+            blob: staged.digest(),
+            diff_id: layer.diff_id,
+            compression: form::name(form.compression).to_owned(),
+            size: staged.size(),
         })?;
-        Ok(Descriptor::new(form.layer(form.compression), staged.digest(), staged.size()))
-    }
+        staged.publish(index, None)
+    })?;
+    Ok(Descriptor::new(form.layer(form.compression), staged.digest(), staged.size()))
 }
 
 /// Progress events of one layer, not too many.
-struct Beat<'b> {
+pub(crate) struct Beat<'b> {
     job: &'b Job,
     layer: &'b LayerId,
     phase: Phase,
@@ -269,11 +275,11 @@ struct Beat<'b> {
 }
 
 impl<'b> Beat<'b> {
-    fn new(job: &'b Job, layer: &'b LayerId, phase: Phase, total: Option<u64>) -> Self {
+    pub(crate) fn new(job: &'b Job, layer: &'b LayerId, phase: Phase, total: Option<u64>) -> Self {
         Beat { job, layer, phase, total, told: Mutex::default() }
     }
 
-    fn tell(&self, done: u64) {
+    pub(crate) fn tell(&self, done: u64) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_some_and(|told| told.elapsed() < BEAT) && self.total != Some(done) {
             return;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::hosts::Mirror;
 use super::{Options, Registry};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Reference};
+use crate::image::{Descriptor, Digest, Reference};
 use crate::job::Job;
 use crate::transfer::Source;
 
@@ -113,6 +113,12 @@ impl Source for Mirrored {
         offset: u64,
     ) -> Result<Box<dyn Read + Send + 'a>> {
         self.first(|_| true, |place| place.registry.blob(job, &place.named(name)?, wanted, offset))
+    }
+
+    fn referrers(&self, job: &Job, name: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
+        // What a mirror does not know, nobody has told it: the registry itself knows.
+        let itself = self.places.last().ok_or_else(|| Error::internal("a registry without a place"))?;
+        itself.registry.referrers(job, &itself.named(name)?, subject)
     }
 
     fn interrupt(&self) {

@@ -12,6 +12,7 @@ mod keychain;
 mod mirrored;
 mod patience;
 mod problem;
+mod referrers;
 mod route;
 mod scope;
 mod upload;
@@ -44,8 +45,9 @@ pub(crate) use keychain::host_of as host_of_address;
 pub use keychain::{Keychain, Login};
 pub use mirrored::source;
 pub use patience::Patience;
+pub use referrers::referrers_tag;
 pub use route::Proxies;
-pub use upload::{Outgoing, Placed};
+pub use upload::{Outgoing, Placed, Reopen};
 pub use web::Timeouts;
 
 /// Bytes of an error's or a token's JSON that are read.
@@ -429,6 +431,10 @@ impl Source for Registry {
         offset: u64,
     ) -> Result<Box<dyn Read + Send + 'a>> {
         Ok(Box::new(BlobReader::open(self, job, name, wanted, offset)?))
+    }
+
+    fn referrers(&self, job: &Job, name: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.list_referrers(job, name, subject)
     }
 
     fn interrupt(&self) {

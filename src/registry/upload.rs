@@ -44,13 +44,24 @@ pub enum Placed {
     Mounted(String),
 }
 
+/// Gives a blob's bytes from the given one on, for every attempt anew.
+pub trait Reopen: Sync {
+    fn open(&self, offset: u64) -> Result<Box<dyn Read + Send + '_>>;
+}
+
+impl<F: Fn(u64) -> Result<Box<dyn Read + Send>> + Sync> Reopen for F {
+    fn open(&self, offset: u64) -> Result<Box<dyn Read + Send + '_>> {
+        self(offset)
+    }
+}
+
 /// A blob to send.
 pub struct Outgoing<'b> {
     pub blob: &'b Descriptor,
     /// Repositories of the same registry that may have it, the likeliest first.
     pub seen_in: &'b [String],
-    /// Its bytes from the given one on. Called for every attempt, never where the registry has the blob.
-    pub open: &'b (dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Sync),
+    /// Never asked where the registry has the blob.
+    pub open: &'b (dyn Reopen + 'b),
     /// Told how many bytes are there.
     pub progress: &'b (dyn Fn(u64) + Sync),
 }
@@ -124,7 +135,9 @@ impl Registry {
         Ok(Found::Absent(session))
     }
 
-    /// Puts a manifest or an index, whose blobs and manifests are there, under a tag or under its digest.
+    /// Puts a manifest or an index, whose blobs and manifests are there, under a tag or under its digest. The subject
+    /// that the registry has noted it for: it need not be listed by a tag (distribution-spec, "Pushing Manifests with
+    /// Subject").
     pub fn push_manifest(
         &self,
         job: &Job,
@@ -132,7 +145,7 @@ impl Registry {
         selector: &str,
         manifest: &Descriptor,
         bytes: &[u8],
-    ) -> Result<()> {
+    ) -> Result<Option<Digest>> {
         let url = self.at(&format!("{}/manifests/{selector}", name.path()))?;
         let what = format!("the manifest `{selector}`");
         let media_type = manifest.media_type.to_string();
@@ -154,7 +167,7 @@ impl Registry {
                 "{} keeps {what} under the digest {said}; it is {}",
                 self.host, manifest.digest
             ))),
-            _ => Ok(()),
+            _ => Ok(answer.header("oci-subject").and_then(|text| text.parse().ok())),
         }
     }
 
@@ -453,7 +466,7 @@ impl Bytes for Rest<'_> {
             return Ok(Box::new(std::io::empty()));
         }
         let Upload { outgoing, at, .. } = self.upload;
-        let bytes = (outgoing.open)(*at)?.take(self.length);
+        let bytes = outgoing.open.open(*at)?.take(self.length);
         Ok(Box::new(Watched { bytes, at: *at, upload: self.upload }))
     }
 }

@@ -11,7 +11,7 @@ mod stream;
 use std::io::{Read, Write};
 
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Reference};
+use crate::image::{Descriptor, Digest, Reference};
 use crate::job::Job;
 
 pub use fetch::{Found, Layer, bring, find};
@@ -43,6 +43,12 @@ pub trait Source: Send + Sync {
         wanted: &Descriptor,
         offset: u64,
     ) -> Result<Box<dyn Read + Send + 'a>>;
+
+    /// What refers to a manifest as its subject: signatures, SBOMs (distribution-spec, "Listing Referrers"). Their
+    /// manifests are had by their digests.
+    fn referrers(&self, _: &Job, _: &Reference, _: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(Vec::new())
+    }
 
     /// The job was cancelled: calls that block in other threads must return soon. The source is spent after it.
     fn interrupt(&self) {}

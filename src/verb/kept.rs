@@ -93,8 +93,8 @@ fn document(engine: &Engine, digest: &Digest) -> Result<Option<(Document, Vec<u8
     Ok(Some((document, raw)))
 }
 
-/// `None` where its image is not here.
-fn part(engine: &Engine, manifest: Manifest, raw: Vec<u8>) -> Result<Option<Part>> {
+/// Of a manifest; `None` where its image is not here.
+pub(super) fn part(engine: &Engine, manifest: Manifest, raw: Vec<u8>) -> Result<Option<Part>> {
     let id = ImageId(manifest.config.digest);
     let image = engine.db.read(|index| index.image(&id))?.filter(|image| !image.condemned);
     let Some(image) = image else { return Ok(None) };

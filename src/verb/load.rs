@@ -5,7 +5,8 @@ use std::io::{Read, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::pull;
-use crate::archive::{Layout, Tar};
+use crate::archive::{self, FlatDir, Layout, Tar};
+use crate::db::Origin;
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{ImageId, Platform, Reference};
@@ -24,6 +25,11 @@ pub struct Loaded {
 pub fn load_path(engine: &Engine, path: &Path, platform: &Platform, job: &Job) -> Result<Vec<Loaded>> {
     let doing = || format!("opening `{}`", path.display());
     if std::fs::metadata(path).context(doing)?.is_dir() {
+        if FlatDir::is(path) {
+            let flat = FlatDir::open(path)?;
+            let image = archive::Image { digest: flat.top()?.digest, names: Vec::new(), is_own: true };
+            return load_all(engine, &flat, &[image], platform, job);
+        }
         let layout = Layout::open(path)?;
         let images = layout.images()?;
         return load_all(engine, &layout, &images, platform, job);
@@ -44,11 +50,21 @@ fn plain(engine: &Engine, mut input: File, job: &Job) -> Result<File> {
         let mut head = [0; 6];
         let count = (&input).take(6).read(&mut head).context(doing)?;
         input.seek(SeekFrom::Start(0)).context(doing)?;
-        if compress::detect(&head[..count])?.name() == "none" {
+        if is_plain(&head[..count])? {
             return Ok(input);
         }
     }
-    let mut whole = engine.unnamed_file()?;
+    decoded(input, engine.unnamed_file()?, job)
+}
+
+/// Of a file's first bytes.
+pub(super) fn is_plain(head: &[u8]) -> Result<bool> {
+    Ok(compress::detect(head)?.name() == "none")
+}
+
+/// All of it in `whole`, not compressed.
+pub(super) fn decoded(input: File, mut whole: File, job: &Job) -> Result<File> {
+    let doing = || "reading the archive";
     let mut decoded = compress::decoder(Box::new(input))?.1;
     let mut buffer = vec![0; 128 << 10];
     loop {
@@ -67,7 +83,7 @@ fn plain(engine: &Engine, mut input: File, job: &Job) -> Result<File> {
 fn load_all(
     engine: &Engine,
     source: &dyn Source,
-    images: &[crate::archive::Image],
+    images: &[archive::Image],
     platform: &Platform,
     job: &Job,
 ) -> Result<Vec<Loaded>> {
@@ -78,7 +94,15 @@ fn load_all(
     for image in images {
         let any: Reference = "archive/image".parse::<Reference>()?.with_digest(image.digest);
         let found = transfer::find(job, source, &any, platform)?;
-        engine.sweep_after(pull::take(engine, source, &found, &image.names, image.is_own, job))?;
+        engine.sweep_after(pull::take(
+            engine,
+            source,
+            &found,
+            &image.names,
+            Origin::Loaded,
+            image.is_own,
+            job,
+        ))?;
         loaded.push(Loaded { image: found.image, names: image.names.clone() });
     }
     engine.sweep()?;

@@ -111,17 +111,18 @@ pub(super) fn is_here(engine: &Engine, image: &ImageId) -> Result<bool> {
     Ok(known.is_some_and(|row| row.durable && !row.condemned))
 }
 
-/// An image of an archive, under these names. `keep`: its manifest is the archive's own, and stays.
+/// An image of an archive, or a copy of a registry's, under these names. `keep`: its manifest is the source's own, and stays.
 pub(super) fn take(
     engine: &Engine,
     source: &dyn transfer::Source,
     found: &transfer::Found,
     names: &[Reference],
+    origin: Origin,
     keep: bool,
     job: &Job,
 ) -> Result<()> {
     if !is_here(engine, &found.image)? {
-        bring(engine, source, found, Origin::Loaded, job)?;
+        bring(engine, source, found, origin, job)?;
     }
     if keep {
         store_documents(engine, found)?;
@@ -130,9 +131,16 @@ pub(super) fn take(
         if keep {
             link_documents(durable, found)?;
         }
+        let verb = match origin {
+            Origin::Pulled => {
+                durable.add_repo_digest(&found.name.name(), &found.digest, &found.image)?;
+                "copy"
+            }
+            _ => "load",
+        };
         let target = Some(&found.digest).filter(|_| keep);
         for name in names {
-            durable.move_tag(&name.to_string(), &found.image, target, "load", None)?;
+            durable.move_tag(&name.to_string(), &found.image, target, verb, None)?;
         }
         Ok(())
     })

@@ -122,7 +122,7 @@ fn push_one(target: &Target<'_>, tag: &TagRow, options: &Options) -> Result<Desc
 
 /// Layers and config; the manifest is what is left to send.
 fn push_part(target: &Target<'_>, part: &mut Part, options: &Options) -> Result<Descriptor> {
-    let form = form(part, options);
+    let form = form(part, options.compression, options.level);
     let exact = form.is_none();
     let plain = Form::plain(is_oci(&part.manifest));
     let pieces: Vec<Piece<'_>> = (0..part.stack.layers().len())
@@ -152,24 +152,24 @@ fn push_part(target: &Target<'_>, part: &mut Part, options: &Options) -> Result<
 }
 
 /// How the layers are to be; `None`: as the manifest has them.
-fn form(part: &Part, options: &Options) -> Option<Form> {
+pub(super) fn form(part: &Part, wanted: Option<Compression>, level: Option<u32>) -> Option<Form> {
     let compressions = || part.manifest.layers.iter().map(|layer| layer.media_type.compression());
     let made = part.raw.is_none();
     // The store's own manifests name plain archives, which nobody wants to move.
     let own = !matches!(part.image.origin, Origin::Pulled | Origin::Loaded)
         && compressions().any(|one| one == Some(Compression::None));
-    let asked = match options.compression {
-        Some(wanted) => options.level.is_some() || compressions().any(|one| one != Some(wanted)),
+    let asked = match wanted {
+        Some(wanted) => level.is_some() || compressions().any(|one| one != Some(wanted)),
         None => false,
     };
     if !made && !own && !asked {
         return None;
     }
-    let compression = options.compression.unwrap_or(Compression::Gzip);
+    let compression = wanted.unwrap_or(Compression::Gzip);
     Some(Form {
         compression,
-        level: options.level,
-        force: options.compression.is_some(),
+        level,
+        force: wanted.is_some(),
         oci: compression == Compression::Zstd || is_oci(&part.manifest),
     })
 }
@@ -179,7 +179,12 @@ fn is_oci(manifest: &Manifest) -> bool {
 }
 
 /// The index with its manifests as they are now.
-fn renewed(mut index: Index, raw: Vec<u8>, parts: &[Part], sent: &[Descriptor]) -> (Descriptor, Vec<u8>) {
+pub(super) fn renewed(
+    mut index: Index,
+    raw: Vec<u8>,
+    parts: &[Part],
+    sent: &[Descriptor],
+) -> (Descriptor, Vec<u8>) {
     let mut changed = false;
     for entry in &mut index.manifests {
         let part = std::iter::zip(parts, sent).find(|(part, _)| part.known_as == Some(entry.digest));

@@ -142,7 +142,7 @@ fn ship_layer<W: Write>(
 }
 
 /// Its bytes are gone; ours come out the same again.
-fn compress_again(
+pub(super) fn compress_again(
     engine: &Engine,
     blob: &Descriptor,
     compression: Compression,

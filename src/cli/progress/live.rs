@@ -195,7 +195,11 @@ impl State {
                 let line = format!("{}: {}", layer, self.paint(colour, &words::outcome(how)));
                 self.stay.push(line);
             }
-            Event::Pulling { .. } | Event::Pulled { .. } | Event::Pushing { .. } | Event::Pushed { .. } => {
+            Event::Pulling { .. }
+            | Event::Pulled { .. }
+            | Event::Pushing { .. }
+            | Event::Copying { .. }
+            | Event::Pushed { .. } => {
                 self.stay.extend(words::transfer(event).unwrap_or_default());
             }
             Event::WorkStarted { id, what, total } => {

@@ -94,9 +94,10 @@ impl<W: Write> State<W> {
             | Event::LayerDone { .. }
             | Event::Pulled { .. }
             | Event::Pushing { .. }
+            | Event::Copying { .. }
             | Event::Pushed { .. } => {
                 self.pushing = match event {
-                    Event::Pushing { .. } => true,
+                    Event::Pushing { .. } | Event::Copying { .. } => true,
                     Event::Pulling { .. } | Event::Pushed { .. } => false,
                     _ => self.pushing,
                 };

@@ -83,6 +83,7 @@ fn describe(event: &Event) -> Value {
             json!({ "event": "pulled", "name": name, "digest": digest, "fresh": fresh })
         }
         Event::Pushing { repository } => json!({ "event": "pushing", "repository": repository }),
+        Event::Copying { from, to } => json!({ "event": "copying", "from": from, "to": to }),
         Event::Pushed { tag, digest, size } => {
             json!({ "event": "pushed", "tag": tag, "digest": digest, "size": size })
         }

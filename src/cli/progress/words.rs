@@ -10,6 +10,7 @@ pub(super) fn transfer(event: &Event) -> Option<Vec<String>> {
         Event::Pulling { name, tag } => vec![format!("{tag}: Pulling from {name}")],
         Event::LayerDone { layer, how } => vec![format!("{layer}: {}", outcome(how))],
         Event::Pushing { repository } => vec![format!("The push refers to repository [{repository}]")],
+        Event::Copying { from, to } => vec![format!("Copying {from} to {to}")],
         Event::Pushed { tag, digest, size } => vec![format!("{tag}: digest: {digest} size: {size}")],
         Event::Pulled { name, digest, fresh } => {
             let status = if *fresh { "Downloaded newer image for" } else { "Image is up to date for" };
@@ -36,6 +37,8 @@ pub(super) fn outcome(how: &LayerOutcome) -> String {
         LayerOutcome::Pushed => "Pushed".into(),
         LayerOutcome::AlreadyThere => "Layer already exists".into(),
         LayerOutcome::Mounted(from) => format!("Mounted from {from}"),
+        LayerOutcome::Copied => "Copied".into(),
+        LayerOutcome::Converted => "Converted".into(),
         LayerOutcome::Failed => "Failed".into(),
     }
 }

@@ -1,0 +1,135 @@
+//! An image in a directory as containers/image has it (its docs, containers-transports(5), "dir:"): `version`,
+//! `manifest.json`, and each blob in a file named by its digest's hex digits. Manifests of an index are
+//! `HEX.manifest.json`. Nothing is converted: whatever a manifest says stays.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::layout::{regular, small_file};
+use crate::error::{Context as _, Error, Result};
+use crate::image::{Descriptor, Digest, Document, MediaType, Reference};
+use crate::job::Job;
+use crate::sys::part::Part;
+use crate::transfer::{Counted, Fill, Source};
+
+const VERSION: &[u8] = b"Directory Transport Version: 1.1\n";
+
+/// One that is there.
+pub struct FlatDir {
+    dir: PathBuf,
+}
+
+impl FlatDir {
+    /// Whether this directory is one, and no layout.
+    pub fn is(dir: &Path) -> bool {
+        dir.join("version").is_file()
+            && dir.join("manifest.json").is_file()
+            && !dir.join("oci-layout").exists()
+    }
+
+    pub fn open(dir: &Path) -> Result<Self> {
+        regular(&dir.join("manifest.json"))?;
+        Ok(FlatDir { dir: dir.to_owned() })
+    }
+
+    /// What it holds.
+    pub fn top(&self) -> Result<Descriptor> {
+        let raw = small_file(&self.dir.join("manifest.json"))?;
+        Ok(Descriptor::of(Document::parse(&raw, None)?.media_type(), &raw))
+    }
+}
+
+impl Source for FlatDir {
+    fn place(&self) -> String {
+        format!("the directory {}", self.dir.display())
+    }
+
+    fn resolve(&self, job: &Job, name: &Reference) -> Result<(Descriptor, Vec<u8>)> {
+        let digest = name.digest().ok_or_else(|| Error::internal("a directory is asked for a name"))?;
+        let wanted = Descriptor::new(MediaType::Other(String::new()), *digest, 0);
+        let raw = self.manifest(job, name, &wanted)?;
+        let media_type = Document::parse(&raw, None)?.media_type();
+        Ok((Descriptor::of(media_type, &raw), raw))
+    }
+
+    fn manifest(&self, _: &Job, _: &Reference, wanted: &Descriptor) -> Result<Vec<u8>> {
+        let top = small_file(&self.dir.join("manifest.json"))?;
+        if Digest::of(&top) == wanted.digest {
+            return Ok(top);
+        }
+        small_file(&self.dir.join(format!("{}.manifest.json", wanted.digest.hex())))
+    }
+
+    fn blob<'a>(
+        &'a self,
+        _: &'a Job,
+        _: &Reference,
+        wanted: &Descriptor,
+        offset: u64,
+    ) -> Result<Box<dyn Read + Send + 'a>> {
+        let path = self.dir.join(wanted.digest.hex());
+        let (file, size) = regular(&path)?;
+        if size != wanted.size {
+            return Err(Error::corrupt(format!(
+                "{} has {size} bytes; its descriptor says {}",
+                path.display(),
+                wanted.size
+            )));
+        }
+        let part = Part::of(&file, offset, size).context(|| format!("reading {}", path.display()))?;
+        Ok(Box::new(part))
+    }
+}
+
+/// One in the making: a directory that was not there, or was empty. `manifest.json` comes last.
+pub struct NewFlatDir {
+    dir: PathBuf,
+}
+
+impl NewFlatDir {
+    pub fn make(dir: &Path) -> Result<Self> {
+        let doing = || format!("making the directory {}", dir.display());
+        fs::create_dir_all(dir).context(doing)?;
+        if fs::read_dir(dir).context(doing)?.next().is_some() {
+            return Err(Error::conflict(format!("the directory {} is not empty", dir.display()))
+                .hint("name one that is empty, or none; it is made"));
+        }
+        Ok(NewFlatDir { dir: dir.to_owned() })
+    }
+
+    pub fn put(&self, blob: &Descriptor, fill: &mut Fill<'_>) -> Result<()> {
+        self.write(&blob.digest.hex(), &mut |out| {
+            let mut counted = Counted::new(out, blob.size);
+            fill(&mut counted)?;
+            counted.finish(blob)
+        })
+    }
+
+    /// A manifest of the index.
+    pub fn document(&self, document: &Descriptor, raw: &[u8]) -> Result<()> {
+        let name = format!("{}.manifest.json", document.digest.hex());
+        self.write(&name, &mut |out| out.write_all(raw).context(|| "writing a manifest"))
+    }
+
+    pub fn finish(&self, top: &[u8]) -> Result<()> {
+        self.write("version", &mut |out| out.write_all(VERSION).context(|| "writing `version`"))?;
+        self.write("manifest.json", &mut |out| out.write_all(top).context(|| "writing a manifest"))
+    }
+
+    fn write(&self, name: &str, fill: &mut Fill<'_>) -> Result<()> {
+        let path = self.dir.join(name);
+        let doing = || format!("writing {}", path.display());
+        let making = self.dir.join(format!(".{name}.making"));
+        let written = (|| {
+            let mut file = File::create(&making).context(doing)?;
+            fill(&mut file)?;
+            file.sync_data().context(doing)?;
+            fs::rename(&making, &path).context(doing)
+        })();
+        if written.is_err() {
+            drop(fs::remove_file(&making));
+        }
+        written
+    }
+}
