@@ -24,6 +24,7 @@ mod faults;
 mod foreign;
 mod golden;
 mod house;
+mod interchange;
 mod judge;
 mod judge_kit;
 mod language;

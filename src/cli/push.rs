@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use outcrop::error::{Context as _, Error, Result};
-use outcrop::image::{Compression, Reference};
+use outcrop::image::Reference;
 use outcrop::verb::push::{self, Options};
 
 use super::progress::{Mode, Progress};
-use super::registry::TransferArgs;
+use super::registry::{Kind, TransferArgs};
 use super::{Context, Verb};
 
 #[derive(clap::Args)]
@@ -28,13 +28,6 @@ pub(super) struct Args {
     transfer: TransferArgs,
     #[arg(value_name = "NAME[:TAG]")]
     name: String,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Kind {
-    Gzip,
-    Zstd,
-    None,
 }
 
 impl Verb for Args {
@@ -58,11 +51,7 @@ impl Verb for Args {
         job.budget.transfers = self.max_concurrent.into();
         let options = Options {
             registry: self.transfer.registry.options(),
-            compression: self.compression.map(|kind| match kind {
-                Kind::Gzip => Compression::Gzip,
-                Kind::Zstd => Compression::Zstd,
-                Kind::None => Compression::None,
-            }),
+            compression: self.compression.map(Kind::compression),
             level: self.compression_level,
         };
         let pushed = match self.all_tags {

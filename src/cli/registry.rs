@@ -4,6 +4,7 @@ use std::env;
 use std::path::PathBuf;
 
 use outcrop::error::{Error, Result};
+use outcrop::image::Compression;
 use outcrop::registry::{HostFiles, Keychain, Options, Proxies};
 
 use super::Context;
@@ -31,6 +32,24 @@ pub(super) fn options() -> Options {
         hosts: HostFiles { registries_conf, hosts },
         certificates,
         ..Options::default()
+    }
+}
+
+/// `--compression`
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum Kind {
+    Gzip,
+    Zstd,
+    None,
+}
+
+impl Kind {
+    pub(super) fn compression(self) -> Compression {
+        match self {
+            Kind::Gzip => Compression::Gzip,
+            Kind::Zstd => Compression::Zstd,
+            Kind::None => Compression::None,
+        }
     }
 }
 

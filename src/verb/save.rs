@@ -1,10 +1,11 @@
 //! `save`: images into an archive that `load`, Docker and whatever reads OCI layouts understand, with their manifests.
 
 use std::io::Write;
+use std::path::Path;
 
 use super::images;
 use super::kept::{self, Part, Shipment};
-use crate::archive::{DockerImage, LayoutTar, named};
+use crate::archive::{DockerImage, LayoutDir, LayoutTar, named};
 use crate::db::TagRow;
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
@@ -14,8 +15,53 @@ use crate::output::{Form, form};
 use crate::rootfs;
 use crate::transfer::{Fill, Sink};
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// An OCI layout with what `docker load` reads.
+    Docker,
+    /// An OCI layout alone.
+    Oci,
+}
+
 /// Names or ids; an image goes under each name that it was asked for by.
-pub fn save(engine: &Engine, texts: &[String], out: &mut (dyn Write + Send), job: &Job) -> Result<()> {
+pub fn save(
+    engine: &Engine,
+    texts: &[String],
+    out: &mut (dyn Write + Send),
+    format: Format,
+    job: &Job,
+) -> Result<()> {
+    let shipments = shipments(engine, texts)?;
+    let mut tar = LayoutTar::new(out)?;
+    let (list, docker) = ship_all(engine, shipments, &mut tar, job)?;
+    let docker = if format == Format::Docker { docker } else { Vec::new() };
+    tar.finish(list, &docker).map(drop)
+}
+
+/// The same archive, compressed.
+pub fn save_compressed(
+    engine: &Engine,
+    texts: &[String],
+    out: &mut (dyn Write + Send),
+    format: Format,
+    compression: Compression,
+    job: &Job,
+) -> Result<()> {
+    let mut encoder = form::encoder(compression).encoder(Box::new(out), None)?;
+    save(engine, texts, &mut *encoder, format, job)?;
+    encoder.finish().context(|| "compressing the archive")
+}
+
+/// Into an OCI layout in a directory, made if need be; one that is there is added to.
+pub fn save_directory(engine: &Engine, texts: &[String], dir: &Path, job: &Job) -> Result<()> {
+    let shipments = shipments(engine, texts)?;
+    let mut layout = LayoutDir::open(dir)?;
+    let (list, _) = ship_all(engine, shipments, &mut layout, job)?;
+    layout.finish(list)
+}
+
+/// What was asked for, all of it found before anything is written.
+fn shipments(engine: &Engine, texts: &[String]) -> Result<Vec<(Option<Reference>, Shipment)>> {
     let mut shipments = Vec::new();
     for text in texts {
         let row = images::resolve(engine, text)?;
@@ -29,23 +75,31 @@ pub fn save(engine: &Engine, texts: &[String], out: &mut (dyn Write + Send), job
         let target = tag.as_ref().and_then(|tag: &TagRow| tag.target);
         shipments.push((name, kept::load(engine, &row.id, target)?));
     }
-    let mut tar = LayoutTar::new(out)?;
+    Ok(shipments)
+}
+
+fn ship_all(
+    engine: &Engine,
+    shipments: Vec<(Option<Reference>, Shipment)>,
+    sink: &mut dyn Sink,
+    job: &Job,
+) -> Result<(Vec<Descriptor>, Vec<DockerImage>)> {
     let (mut list, mut docker) = (Vec::<Descriptor>::new(), Vec::<DockerImage>::new());
     for (name, shipment) in shipments {
-        let entry = ship(engine, shipment, name.as_ref(), &mut tar, &mut docker, job)?;
+        let entry = ship(engine, shipment, name.as_ref(), sink, &mut docker, job)?;
         list.push(match &name {
             Some(name) => named(entry, name),
             None => entry,
         });
     }
-    tar.finish(list, &docker).map(drop)
+    Ok((list, docker))
 }
 
-fn ship<W: Write>(
+fn ship(
     engine: &Engine,
     shipment: Shipment,
     name: Option<&Reference>,
-    tar: &mut LayoutTar<W>,
+    sink: &mut dyn Sink,
     docker: &mut Vec<DockerImage>,
     job: &Job,
 ) -> Result<Descriptor> {
@@ -57,7 +111,7 @@ fn ship<W: Write>(
         None => vec![Shipment::own(shipment.parts, &shipment.image, engine)?],
     };
     for mut part in parts {
-        let top = ship_part(engine, &mut part, tar, job)?;
+        let top = ship_part(engine, &mut part, sink, job)?;
         let image = DockerImage {
             config: *part.image.id.digest(),
             names: name.cloned().into_iter().collect(),
@@ -78,18 +132,13 @@ fn ship<W: Write>(
         None => Ok(tops.remove(0)),
         Some((index, raw)) => {
             let top = Descriptor::of(index.media_type(), &raw);
-            put(tar, &top, &raw)?;
+            put(sink, &top, &raw)?;
             Ok(top)
         }
     }
 }
 
-fn ship_part<W: Write>(
-    engine: &Engine,
-    part: &mut Part,
-    tar: &mut LayoutTar<W>,
-    job: &Job,
-) -> Result<Descriptor> {
+fn ship_part(engine: &Engine, part: &mut Part, sink: &mut dyn Sink, job: &Job) -> Result<Descriptor> {
     let made = part.raw.is_none();
     if made {
         part.manifest.layers =
@@ -97,13 +146,13 @@ fn ship_part<W: Write>(
     }
     for (n, layer) in part.manifest.layers.iter().enumerate() {
         let id = part.stack.layers()[n].diff_id.short();
-        ship_layer(engine, part, n, layer, tar, job).context(|| format!("saving layer {id}"))?;
+        ship_layer(engine, part, n, layer, sink, job).context(|| format!("saving layer {id}"))?;
     }
     let config = engine.blobs.read_all(part.image.id.digest(), MAX_CONFIG)?;
-    put(tar, &part.manifest.config, &config)?;
+    put(sink, &part.manifest.config, &config)?;
     let raw = part.raw.get_or_insert_with(|| part.manifest.to_bytes());
     let top = Descriptor::of(part.manifest.media_type(), raw);
-    put(tar, &top, raw)?;
+    put(sink, &top, raw)?;
     Ok(top)
 }
 
@@ -120,22 +169,22 @@ fn as_it_is(engine: &Engine, part: &Part, n: usize) -> Result<Descriptor> {
     Ok(Descriptor::new(form.layer(Compression::None), *layer.diff_id.digest(), size))
 }
 
-fn ship_layer<W: Write>(
+fn ship_layer(
     engine: &Engine,
     part: &Part,
     n: usize,
     blob: &Descriptor,
-    tar: &mut LayoutTar<W>,
+    sink: &mut dyn Sink,
     job: &Job,
 ) -> Result<()> {
     if !engine.blobs.contains(&blob.digest)? {
         let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &part.stack, n, out, job);
         match blob.media_type.compression() {
-            None | Some(Compression::None) => return tar.blob(blob, &mut replay),
+            None | Some(Compression::None) => return sink.blob(blob, &mut replay),
             Some(compression) => compress_again(engine, blob, compression, &mut replay)?,
         }
     }
-    tar.blob(blob, &mut |out| {
+    sink.blob(blob, &mut |out| {
         let mut reader = engine.blobs.read(&blob.digest)?;
         std::io::copy(&mut reader, out).map(drop).context(|| "copying a blob")
     })
@@ -163,6 +212,6 @@ pub(super) fn compress_again(
     writer.commit(None).map(drop).map_err(gone)
 }
 
-fn put<W: Write>(tar: &mut LayoutTar<W>, blob: &Descriptor, bytes: &[u8]) -> Result<()> {
-    tar.blob(blob, &mut |out| out.write_all(bytes).context(|| "writing a document of an image"))
+fn put(sink: &mut dyn Sink, blob: &Descriptor, bytes: &[u8]) -> Result<()> {
+    sink.blob(blob, &mut |out| out.write_all(bytes).context(|| "writing a document of an image"))
 }
