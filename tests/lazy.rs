@@ -12,7 +12,7 @@ use outcrop::transfer::Sink as _;
 use serde_json::Value;
 
 use crate::cache_export::{edit, from, id, machine, ran, to};
-use crate::registry_kit::{Image, Layout, RealRegistry, Server, config_for};
+use crate::registry_kit::{Image, Layout, RealRegistry, Reply, Server, config_for};
 use crate::sandbox::{Outcome, Sandbox, build_it as build, find_on_path};
 
 /// A registry with `team/base:1`: busybox, and on it a layer whose archive names no directory, so that it leans.
@@ -554,4 +554,71 @@ fn a_name_that_is_asked_for_again_moves_when_what_it_points_at_now_has_come() {
     build(&other, &["--pull", "--cache-from", &from(&cache)]).ok();
     assert_eq!(of_base(), Digest::of(&team.base.config).to_string());
     other.check();
+}
+
+#[test]
+fn an_image_that_carries_its_cache_is_built_and_pushed_again_without_its_layers() {
+    let first = machine("overlay2", "");
+    let team = Team::new(&first);
+    let at = team.registry.address;
+    first.dockerfile(&on_it(at));
+    let app = format!("{at}/team/app:1");
+    first.outcrop(&["build", "-q", "--push", "-t", &app, "--cache-to", "type=inline", "."]).ok();
+    let proxy = team.proxy();
+    let other = machine("overlay2", &on_it(proxy.address));
+    let name = format!("{}/team/app:2", proxy.address);
+    let metadata = other.dir().join("metadata.json");
+    let more = ["--metadata-file", metadata.to_str().unwrap()];
+    push_from(&other, &format!("{}/team/app:1", proxy.address), &name, &more);
+    assert_eq!((ran(&other), blobs_fetched(&proxy).len()), (Vec::new(), 2));
+    let told: Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    assert_eq!(told["image.name"], name);
+    let raw = serde_json::to_vec(&manifest(&name)).unwrap();
+    assert_eq!(told["containerimage.descriptor"]["size"], raw.len());
+    other.check();
+    let third = Sandbox::new();
+    third.outcrop(&["run", "--rm", "--network", "none", &name]).ok().says("deep\ntwo\n");
+}
+
+#[test]
+fn layers_that_are_here_and_others_that_are_not_go_into_one_push() {
+    for driver in ["overlay2", "vfs"] {
+        let (first, team) = pushed_once(driver);
+        let target = RealRegistry::start(&first);
+        let proxy = team.proxy();
+        let other = machine(driver, &on_it(proxy.address));
+        other.outcrop(&["pull", "-q", &format!("{}/team/base:1", proxy.address)]).ok();
+        let before = blobs_fetched(&proxy).len();
+        let name = format!("{}/app:1", target.address);
+        push_from(&other, &format!("{}/team/cache:1", proxy.address), &name, &[]);
+        // The index, and the layers of the steps.
+        assert_eq!((ran(&other), blobs_fetched(&proxy).len() - before), (Vec::new(), 3), "{driver}");
+        assert_eq!(manifest(&name), manifest(&format!("{}/team/app:1", team.registry.address)));
+        assert_eq!(names(&other), [format!("{}/team/base:1", proxy.address)], "{driver}");
+        other.check();
+    }
+}
+
+/// A stage that fails need not wait for the base of another.
+#[test]
+fn a_failure_elsewhere_stops_a_base_on_its_way() {
+    let sandbox = machine("overlay2", "");
+    let team = Team::new(&sandbox);
+    let slow = team.base.manifest.layers[0].digest.to_string();
+    let layer = slow.clone();
+    let proxy =
+        Server::start(Some(team.registry.address), move |asked, _| match asked.path.ends_with(&layer) {
+            true => Reply::Silent(Duration::from_secs(20)),
+            false => Reply::Forward,
+        });
+    sandbox.dockerfile(&format!(
+        "FROM scratch AS fails\nADD busybox.tar /\nRUN exit 7\n\
+         FROM {}/team/base:1\nCOPY --from=fails / /all\n",
+        proxy.address
+    ));
+    build(&sandbox, &[]).fails(1).complains("exit code: 7");
+    // Who had waited for the answer would have asked again when there was none.
+    let asked = proxy.asked().iter().filter(|asked| asked.path.ends_with(&slow)).count();
+    assert_eq!(asked, 1);
+    sandbox.check();
 }

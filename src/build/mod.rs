@@ -119,7 +119,13 @@ pub struct Part {
 
 pub trait Images {
     /// Where all of its layers' contents are known to `imported`, none of them need be here.
-    fn image(&self, reference: &str, platform: &Platform, imported: Option<&Imported<'_>>) -> Result<Base>;
+    fn image(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        imported: Option<&Imported<'_>>,
+        job: &Job,
+    ) -> Result<Base>;
 
     /// Files that stand in for the image of this name.
     fn directory(&self, reference: &str) -> Result<Option<Context<'_>>>;

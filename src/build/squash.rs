@@ -80,7 +80,7 @@ fn base(plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Result<Option<Base>> {
         match &stage.base {
             plan::Base::Stage(below) => stage = &plan.stages[below.0],
             plan::Base::Image(name) if inputs.images.directory(name)?.is_none() => {
-                let base = inputs.images.image(name, &stage.platform, inputs.imported)?;
+                let base = inputs.images.image(name, &stage.platform, inputs.imported, job)?;
                 let stack = imported::here(inputs, &base.stack, job)?;
                 return Ok(Some(Base { stack, ..base }));
             }

@@ -88,7 +88,7 @@ impl<'b> Stage<'b> {
         if let plan::Base::Image(name) = &self.stage.base {
             base = match self.inputs.images.directory(name)? {
                 Some(context) => super::directory::base(self, &context, name, &self.stage.platform)?,
-                None => self.inputs.images.image(name, &self.stage.platform, self.inputs.imported)?,
+                None => self.image(name)?,
             };
         }
         if let Some(image) = base.image {
@@ -411,10 +411,14 @@ impl<'b> Stage<'b> {
             }
             CopyFrom::Image(name) if self.inputs.images.directory(name)?.is_some() => None,
             CopyFrom::Image(name) => {
-                let base = self.inputs.images.image(name, &self.stage.platform, self.inputs.imported)?;
+                let base = self.image(name)?;
                 Some((base, format!("the image `{name}`")))
             }
         })
+    }
+
+    fn image(&self, name: &str) -> Result<Base> {
+        self.inputs.images.image(name, &self.stage.platform, self.inputs.imported, self.job)
     }
 
     /// The files of a stage or an image, with digests from the index: nothing is read.

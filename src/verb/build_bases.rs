@@ -125,18 +125,18 @@ impl<'b> Bases<'b> {
             .and_then(|source| transfer::find(self.job, &*source, name, platform))
             .map_err(|cause| not_to_be_had(name, cause))?;
         match pull::is_here(self.engine, &found.image)? {
-            true => self.pulled(&found).map(Known::here),
+            true => self.pulled(&found, self.job).map(Known::here),
             false => Ok(Known::There(Arc::new(found))),
         }
     }
 
-    fn pulled(&self, found: &Found) -> Result<Base> {
-        bring(self.engine, found, &self.options.registry, self.job)?;
+    fn pulled(&self, found: &Found, job: &Job) -> Result<Base> {
+        bring(self.engine, found, &self.options.registry, job)?;
         self.here(&images::row(self.engine, &found.image)?)
     }
 
     /// To stand on: by what is known of its layers, else pulled now.
-    fn there(&self, found: &Arc<Found>, imported: Option<&Imported<'_>>) -> Result<Base> {
+    fn there(&self, found: &Arc<Found>, imported: Option<&Imported<'_>>, job: &Job) -> Result<Base> {
         let _turn = self.pulling.lock().unwrap_or_else(PoisonError::into_inner);
         if pull::is_here(self.engine, &found.image)? {
             return self.here(&images::row(self.engine, &found.image)?);
@@ -151,7 +151,7 @@ impl<'b> Bases<'b> {
         };
         match stack {
             Some(stack) => Ok(Base { image: Some(found.image), config: found.config.clone(), stack }),
-            None => self.pulled(found),
+            None => self.pulled(found, job),
         }
     }
 }
@@ -204,9 +204,15 @@ impl Resolver for Bases<'_> {
 }
 
 impl build::Images for Bases<'_> {
-    fn image(&self, reference: &str, platform: &Platform, imported: Option<&Imported<'_>>) -> Result<Base> {
+    fn image(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        imported: Option<&Imported<'_>>,
+        job: &Job,
+    ) -> Result<Base> {
         let base = match self.get(reference, platform)? {
-            Known::There(found) => self.there(&found, imported)?,
+            Known::There(found) => self.there(&found, imported, job)?,
             Known::Here(base) => Base::clone(&base),
         };
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
