@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use outcrop::image::{Descriptor, Digest, Index, Manifest, MediaType};
 use serde_json::Value;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::judge_kit::Court;
 use crate::push::tarred;
 use crate::registry_kit::{Image, Layout, RealRegistry, Reply, Server, Told};
-use crate::sandbox::{Outcome, Sandbox, find_on_path};
+use crate::sandbox::{Outcome, Sandbox, find_on_path, wait_until};
 
 fn skopeo(args: &[&str]) -> Vec<u8> {
     let output = Command::new(find_on_path("skopeo")).args(args).output().unwrap();
@@ -162,6 +163,12 @@ fn a_layout_is_added_to_and_what_it_holds_is_not_fetched_again() {
     assert_eq!(names, ["one", "two"]);
     copy(&sandbox, &[&format!("oci:{}", dir.display()), "dir:x"]).ok();
     copy(&sandbox, &[&to("three"), "dir:y"]).fails(1).complains("it has");
+    // A tag that came with a full name goes to what is copied under it; the name stays.
+    sandbox.base_image("reg.test/app:one");
+    sandbox.outcrop(&["save", "--format", "oci-dir", "-o", dir.to_str().unwrap(), "reg.test/app:one"]).ok();
+    copy(&sandbox, &["-q", &from(1), &to("one")]).ok();
+    assert_eq!(raw(&to("one")), raw(&from(1)));
+    copy(&sandbox, &["-q", &to("reg.test/app:one"), "dir:z"]).ok();
 }
 
 #[test]
@@ -333,6 +340,44 @@ fn what_refers_to_an_image_goes_along_by_tag_where_the_registry_keeps_no_lists()
     copy(&sandbox, &["-q", &from, &to("direct:2")]).ok();
     let list = Index::parse(&raw(&to(&format!("direct:{tag}")))).unwrap();
     assert_eq!(list.manifests.len(), 1, "once");
+}
+
+/// Where a signature or an SBOM lies beside the image under a tag made of its digest.
+#[test]
+fn what_cosign_keeps_under_tags_goes_along_too() {
+    let sandbox = Sandbox::new();
+    let registry = RealRegistry::start(&sandbox);
+    let other = RealRegistry::start(&sandbox);
+    let (image, signature, sbom) =
+        (tarred("linux/amd64", &["a"]), tarred("linux/amd64", &["s"]), tarred("linux/amd64", &["b"]));
+    let tag = |image: &Image, kind: &str| format!("app:sha256-{}.{kind}", image.descriptor().digest.hex());
+    // The SBOM is signed in turn.
+    let of_sbom = tarred("linux/amd64", &["t"]);
+    for (n, (image, name)) in [
+        (&image, "app:1".to_owned()),
+        (&signature, tag(&image, "sig")),
+        (&sbom, tag(&image, "sbom")),
+        (&of_sbom, tag(&sbom, "sig")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        registry.push(&Layout::single(&sandbox.dir().join(format!("l{n}")), image), &name);
+    }
+    let at = |registry: &RealRegistry, name: &str| format!("docker://{}/{name}", registry.address);
+    let dir = sandbox.context().join("layout");
+    let layout = format!("oci:{}", dir.display());
+    copy(&sandbox, &["-q", &at(&registry, "app:1"), &format!("{layout}:1")]).ok();
+    copy(&sandbox, &["-q", &layout, "oci-archive:x.tar:1"]).ok();
+    copy(&sandbox, &["-q", "oci-archive:x.tar:1", &at(&other, "app:1")]).ok();
+    for (image, name) in
+        [(&signature, tag(&image, "sig")), (&sbom, tag(&image, "sbom")), (&of_sbom, tag(&sbom, "sig"))]
+    {
+        assert_eq!(raw(&at(&other, &name)), image.manifest_raw, "{name}");
+        judged(&sandbox, &at(&other, &name));
+    }
+    sandbox.outcrop(&["load", "-q", "-i", dir.to_str().unwrap()]).ok();
+    assert_eq!(sandbox.outcrop(&["images", "-q"]).ok().lines().len(), 1);
 }
 
 #[test]
@@ -570,4 +615,91 @@ fn a_copy_to_a_daemon_that_fails_in_the_middle_leaves_no_image_there() {
     copy(&sandbox, &[&from, "docker-daemon:half:1"]).fails(1).complains("came with the digest");
     let images = Outcome::of(&mut court.docker(&["images", "-q", "half"])).ok().line();
     assert_eq!(images, "");
+}
+
+/// A registry that gives the first half of a large layer and then nothing.
+fn stuck(registry: &RealRegistry) -> Server {
+    Server::start(Some(registry.address), |asked, _| match asked.method == "GET" && asked.is_blob() {
+        true => Reply::Change(Box::new(|told| {
+            if told.body.len() > 1_000_000 {
+                told.cut = Some(told.body.len() / 2);
+                told.stall = Duration::from_secs(20);
+            }
+        })),
+        false => Reply::Forward,
+    })
+}
+
+#[test]
+fn a_copy_that_is_killed_leaves_no_name_and_the_next_one_goes_on() {
+    let sandbox = Sandbox::new();
+    let registry = RealRegistry::start(&sandbox);
+    let image = Image::of("linux/amd64", &[2_000_000, 100]);
+    registry.push(&Layout::single(&sandbox.dir().join("layout"), &image), "app:1");
+    let good = format!("docker://{}/app:1", registry.address);
+    let other = RealRegistry::start(&sandbox);
+    let dir = sandbox.context();
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap());
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    for (n, to) in [
+        format!("oci:{}:1", dir.join("layout").display()),
+        format!("oci-archive:{}:1", dir.join("x.tar").display()),
+        format!("docker-archive:{}", dir.join("y.tar").display()),
+        format!("dir:{}", dir.join("flat").display()),
+        format!("docker://{}/app:1", other.address),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let server = stuck(&registry);
+        let from = format!("docker://{}/app:1", server.address);
+        let mut child = sandbox.command(&["copy", "-q", &from, &to]).spawn().unwrap();
+        let is_stuck = || {
+            let layers = image.manifest.layers.iter().map(|layer| layer.digest.to_string());
+            let asked = server.asked();
+            layers
+                .clone()
+                .any(|layer| asked.iter().any(|asked| asked.method == "GET" && asked.path.ends_with(&layer)))
+        };
+        assert!(wait_until(Duration::from_secs(60), is_stuck));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!dir.join("layout/index.json").exists() && !dir.join("flat/manifest.json").exists());
+        assert!(!names(&dir).iter().any(|name| name.ends_with(".tar") && n < 3 && to.contains(name)));
+        copy(&sandbox, &["-q", &good, &to]).ok();
+        judged(&sandbox, &to);
+        match n {
+            0 | 3 => fs::remove_dir_all(dir.join(["layout", "", "", "flat"][n])).unwrap(),
+            1 | 2 => fs::remove_file(dir.join(["", "x.tar", "y.tar"][n])).unwrap(),
+            _ => {}
+        }
+        assert_eq!(names(&dir), Vec::<String>::new(), "nothing else is left");
+    }
+}
+
+#[test]
+fn copies_into_one_layout_at_once_all_get_their_names() {
+    let sandbox = Sandbox::new();
+    let registry = RealRegistry::start(&sandbox);
+    for n in 0..4 {
+        let file = format!("f{n}");
+        let image = tarred("linux/amd64", &["a", &file]);
+        registry.push(&Layout::single(&sandbox.dir().join(format!("l{n}")), &image), &format!("app:{n}"));
+    }
+    let dir = sandbox.context().join("layout");
+    let children: Vec<_> = (0..4)
+        .map(|n| {
+            let from = format!("docker://{}/app:{n}", registry.address);
+            let to = format!("oci:{}:{n}", dir.display());
+            sandbox.command(&["copy", "-q", &from, &to]).stdout(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    assert!(children.into_iter().all(|mut child| child.wait().unwrap().success()));
+    for n in 0..4 {
+        judged(&sandbox, &format!("oci:{}:{n}", dir.display()));
+    }
 }

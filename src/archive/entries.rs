@@ -11,9 +11,15 @@ pub(super) fn is_image(entry: &Descriptor) -> bool {
     entry.artifact_type.is_none() && !names_of(entry).any(is_referrers_tag)
 }
 
-/// As [`referrers_tag`] makes them.
+/// As [`referrers_tag`] makes them, and with what cosign puts behind: `.sig`, `.att`, `.sbom`.
 fn is_referrers_tag(text: &str) -> bool {
-    text.strip_prefix("sha256-").is_some_and(|hex| Digest::from_hex(hex).is_some())
+    let hex = text.strip_prefix("sha256-").map(|rest| rest.split('.').next().unwrap_or_default());
+    hex.is_some_and(|hex| Digest::from_hex(hex).is_some())
+}
+
+/// The entry of this very tag.
+pub(super) fn tagged(entries: &[Descriptor], tag: &str) -> Option<Descriptor> {
+    entries.iter().find(|entry| names_of(entry).any(|name| name == tag)).cloned()
 }
 
 /// The full name first.

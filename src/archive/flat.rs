@@ -2,11 +2,12 @@
 //! `manifest.json`, and each blob in a file named by its digest's hex digits. Manifests of an index are
 //! `HEX.manifest.json`. Nothing is converted: whatever a manifest says stays.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::layout::{regular, small_file};
+use super::making::{self, Making};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Descriptor, Digest, Document, MediaType, Reference};
 use crate::job::Job;
@@ -82,7 +83,8 @@ impl Source for FlatDir {
     }
 }
 
-/// One in the making: a directory that was not there, or was empty. `manifest.json` comes last.
+/// One in the making: a directory that was not there, or was empty, or holds blobs alone, as a copy that was
+/// killed leaves them. `manifest.json` comes last.
 pub struct NewFlatDir {
     dir: PathBuf,
 }
@@ -91,9 +93,14 @@ impl NewFlatDir {
     pub fn make(dir: &Path) -> Result<Self> {
         let doing = || format!("making the directory {}", dir.display());
         fs::create_dir_all(dir).context(doing)?;
-        if fs::read_dir(dir).context(doing)?.next().is_some() {
-            return Err(Error::conflict(format!("the directory {} is not empty", dir.display()))
-                .hint("name one that is empty, or none; it is made"));
+        making::sweep(dir);
+        for entry in fs::read_dir(dir).context(doing)? {
+            let name = entry.context(doing)?.file_name();
+            let is_blob = name.to_str().and_then(Digest::from_hex).is_some();
+            if !is_blob {
+                return Err(Error::conflict(format!("the directory {} is not empty", dir.display()))
+                    .hint("name one that is empty, or none; it is made"));
+            }
         }
         Ok(NewFlatDir { dir: dir.to_owned() })
     }
@@ -119,17 +126,8 @@ impl NewFlatDir {
 
     fn write(&self, name: &str, fill: &mut Fill<'_>) -> Result<()> {
         let path = self.dir.join(name);
-        let doing = || format!("writing {}", path.display());
-        let making = self.dir.join(format!(".{name}.making"));
-        let written = (|| {
-            let mut file = File::create(&making).context(doing)?;
-            fill(&mut file)?;
-            file.sync_data().context(doing)?;
-            fs::rename(&making, &path).context(doing)
-        })();
-        if written.is_err() {
-            drop(fs::remove_file(&making));
-        }
-        written
+        let mut making = Making::of(&path)?;
+        fill(making.file()).context(|| format!("writing {}", path.display()))?;
+        making.finish()
     }
 }

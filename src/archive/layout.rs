@@ -187,6 +187,12 @@ impl Source for Layout {
         Ok(Box::new(file.take(wanted.size.saturating_sub(offset))))
     }
 
+    fn tagged(&self, job: &Job, name: &Reference, tag: &str) -> Result<Option<(Descriptor, Vec<u8>)>> {
+        let Some(entry) = entries::tagged(&self.entries()?, tag) else { return Ok(None) };
+        let raw = self.manifest(job, name, &entry)?;
+        Ok(Some((Descriptor::of(entry.media_type, &raw), raw)))
+    }
+
     fn referrers(&self, _: &Job, _: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
         let read = |entry: &Descriptor| match small_file(&self.blob_path(&entry.digest)) {
             Err(absent) if absent.kind() == Kind::NotFound => Ok(None),

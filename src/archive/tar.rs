@@ -322,6 +322,12 @@ impl Source for Tar {
         Ok(Box::new(self.part(at + skipped, size - skipped)?))
     }
 
+    fn tagged(&self, job: &Job, name: &Reference, tag: &str) -> Result<Option<(Descriptor, Vec<u8>)>> {
+        let Some(entry) = entries::tagged(&self.listed, tag) else { return Ok(None) };
+        let raw = self.manifest(job, name, &entry)?;
+        Ok(Some((Descriptor::of(entry.media_type, &raw), raw)))
+    }
+
     fn referrers(&self, _: &Job, _: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
         let read = |entry: &Descriptor| self.small(&blob_name(&entry.digest), MAX_MANIFEST);
         entries::referrers(&self.listed, subject, read)

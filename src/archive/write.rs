@@ -201,6 +201,13 @@ impl LayoutDir {
                 Some(taken) => name(old).as_ref() != Some(&taken),
                 None => old.digest != new.digest || name(old).is_some(),
             });
+            // A tag alone is what others look for: it means one.
+            if let Some(taken) = tag(&new) {
+                let has_it = |old: &&mut Descriptor| old.annotations.get(REF_NAME) == Some(&taken);
+                for old in entries.iter_mut().filter(has_it) {
+                    old.annotations.remove(REF_NAME);
+                }
+            }
             entries.push(new);
         }
         let json = index_json(entries);

@@ -62,6 +62,11 @@ impl Place {
 }
 
 impl Mirrored {
+    /// What a mirror does not know, nobody may have told it.
+    fn itself(&self) -> Result<&Place> {
+        self.places.last().ok_or_else(|| Error::internal("a registry without a place"))
+    }
+
     /// The last one's error counts: it is the registry itself.
     fn first<'s, T>(
         &'s self,
@@ -115,9 +120,13 @@ impl Source for Mirrored {
         self.first(|_| true, |place| place.registry.blob(job, &place.named(name)?, wanted, offset))
     }
 
+    fn tagged(&self, job: &Job, name: &Reference, tag: &str) -> Result<Option<(Descriptor, Vec<u8>)>> {
+        let itself = self.itself()?;
+        itself.registry.tagged(job, &itself.named(name)?, tag)
+    }
+
     fn referrers(&self, job: &Job, name: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
-        // What a mirror does not know, nobody has told it: the registry itself knows.
-        let itself = self.places.last().ok_or_else(|| Error::internal("a registry without a place"))?;
+        let itself = self.itself()?;
         itself.registry.referrers(job, &itself.named(name)?, subject)
     }
 

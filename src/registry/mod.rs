@@ -433,6 +433,13 @@ impl Source for Registry {
         Ok(Box::new(BlobReader::open(self, job, name, wanted, offset)?))
     }
 
+    fn tagged(&self, job: &Job, name: &Reference, tag: &str) -> Result<Option<(Descriptor, Vec<u8>)>> {
+        match self.resolve(job, &name.clone().with_tag(tag)?) {
+            Err(absent) if absent.kind() == Kind::NotFound => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
     fn referrers(&self, job: &Job, name: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
         self.list_referrers(job, name, subject)
     }

@@ -6,7 +6,7 @@ use ureq::http::header::LINK;
 use super::route::resolve;
 use super::web::{Answer, Ask, Web};
 use super::{Registry, Scope};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::image::{Descriptor, Digest, Index, MAX_MANIFEST, MediaType, Reference};
 use crate::job::Job;
 use crate::transfer::Source as _;
@@ -68,13 +68,9 @@ impl Registry {
     }
 
     /// `None` where nothing stands under the tag, or no index.
-    pub fn tagged_list(&self, job: &Job, name: &Reference, subject: &Digest) -> Result<Option<Index>> {
-        let tagged = name.clone().with_tag(&referrers_tag(subject))?;
-        match self.resolve(job, &tagged) {
-            Ok((_, raw)) => Ok(Index::parse(&raw).ok()),
-            Err(absent) if absent.kind() == Kind::NotFound => Ok(None),
-            Err(other) => Err(other),
-        }
+    fn tagged_list(&self, job: &Job, name: &Reference, subject: &Digest) -> Result<Option<Index>> {
+        let found = self.tagged(job, name, &referrers_tag(subject))?;
+        Ok(found.and_then(|(_, raw)| Index::parse(&raw).ok()))
     }
 
     /// Adds to what stands under the tag, for registries that keep no lists themselves.

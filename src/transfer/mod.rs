@@ -44,6 +44,11 @@ pub trait Source: Send + Sync {
         offset: u64,
     ) -> Result<Box<dyn Read + Send + 'a>>;
 
+    /// What stands under another tag of the same repository; `None`: nothing, or the source knows no tags.
+    fn tagged(&self, _: &Job, _: &Reference, _: &str) -> Result<Option<(Descriptor, Vec<u8>)>> {
+        Ok(None)
+    }
+
     /// What refers to a manifest as its subject: signatures, SBOMs (distribution-spec, "Listing Referrers"). Their
     /// manifests are had by their digests.
     fn referrers(&self, _: &Job, _: &Reference, _: &Digest) -> Result<Vec<Descriptor>> {

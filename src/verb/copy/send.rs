@@ -27,6 +27,9 @@ pub(super) trait Receiver: Sync {
     /// One that refers to a manifest; `entry`: as lists of referrers show it.
     fn referrer(&self, job: &Job, document: &Document, subject: &Digest, entry: &Descriptor) -> Result<()>;
 
+    /// One that stands under a tag of its own beside the image.
+    fn tagged(&self, job: &Job, document: &Document, tag: &str) -> Result<()>;
+
     /// What was asked for gets its name.
     fn finish(self: Box<Self>, job: &Job, top: &Document) -> Result<()>;
 
@@ -61,11 +64,14 @@ pub(super) fn send(
     if !referrers.is_empty() {
         to.document(job, top)?;
     }
-    for Referrer { subject, entry, parcel } in referrers {
+    for Referrer { subject, entry, tag, parcel } in referrers {
         job.check()?;
         let (own, below) = parcel.documents.split_last().expect("a referrer is one");
         below.iter().try_for_each(|document| to.document(job, document))?;
-        to.referrer(job, own, subject, entry)?;
+        match tag {
+            Some(tag) => to.tagged(job, own, tag)?,
+            None => to.referrer(job, own, subject, entry)?,
+        }
     }
     to.finish(job, top)
 }

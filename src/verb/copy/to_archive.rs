@@ -58,6 +58,13 @@ impl Receiver for ToArchive<'_> {
         Ok(())
     }
 
+    fn tagged(&self, job: &Job, document: &Document, tag: &str) -> Result<()> {
+        self.document(job, document)?;
+        let entry = archive::tagged(document.descriptor.clone(), tag);
+        self.referrers.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        Ok(())
+    }
+
     fn finish(self: Box<Self>, job: &Job, top: &Document) -> Result<()> {
         self.document(job, top)?;
         let (entry, docker) = match self.named {

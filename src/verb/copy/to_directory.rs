@@ -41,6 +41,13 @@ impl Receiver for ToLayout {
         Ok(())
     }
 
+    fn tagged(&self, job: &Job, document: &Document, tag: &str) -> Result<()> {
+        self.document(job, document)?;
+        let entry = archive::tagged(document.descriptor.clone(), tag);
+        self.referrers.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        Ok(())
+    }
+
     fn finish(self: Box<Self>, job: &Job, top: &Document) -> Result<()> {
         self.document(job, top)?;
         let entry = top.descriptor.clone();
@@ -71,6 +78,10 @@ impl Receiver for ToFlat {
     }
 
     fn referrer(&self, job: &Job, document: &Document, _: &Digest, _: &Descriptor) -> Result<()> {
+        self.document(job, document)
+    }
+
+    fn tagged(&self, job: &Job, document: &Document, _: &str) -> Result<()> {
         self.document(job, document)
     }
 

@@ -60,6 +60,10 @@ impl Receiver for ToRegistry<'_> {
         self.registry.tag_referrer(job, self.name, subject, entry)
     }
 
+    fn tagged(&self, job: &Job, document: &Document, tag: &str) -> Result<()> {
+        self.put(job, document, tag).map(drop)
+    }
+
     fn finish(self: Box<Self>, job: &Job, top: &Document) -> Result<()> {
         self.put(job, top, &self.name.selector()).map(drop)
     }
