@@ -256,7 +256,7 @@ impl Sending<'_, '_> {
             self.target.blob(&blob, &mut replay)?;
             return Ok(blob);
         }
-        let (file, digest, size) = bundle::compressed(engine, form, &mut replay)?;
+        let (file, digest, size) = bundle::compressed(engine, form, &mut replay, self.job)?;
         let blob = Descriptor::new(media_type, digest, size);
         self.target.file(&blob, &file)?;
         // The next export need not make it again where this one went.

@@ -97,11 +97,11 @@ fn send_dir(
         };
         open.add(&packs::place(dir, row), digest, row.size)?;
         if let Some(full) = packing.take_if(|open| open.is_full()) {
-            packs.push(send_pack(built, full, target)?);
+            packs.push(send_pack(built, full, target, job)?);
         }
     }
     if let Some(last) = packing {
-        packs.push(send_pack(built, last, target)?);
+        packs.push(send_pack(built, last, target, job)?);
     }
     let list = rows::encode(listed.into_iter().map(Ok))?;
     let rows = Descriptor::of(MediaType::from(document::ROWS), &list);
@@ -113,14 +113,14 @@ fn send_dir(
     Ok(Some((Described { identity: identity.to_owned(), rows, packs: listed }, blobs)))
 }
 
-fn send_pack(built: &Built<'_>, packing: Packing, target: &mut Target<'_>) -> Result<Pack> {
+fn send_pack(built: &Built<'_>, packing: Packing, target: &mut Target<'_>, job: &Job) -> Result<Pack> {
     let (mut plain, files) = packing.finish();
     let form = Form { compression: Compression::Zstd, level: None, force: false, oci: true };
     let mut fill = |out: &mut dyn Write| {
         plain.seek(SeekFrom::Start(0)).context(|| "reading a file again")?;
         std::io::copy(&mut plain, out).map(drop).context(|| "packing files")
     };
-    let (file, digest, size) = bundle::compressed(built.engine, &form, &mut fill)?;
+    let (file, digest, size) = bundle::compressed(built.engine, &form, &mut fill, job)?;
     let blob = Descriptor::new(MediaType::from(packs::PACK), digest, size);
     target.file(&blob, &file)?;
     Ok(Pack { blob, files })

@@ -29,7 +29,7 @@ pub(super) fn encode(rows: impl Iterator<Item = Result<Row>>) -> Result<Vec<u8>>
     let doing = || "packing the rows of a layer";
     let mut out = Vec::new();
     let zstd = compress::by_name("zstd").expect("it is in the table");
-    let mut encoder = zstd.encoder(Box::new(&mut out), None)?;
+    let mut encoder = zstd.encoder(Box::new(&mut out), None, 1)?;
     encoder.write_all(VERSION).context(doing)?;
     let mut bytes = Vec::new();
     for row in rows {

@@ -13,6 +13,7 @@ use super::{Image, Product};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::image::{Compression, Descriptor, DiffId, Digest, Hasher, Index, MAX_CONFIG, Manifest};
+use crate::job::Job;
 use crate::rootfs;
 use crate::sys::part::Part;
 use crate::transfer::{Fill, Sink};
@@ -143,7 +144,7 @@ fn send_layer(
         return Ok(descriptor);
     }
     // Its digest stands before its bytes, so these wait in a file.
-    let (file, digest, size) = compressed(engine, form, &mut replay)?;
+    let (file, digest, size) = compressed(engine, form, &mut replay, job)?;
     let descriptor = Descriptor::new(form.layer(form.compression), digest, size);
     let mut copy = |out: &mut dyn Write| {
         let mut whole = Part::of(&file, 0, size).context(|| "reading a compressed layer")?;
@@ -154,11 +155,17 @@ fn send_layer(
 }
 
 /// In a file, with its digest and size.
-pub(crate) fn compressed(engine: &Engine, form: &Form, fill: &mut Fill<'_>) -> Result<(File, Digest, u64)> {
+pub(crate) fn compressed(
+    engine: &Engine,
+    form: &Form,
+    fill: &mut Fill<'_>,
+    job: &Job,
+) -> Result<(File, Digest, u64)> {
     let doing = || "compressing a layer";
     let file = engine.unnamed_file()?;
     let mut hashed = Hashed { file: &file, hasher: Hasher::new(), size: 0 };
-    let mut encoder = form::encoder(form.compression).encoder(Box::new(&mut hashed), form.level)?;
+    let mut encoder =
+        form::encoder(form.compression).encoder(Box::new(&mut hashed), form.level, job.budget.threads)?;
     fill(&mut encoder)?;
     encoder.finish().context(doing)?;
     let Hashed { hasher, size, .. } = hashed;

@@ -247,7 +247,8 @@ pub(crate) fn compress(
     let layer = &stack.layers()[n];
     let total = engine.db.read(|index| index.layer(layer.number))?.map(|row| row.tar_size);
     let mut writer = engine.blobs.writer(None, None)?;
-    let mut encoder = form::encoder(form.compression).encoder(Box::new(&mut writer), form.level)?;
+    let threads = job.budget.threads;
+    let mut encoder = form::encoder(form.compression).encoder(Box::new(&mut writer), form.level, threads)?;
     let beat = Beat::new(job, id, Phase::Compressing, total);
     let mut watched = Watched { out: &mut *encoder, done: 0, beat };
     rootfs::replay(engine, stack, n, &mut watched, job)?;

@@ -47,7 +47,7 @@ pub fn save_compressed(
     compression: Compression,
     job: &Job,
 ) -> Result<()> {
-    let mut encoder = form::encoder(compression).encoder(Box::new(out), None)?;
+    let mut encoder = form::encoder(compression).encoder(Box::new(out), None, job.budget.threads)?;
     save(engine, texts, &mut *encoder, format, job)?;
     encoder.finish().context(|| "compressing the archive")
 }
@@ -181,7 +181,7 @@ fn ship_layer(
         let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &part.stack, n, out, job);
         match blob.media_type.compression() {
             None | Some(Compression::None) => return sink.blob(blob, &mut replay),
-            Some(compression) => compress_again(engine, blob, compression, &mut replay)?,
+            Some(compression) => compress_again(engine, blob, compression, &mut replay, job)?,
         }
     }
     sink.blob(blob, &mut |out| {
@@ -196,9 +196,10 @@ pub(super) fn compress_again(
     blob: &Descriptor,
     compression: Compression,
     replay: &mut Fill<'_>,
+    job: &Job,
 ) -> Result<()> {
     let mut writer = engine.blobs.writer(Some(blob.digest), Some(blob.size))?;
-    let mut encoder = form::encoder(compression).encoder(Box::new(&mut writer), None)?;
+    let mut encoder = form::encoder(compression).encoder(Box::new(&mut writer), None, job.budget.threads)?;
     replay(&mut encoder)?;
     encoder.finish().context(|| "compressing a layer")?;
     let gone = |cause: Error| {

@@ -18,7 +18,12 @@ impl Compression for Bzip2 {
     fn decoder<'a>(&self, input: Box<dyn Read + Send + 'a>) -> Result<Box<dyn Read + Send + 'a>> {
         Ok(Box::new(bzip2::read::MultiBzDecoder::new(input)))
     }
-    fn encoder<'a>(&self, _: Box<dyn Write + Send + 'a>, _: Option<u32>) -> Result<Box<dyn Encoder + 'a>> {
+    fn encoder<'a>(
+        &self,
+        _: Box<dyn Write + Send + 'a>,
+        _: Option<u32>,
+        _: usize,
+    ) -> Result<Box<dyn Encoder + 'a>> {
         Err(Error::unsupported("layers are not compressed with bzip2").hint("there are: none, gzip, zstd"))
     }
 }

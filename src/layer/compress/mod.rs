@@ -18,11 +18,13 @@ pub trait Compression: Send + Sync {
     fn matches(&self, head: &[u8]) -> bool;
     fn decoder<'a>(&self, input: Box<dyn Read + Send + 'a>) -> Result<Box<dyn Read + Send + 'a>>;
     /// The same bytes for the same input, however it is cut into writes. The stream ends with `finish`.
-    /// `level` as the library counts, clamped to what there is; `None`: one that is fixed.
+    /// `level` as the library counts, clamped to what there is; `None`: one that is fixed. `threads` may work at it: the
+    /// bytes are the same with any number of them.
     fn encoder<'a>(
         &self,
         output: Box<dyn Write + Send + 'a>,
         level: Option<u32>,
+        threads: usize,
     ) -> Result<Box<dyn Encoder + 'a>>;
 }
 
@@ -137,7 +139,7 @@ mod tests {
 
     fn encode(compression: &dyn Compression, text: &[u8], cut: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut encoder = compression.encoder(Box::new(&mut out), None).unwrap();
+        let mut encoder = compression.encoder(Box::new(&mut out), None, 2).unwrap();
         for piece in text.chunks(cut) {
             encoder.write_all(piece).unwrap();
             encoder.flush().unwrap();
@@ -176,6 +178,24 @@ mod tests {
     }
 
     #[test]
+    fn compressed_bytes_do_not_depend_on_the_number_of_threads() {
+        let text = text().repeat(6);
+        for compression in written() {
+            let with = |threads| {
+                let mut out = Vec::new();
+                let mut encoder = compression.encoder(Box::new(&mut out), None, threads).unwrap();
+                encoder.write_all(&text).unwrap();
+                encoder.finish().unwrap();
+                out
+            };
+            let alone = with(1);
+            for threads in [0, 2, 5] {
+                assert!(with(threads) == alone, "{} {threads}", compression.name());
+            }
+        }
+    }
+
+    #[test]
     fn gzip_members_in_a_row_are_one_stream() {
         let gzip = by_name("gzip").unwrap();
         let two = [encode(gzip, b"one ", 9), encode(gzip, b"two", 9)].concat();
@@ -198,7 +218,7 @@ mod tests {
         assert_eq!(error.message(), "this archive is compressed with zip");
         for name in ["bzip2", "xz"] {
             let mut out = Vec::new();
-            let error = by_name(name).unwrap().encoder(Box::new(&mut out), None).err().unwrap();
+            let error = by_name(name).unwrap().encoder(Box::new(&mut out), None, 1).err().unwrap();
             assert_eq!(error.message(), format!("layers are not compressed with {name}"));
         }
     }

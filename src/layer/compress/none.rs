@@ -21,6 +21,7 @@ impl Compression for None {
         &self,
         output: Box<dyn Write + Send + 'a>,
         _: Option<u32>,
+        _: usize,
     ) -> Result<Box<dyn Encoder + 'a>> {
         Ok(Box::new(Plain(output)))
     }

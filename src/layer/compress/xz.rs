@@ -17,7 +17,12 @@ impl Compression for Xz {
     fn decoder<'a>(&self, input: Box<dyn Read + Send + 'a>) -> Result<Box<dyn Read + Send + 'a>> {
         Ok(Box::new(lzma_rust2::XzReader::new(input, true)))
     }
-    fn encoder<'a>(&self, _: Box<dyn Write + Send + 'a>, _: Option<u32>) -> Result<Box<dyn Encoder + 'a>> {
+    fn encoder<'a>(
+        &self,
+        _: Box<dyn Write + Send + 'a>,
+        _: Option<u32>,
+        _: usize,
+    ) -> Result<Box<dyn Encoder + 'a>> {
         Err(Error::unsupported("layers are not compressed with xz").hint("there are: none, gzip, zstd"))
     }
 }

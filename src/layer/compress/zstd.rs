@@ -19,14 +19,19 @@ impl Compression for Zstd {
     fn decoder<'a>(&self, input: Box<dyn Read + Send + 'a>) -> Result<Box<dyn Read + Send + 'a>> {
         Ok(Box::new(zstd::Decoder::new(input).context(|| "opening a zstd stream")?))
     }
-    /// Level 3 where nothing is said, the tools' own default.
+    /// Level 3 where nothing is said, the tools' own default. At least one thread besides: the library cuts the input for
+    /// threads in a way of its own, the same for any number of them (zstd.h, "ZSTD_c_nbWorkers").
     fn encoder<'a>(
         &self,
         output: Box<dyn Write + Send + 'a>,
         level: Option<u32>,
+        threads: usize,
     ) -> Result<Box<dyn Encoder + 'a>> {
-        let encoder = zstd::Encoder::new(output, level.map_or(3, |level| level.min(22).cast_signed()))
-            .context(|| "opening a zstd stream")?;
+        let opening = || "opening a zstd stream";
+        let level = level.map_or(3, |level| level.min(22).cast_signed());
+        let mut encoder = zstd::Encoder::new(output, level).context(opening)?;
+        let threads = u32::try_from(threads.max(1)).unwrap_or(u32::MAX);
+        encoder.multithread(threads).context(opening)?;
         Ok(Box::new(Blocks::new(encoder)))
     }
 }

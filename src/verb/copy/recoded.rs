@@ -93,7 +93,7 @@ fn recode(
     let is_plain = layer.media_type.compression() == Some(Compression::None);
     match is_plain {
         true => {
-            let mut encoder = form::encoder(to).encoder(Box::new(&mut out), None)?;
+            let mut encoder = form::encoder(to).encoder(Box::new(&mut out), None, job.budget.threads)?;
             bytes.write_to(&mut encoder, &|done| beat.tell(done))?;
             encoder.finish().context(doing)?;
         }
@@ -103,7 +103,7 @@ fn recode(
             bytes.write_to(&mut stored, &|done| beat.tell(done))?;
             let stored = Part::of(&stored, 0, layer.size).context(doing)?;
             let (_, mut plain) = compress::decoder(Box::new(stored))?;
-            let mut encoder = form::encoder(to).encoder(Box::new(&mut out), None)?;
+            let mut encoder = form::encoder(to).encoder(Box::new(&mut out), None, job.budget.threads)?;
             io::copy(&mut plain, &mut encoder).context(doing)?;
             encoder.finish().context(doing)?;
         }
