@@ -40,6 +40,7 @@ mod push;
 mod registry;
 mod registry_kit;
 mod remote;
+mod resume;
 mod run;
 mod run_flags;
 mod runtime;

@@ -229,7 +229,14 @@ fn verbose(out: &mut Out, usage: &DiskUsage) -> Result<()> {
         "\nManifests, configs and compressed layers, kept besides: {} in {} files",
         size_exact(usage.index.blob_bytes),
         usage.index.blobs
-    ))
+    ))?;
+    match usage.incoming.files {
+        0 => Ok(()),
+        files => out.line(format_args!(
+            "Interrupted downloads, with which the next pull goes on: {} in {files} files",
+            size_exact(usage.incoming.bytes)
+        )),
+    }
 }
 
 /// All columns.

@@ -2,7 +2,8 @@
 //! removed. The row stands before the thing and goes after it, so nothing is ever looked for on disk.
 //!
 //! Kinds of this room: `layer` (rows being written under a number, and layers/making-NUMBER; detail: the DiffID once
-//! known), `rows` (both to be removed), `recipe` (layers/DIFFID to be removed if no layer has it), `ingest` (a file in ingest/). Others belong to
+//! known), `rows` (both to be removed), `recipe` (layers/DIFFID to be removed if no layer has it), `ingest` (a file in ingest/), and
+//! those of `incoming.rs`, which hang on no lease. Others belong to
 //! those who make them, as devices do.
 
 use super::ids::LayerNumber;

@@ -278,6 +278,7 @@ impl Writer<'_> {
                  select id from image where condemned is null
                  union select target from tag where target is not null
                  union select digest from repo_digest
+                 union select unhex(detail) from intent where what = 'incoming'
                  union select blob from blob_layer where diff_id in (
                      select diff_id from layer where condemned is null)
                  union select child from living_blob join blob_link on blob_link.blob = living_blob.digest

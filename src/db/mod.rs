@@ -24,6 +24,7 @@ mod event;
 mod files;
 mod ids;
 mod image;
+mod incoming;
 mod intent;
 mod layer;
 mod lease;

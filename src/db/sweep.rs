@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::Db;
 use super::ids::{ContainerId, Epoch, LayerNumber, SnapshotId};
+use super::incoming::KEPT;
 use super::lease::{self, Lease, random_hex};
 use super::snapshot::SnapshotRow;
 use super::time::Time;
@@ -228,6 +229,11 @@ impl Db {
                 ("ingest", _, Some(name)) => {
                     self.to_trash(&self.0.root.join("ingest").join(name)).map(|()| true)
                 }
+                ("incoming", _, Some(hex)) => match intent.at.0 < Time::now().0 - KEPT {
+                    true => self.forget_incoming(hex),
+                    false => Ok(false),
+                },
+                ("upload", ..) => Ok(intent.at.0 < Time::now().0 - KEPT),
                 // Others know what to do with theirs.
                 _ => Ok(false),
             };
@@ -267,7 +273,7 @@ impl Db {
         })
     }
 
-    fn to_trash(&self, path: &Path) -> Result<()> {
+    pub(super) fn to_trash(&self, path: &Path) -> Result<()> {
         let trash = self.0.root.join("trash").join(random_hex::<8>());
         match fs::rename(path, trash) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
@@ -325,14 +331,14 @@ impl Reader<'_> {
                  or exists (select 1 from chain where condemned is not null)
                  or exists (select 1 from layer where condemned is not null)
                  or exists (select 1 from blob where condemned is not null)
-                 or exists (select 1 from intent)
+                 or exists (select 1 from intent where what not in ('incoming', 'upload') or at < ?1)
                  or exists (select 1 from build where status = 'running')
                  or exists (select 1 from container where state = 'running')
                  or exists (select 1 from container where state = 'created' and lease is not null)
                  or exists (select 1 from container where state = 'removing')
                  or exists (select 1 from snapshot where state <> 'sealed'
                      and id not in (select snapshot from container where state <> 'removing'))",
-            (),
+            (Time::now().0 - KEPT,),
         )
     }
 

@@ -1,6 +1,7 @@
 //! A blob's bytes over a connection that may break: taken up again where it broke.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use ureq::BodyReader;
 use ureq::http::StatusCode;
@@ -22,6 +23,8 @@ pub(super) struct BlobReader<'a> {
     wanted: Descriptor,
     body: Option<BodyReader<'static>>,
     at: u64,
+    /// Where what is wanted ends.
+    end: u64,
     /// Failures since `mark`.
     failed: u32,
     mark: u64,
@@ -36,6 +39,17 @@ impl<'a> BlobReader<'a> {
         wanted: &Descriptor,
         offset: u64,
     ) -> Result<Self> {
+        Self::open_part(registry, job, name, wanted, offset..wanted.size.max(offset))
+    }
+
+    /// Some bytes of it, which are not empty.
+    pub(super) fn open_part(
+        registry: &'a Registry,
+        job: &'a Job,
+        name: &Reference,
+        wanted: &Descriptor,
+        part: Range<u64>,
+    ) -> Result<Self> {
         let mut reader = BlobReader {
             registry,
             job,
@@ -43,20 +57,39 @@ impl<'a> BlobReader<'a> {
             what: format!("the blob {}", wanted.digest.short()),
             wanted: wanted.clone(),
             body: None,
-            at: offset,
+            at: part.start,
+            end: part.end,
             failed: 0,
-            mark: offset,
+            mark: part.start,
         };
         // A registry has nothing from the end on.
-        if offset < wanted.size {
+        if part.start < wanted.size {
             reader.connect()?;
         }
         Ok(reader)
     }
 
+    /// Where it ends: behind the part that was asked for, if the registry gives all that is left.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    fn is_part(&self) -> bool {
+        self.end < self.wanted.size
+    }
+
+    fn range(&self) -> (u64, Option<u64>) {
+        (self.at, self.is_part().then_some(self.end))
+    }
+
     fn connect(&mut self) -> Result<()> {
         let url = format!("{}/blobs/{}", self.path, self.wanted.digest);
-        let answer = self.registry.ask(self.job, &self.path, &url, None, self.at);
+        let mut answer = self.registry.ask(self.job, &self.path, &url, None, self.range());
+        let refused = |answer: &Answer| matches!(answer.status.as_u16(), 400 | 403 | 405 | 416 | 501);
+        if self.at > 0 && !self.is_part() && answer.as_ref().is_ok_and(refused) {
+            // It may know no ranges; what is here is passed over then.
+            answer = self.registry.ask(self.job, &self.path, &url, None, (0, None));
+        }
         let answer = match answer.and_then(|answer| self.registry.accept(answer, &self.what)) {
             Ok(answer) => answer,
             Err(error) => return self.connect_elsewhere(error),
@@ -71,7 +104,7 @@ impl<'a> BlobReader<'a> {
         }
         for url in self.wanted.urls.clone() {
             let Ok(url) = url.parse() else { continue };
-            let answer = self.registry.ask_elsewhere(self.job, &url, self.at);
+            let answer = self.registry.ask_elsewhere(self.job, &url, self.range());
             if let Ok(answer) = answer.and_then(|answer| self.registry.accept(answer, &self.what)) {
                 return self.take(answer);
             }
@@ -91,15 +124,18 @@ impl<'a> BlobReader<'a> {
                     return Err(Error::corrupt(format!("{host} answers with another part of {}", self.what)));
                 }
             }
+        } else if self.is_part() && self.at > 0 {
+            return Err(Error::unsupported(format!("{host} gives no parts of {}", self.what)));
         } else {
+            self.end = size;
             self.at
         };
-        let expected = size - self.at + skip;
+        let expected = self.end - self.at + skip;
         if let Some(length) = length.filter(|length| *length != expected) {
             return Err(Error::corrupt(format!(
                 "{host} says that {} has {} bytes; its descriptor says {size}",
                 self.what,
-                length.saturating_add(size - expected)
+                length.saturating_add(size.saturating_sub(expected))
             )));
         }
         let mut body = answer.body.into_with_config().limit(u64::MAX).reader();
@@ -161,7 +197,7 @@ impl<'a> BlobReader<'a> {
     }
 
     /// After the last byte there must be none.
-    fn end(&mut self) -> Result<()> {
+    fn finish(&mut self) -> Result<()> {
         let Some(mut body) = self.body.take() else { return Ok(()) };
         match body.read(&mut [0]) {
             Ok(1..) => Err(Error::corrupt(format!(
@@ -180,9 +216,9 @@ impl Read for BlobReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             self.job.check()?;
-            let left = self.wanted.size.saturating_sub(self.at);
+            let left = self.end.saturating_sub(self.at);
             if left == 0 {
-                self.end()?;
+                self.finish()?;
                 return Ok(0);
             }
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());

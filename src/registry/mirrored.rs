@@ -1,6 +1,7 @@
 //! A registry with mirrors before it, as one [`Source`]: the first that has what is asked for gives it.
 
 use std::io::Read;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::hosts::Mirror;
@@ -8,7 +9,7 @@ use super::{Options, Registry};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Reference};
 use crate::job::Job;
-use crate::transfer::Source;
+use crate::transfer::{Given, Source};
 
 /// Where the images of this name come from: its mirrors, then the registry itself.
 pub fn source(name: &Reference, options: &Options) -> Result<Box<dyn Source>> {
@@ -128,6 +129,16 @@ impl Source for Mirrored {
     fn referrers(&self, job: &Job, name: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
         let itself = self.itself()?;
         itself.registry.referrers(job, &itself.named(name)?, subject)
+    }
+
+    fn part<'a>(
+        &'a self,
+        job: &'a Job,
+        name: &Reference,
+        wanted: &Descriptor,
+        part: Range<u64>,
+    ) -> Result<Given<'a>> {
+        self.first(|_| true, |place| place.registry.part(job, &place.named(name)?, wanted, part.clone()))
     }
 
     fn interrupt(&self) {

@@ -20,6 +20,7 @@ mod web;
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -36,7 +37,7 @@ use self::web::{Answer, Ask, Sending, Web};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST, MediaType, Reference};
 use crate::job::Job;
-use crate::transfer::Source;
+use crate::transfer::{Given, Source};
 
 pub use auth::Credentials;
 pub use download::{Conditions, Fetched, download, fetch, percent_decoded, without_password};
@@ -149,9 +150,16 @@ impl Registry {
     }
 
     /// GET `/v2/<tail>`, authorized as the registry wants it for pulling from `path`.
-    fn ask(&self, job: &Job, path: &str, tail: &str, accept: Option<&str>, from: u64) -> Result<Answer> {
+    fn ask(
+        &self,
+        job: &Job,
+        path: &str,
+        tail: &str,
+        accept: Option<&str>,
+        (from, to): (u64, Option<u64>),
+    ) -> Result<Answer> {
         let url = self.at(tail)?;
-        self.authorized(&Scope::pull(path), job, &Ask { accept, from, ..Ask::of(&url) }, Web::ask)
+        self.authorized(&Scope::pull(path), job, &Ask { accept, from, to, ..Ask::of(&url) }, Web::ask)
     }
 
     /// Sends what `ask` says by way of `send`, with what the registry wants to see for it. Credentials go to the registry
@@ -184,8 +192,8 @@ impl Registry {
         }
     }
 
-    fn ask_elsewhere(&self, job: &Job, url: &Uri, from: u64) -> Result<Answer> {
-        self.web.ask(job, &Ask { from, ..Ask::of(url) })
+    fn ask_elsewhere(&self, job: &Job, url: &Uri, (from, to): (u64, Option<u64>)) -> Result<Answer> {
+        self.web.ask(job, &Ask { from, to, ..Ask::of(url) })
     }
 
     /// What the refusal asks for; `None` when there is nothing to answer it with. `used` has just been refused.
@@ -364,7 +372,7 @@ impl Registry {
         let tail = format!("{}/manifests/{selector}", name.path());
         let mut failed = 0;
         let (answer, raw) = loop {
-            let answer = self.ask(job, name.path(), &tail, Some(&accept.join(", ")), 0)?;
+            let answer = self.ask(job, name.path(), &tail, Some(&accept.join(", ")), (0, None))?;
             let mut answer = self.accept(answer, &format!("the manifest `{selector}`"))?;
             match answer.read(MAX_MANIFEST) {
                 Ok(raw) => break (answer, raw),
@@ -442,6 +450,18 @@ impl Source for Registry {
 
     fn referrers(&self, job: &Job, name: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
         self.list_referrers(job, name, subject)
+    }
+
+    fn part<'a>(
+        &'a self,
+        job: &'a Job,
+        name: &Reference,
+        wanted: &Descriptor,
+        part: Range<u64>,
+    ) -> Result<Given<'a>> {
+        let end = part.end;
+        let reader = BlobReader::open_part(self, job, name, wanted, part)?;
+        Ok(if reader.end() == end { Given::Part(Box::new(reader)) } else { Given::Rest(Box::new(reader)) })
     }
 
     fn interrupt(&self) {

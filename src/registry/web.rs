@@ -77,6 +77,8 @@ pub(super) struct Ask<'a> {
     pub(super) authorization: Option<&'a str>,
     /// The first byte wanted.
     pub(super) from: u64,
+    /// The byte behind the last one wanted; `None`: to the end.
+    pub(super) to: Option<u64>,
     pub(super) if_none_match: Option<&'a str>,
     pub(super) if_modified_since: Option<&'a str>,
     pub(super) body: Option<Sending<'a>>,
@@ -115,6 +117,7 @@ impl<'a> Ask<'a> {
             accept: None,
             authorization: None,
             from: 0,
+            to: None,
             if_none_match: None,
             if_modified_since: None,
             body: None,
@@ -308,8 +311,10 @@ impl Web {
         if let Some(authorization) = ask.authorization.filter(|_| same_origin(ask.url, url)) {
             request = request.header(AUTHORIZATION, authorization);
         }
-        if ask.from > 0 {
-            request = request.header(RANGE, format!("bytes={}-", ask.from));
+        match ask.to {
+            Some(to) => request = request.header(RANGE, format!("bytes={}-{}", ask.from, to - 1)),
+            None if ask.from > 0 => request = request.header(RANGE, format!("bytes={}-", ask.from)),
+            None => {}
         }
         for (name, value) in [(IF_NONE_MATCH, ask.if_none_match), (IF_MODIFIED_SINCE, ask.if_modified_since)]
         {

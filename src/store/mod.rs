@@ -1,10 +1,12 @@
 //! Blobs by digest: `blobs/sha256/<hex>`, written once, verified when written and when read.
 //!
 //! The row in the index says what is there. A blob in the making is a file without a name, so whoever dies leaves
-//! nothing; it gets its name in the transaction that inserts its row, and is durable after the barrier. Files get
+//! nothing; it gets its name in the transaction that inserts its row, and is durable after the barrier. One that comes from
+//! elsewhere lies in `ingest/` meanwhile, to go on where it stopped ([`Incoming`]). Files get
 //! and lose their names only while the index's write lock is held, so that a blob being removed and the same blob coming
 //! back never meet.
 
+mod incoming;
 mod read;
 mod write;
 
@@ -15,6 +17,7 @@ use crate::db::{Db, Writer};
 use crate::error::{Context as _, Error, Result};
 use crate::image::Digest;
 
+pub use incoming::{Growing, Incoming};
 pub use read::BlobReader;
 pub use write::{BlobWriter, Staged};
 
@@ -47,6 +50,26 @@ impl Blobs {
     /// Takes the bytes of a blob. What is expected and does not come out so is `Corrupt`.
     pub fn writer(&self, digest: Option<Digest>, size: Option<u64>) -> Result<BlobWriter> {
         BlobWriter::new(self.db.clone(), digest, size)
+    }
+
+    /// A blob that comes from elsewhere, as far as it came before. While somebody else brings it, `wait` is called again
+    /// and again. `None`: it is here.
+    pub fn incoming(
+        &self,
+        digest: &Digest,
+        size: u64,
+        wait: &dyn Fn() -> Result<()>,
+    ) -> Result<Option<Incoming>> {
+        while !self.contains(digest)? {
+            match self.db.try_incoming(digest)? {
+                // It may have come between our looking and our taking.
+                Some(_) if self.contains(digest)? => return Ok(None),
+                Some(lease) => return Incoming::open(&self.db, digest, size, lease).map(Some),
+                None => wait()?,
+            }
+        }
+        incoming::forget(&self.db, digest)?;
+        Ok(None)
     }
 
     /// A blob of bytes in memory, not yet named: see [`Staged`].

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -83,7 +83,7 @@ impl Body {
     }
 
     /// Gives it its name; nothing has that name.
-    fn link(&self, to: &std::path::Path) -> io::Result<()> {
+    fn link(&self, to: &Path) -> io::Result<()> {
         match &self.named {
             Some(named) => fs::hard_link(&named.path, to),
             // open(2), "O_TMPFILE": the way that takes no privileges.
@@ -99,15 +99,24 @@ impl Body {
     }
 }
 
+/// In one piece, and a full disk is found out now. Some filesystems cannot.
+pub(super) fn make_room(file: &File, size: u64) -> Result<()> {
+    if size <= 1 << 20 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, size) {
+        Err(cause @ (Errno::NOSPC | Errno::DQUOT)) => {
+            Err(cause).context(|| format!("making room for a blob of {size} bytes"))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl BlobWriter {
     pub(super) fn new(db: Db, digest: Option<Digest>, size: Option<u64>) -> Result<Self> {
         let body = Body::new(&db)?;
-        if let Some(size) = size.filter(|size| *size > 1 << 20) {
-            // In one piece, and a full disk is found out now. Some filesystems cannot.
-            let room = rustix::fs::fallocate(&body.file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, size);
-            if let Err(cause @ (Errno::NOSPC | Errno::DQUOT)) = room {
-                return Err(cause).context(|| format!("making room for a blob of {size} bytes"));
-            }
+        if let Some(size) = size {
+            make_room(&body.file, size)?;
         }
         Ok(BlobWriter { db, body, hasher: Hasher::new(), written: 0, digest, size })
     }
@@ -167,23 +176,35 @@ impl Staged {
     /// Gives the bytes their name. Visible when the transaction commits, durable after the barrier. Where the blob is
     /// there already, it stays as it is.
     pub fn publish(&self, writer: &Writer<'_>, media_type: Option<&str>) -> Result<Digest> {
-        let path = path(self.db.root(), &self.digest);
-        let naming = || format!("naming {}", path.display());
-        let known = writer.blob(&self.digest)?;
-        let usable = known.is_some_and(|row| row.durable) || writer.find_blob(&self.digest)?.is_some();
-        if usable && path.try_exists().context(naming)? {
-            writer.keep_blob(&self.digest)?;
-            return Ok(self.digest);
-        }
-        match self.body.link(&path) {
-            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
-                // Left there by a power cut, or on its way out: nobody vouches for it.
-                fs::remove_file(&path).context(naming)?;
-                self.body.link(&path).context(naming)?;
-            }
-            linked => linked.context(naming)?,
-        }
-        writer.insert_blob(&self.digest, self.size, media_type)?;
-        Ok(self.digest)
+        publish(&self.db, writer, &self.digest, self.size, media_type, &|path| self.body.link(path))
     }
+}
+
+/// `link` gives the bytes a name that nothing has.
+pub(super) fn publish(
+    db: &Db,
+    writer: &Writer<'_>,
+    digest: &Digest,
+    size: u64,
+    media_type: Option<&str>,
+    link: &dyn Fn(&Path) -> io::Result<()>,
+) -> Result<Digest> {
+    let path = path(db.root(), digest);
+    let naming = || format!("naming {}", path.display());
+    let known = writer.blob(digest)?;
+    let usable = known.is_some_and(|row| row.durable) || writer.find_blob(digest)?.is_some();
+    if usable && path.try_exists().context(naming)? {
+        writer.keep_blob(digest)?;
+        return Ok(*digest);
+    }
+    match link(&path) {
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+            // Left there by a power cut, or on its way out: nobody vouches for it.
+            fs::remove_file(&path).context(naming)?;
+            link(&path).context(naming)?;
+        }
+        linked => linked.context(naming)?,
+    }
+    writer.insert_blob(digest, size, media_type)?;
+    Ok(*digest)
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::pieces::{self, Slots};
 use super::{Source, Stream};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{
@@ -148,7 +149,8 @@ impl Found {
     /// Brings the layers that `want` asks for, `job.budget.transfers` at once, started bottom first. A blob that stands
     /// twice in the image is brought once, for its lower place.
     ///
-    /// `deliver` takes each layer in a thread of its own. After it returns, the stream is read to its end and proved;
+    /// `deliver` takes each layer in a thread of its own, and says from where on it is needed ([`Stream::start`]). Large
+    /// ones come in parts over several connections, as far as the budget allows. After it returns, the stream is read to its end and proved;
     /// a `deliver` that makes a layer visible calls [`Stream::finish`] itself before. The first failure stops the
     /// others and is returned.
     pub fn fetch(
@@ -169,9 +171,10 @@ impl Found {
             }
         }
         let stop = AtomicBool::new(false);
+        let slots = Slots::new(job.budget.transfers);
         let bring = |layer: &Layer<'_>| {
-            let (name, blob) = (&self.name, layer.descriptor);
-            let brought = one(job, source, name, blob, &layer.id(), &stop, |stream| deliver(layer, stream));
+            let from = From { job, source, name: &self.name, slots: &slots, stop: &stop };
+            let brought = from.one(layer.descriptor, &layer.id(), |stream| deliver(layer, stream));
             brought.context(|| format!("pulling layer {} from {}", layer.id(), source.place()))
         };
         guarded(job, source, || side_by_side(job, &wanted, &stop, bring))
@@ -187,33 +190,50 @@ pub fn bring(
     deliver: impl Fn(&Descriptor, &mut Stream<'_>) -> Result<()> + Sync,
 ) -> Result<()> {
     let stop = AtomicBool::new(false);
+    let slots = Slots::new(job.budget.transfers);
     let bring = |blob: &Descriptor| {
         let id = blob.digest.short();
         job.report(Event::LayerStarted { layer: id.clone(), total: Some(blob.size) });
-        let brought = one(job, source, name, blob, &id, &stop, |stream| deliver(blob, stream));
+        let from = From { job, source, name, slots: &slots, stop: &stop };
+        let brought = from.one(blob, &id, |stream| {
+            stream.start()?;
+            deliver(blob, stream)
+        });
         brought.context(|| format!("fetching {id} from {}", source.place()))
     };
     guarded(job, source, || side_by_side(job, wanted, &stop, bring))
 }
 
-/// One blob, delivered, read to its end and proved; and how it ended told.
-fn one(
-    job: &Job,
-    source: &dyn Source,
-    name: &Reference,
-    blob: &Descriptor,
-    id: &LayerId,
-    stop: &AtomicBool,
-    deliver: impl FnOnce(&mut Stream<'_>) -> Result<()>,
-) -> Result<()> {
-    let brought = source.blob(job, name, blob, 0).and_then(|bytes| {
-        let mut stream = Stream::new(job, stop, blob, id.clone(), bytes);
-        deliver(&mut stream)?;
-        stream.finish()
-    });
-    let how = if brought.is_ok() { LayerOutcome::PullComplete } else { LayerOutcome::Failed };
-    job.report(Event::LayerDone { layer: id.clone(), how });
-    brought
+/// Where blobs come from, and what they share.
+struct From<'f> {
+    job: &'f Job,
+    source: &'f dyn Source,
+    name: &'f Reference,
+    slots: &'f Slots,
+    /// Set when one of them failed.
+    stop: &'f AtomicBool,
+}
+
+impl From<'_> {
+    /// One blob, delivered, read to its end and proved; and how it ended told.
+    fn one(
+        &self,
+        blob: &Descriptor,
+        id: &LayerId,
+        deliver: impl FnOnce(&mut Stream<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let From { job, source, name, slots, stop } = *self;
+        let _slot = slots.take();
+        let brought = std::thread::scope(|scope| {
+            let open = move |offset| pieces::open(scope, job, source, name, blob, offset, slots);
+            let mut stream = Stream::new(job, stop, blob, id.clone(), Box::new(open));
+            deliver(&mut stream)?;
+            stream.finish()
+        });
+        let how = if brought.is_ok() { LayerOutcome::PullComplete } else { LayerOutcome::Failed };
+        job.report(Event::LayerDone { layer: id.clone(), how });
+        brought
+    }
 }
 
 /// Runs `bring` over all items in order, so many at once. Of several failures the first counts; that the others were

@@ -6,9 +6,11 @@
 //! name last, so that a name never points at an image that is not all there.
 
 mod fetch;
+mod pieces;
 mod stream;
 
 use std::io::{Read, Write};
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Reference};
@@ -55,8 +57,28 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Some bytes of a blob, for whoever fetches several parts at once. Where the source gives no parts, it may refuse, or
+    /// go on to the end of the blob.
+    fn part<'a>(
+        &'a self,
+        job: &'a Job,
+        name: &Reference,
+        wanted: &Descriptor,
+        part: Range<u64>,
+    ) -> Result<Given<'a>> {
+        self.blob(job, name, wanted, part.start).map(Given::Rest)
+    }
+
     /// The job was cancelled: calls that block in other threads must return soon. The source is spent after it.
     fn interrupt(&self) {}
+}
+
+/// What came of asking for a part.
+pub enum Given<'a> {
+    /// No byte more.
+    Part(Box<dyn Read + Send + 'a>),
+    /// All from where the part begins.
+    Rest(Box<dyn Read + Send + 'a>),
 }
 
 /// Writes a blob's bytes, all of them.

@@ -11,7 +11,7 @@ use crate::job::{Event, Job, Phase};
 /// Between two progress events of one layer.
 const BEAT: Duration = Duration::from_millis(100);
 
-/// A layer's bytes as stored, compressed or not.
+/// A layer's bytes as stored, compressed or not. Nobody is asked for them before they are read, or `start`ed.
 ///
 /// The end of the stream is reached only when size and digest are right; else reading gives an error of kind `Corrupt`.
 /// Decompressors and tar readers may stop before the end: call [`Stream::finish`] before anything becomes visible.
@@ -21,11 +21,15 @@ pub struct Stream<'a> {
     stop: &'a AtomicBool,
     wanted: &'a Descriptor,
     layer: LayerId,
-    bytes: Box<dyn Read + Send + 'a>,
+    open: Box<Open<'a>>,
+    bytes: Option<Box<dyn Read + Send + 'a>>,
     hash: Option<Hasher>,
     done: u64,
     told: Instant,
 }
+
+/// Asks for the bytes from the given one on.
+pub(super) type Open<'a> = dyn Fn(u64) -> Result<Box<dyn Read + Send + 'a>> + Send + 'a;
 
 impl<'a> Stream<'a> {
     pub(super) fn new(
@@ -33,13 +37,38 @@ impl<'a> Stream<'a> {
         stop: &'a AtomicBool,
         wanted: &'a Descriptor,
         layer: LayerId,
-        bytes: Box<dyn Read + Send + 'a>,
+        open: Box<Open<'a>>,
     ) -> Self {
-        Stream { job, stop, wanted, layer, bytes, hash: Some(Hasher::new()), done: 0, told: Instant::now() }
+        let (hash, told) = (Some(Hasher::new()), Instant::now());
+        Stream { job, stop, wanted, layer, open, bytes: None, hash, done: 0, told }
     }
 
-    /// Reads what is left, and proves all of it.
+    /// Asks for the blob: an error is what the source says.
+    pub fn start(&mut self) -> Result<()> {
+        self.start_behind(0, Hasher::new())
+    }
+
+    /// The same where the first `offset` bytes are here already and `hash` has seen them: only the rest is asked for.
+    /// Called again, it begins again.
+    pub fn start_behind(&mut self, offset: u64, hash: Hasher) -> Result<()> {
+        // The old ones end before new ones are asked for.
+        self.bytes = None;
+        (self.done, self.hash) = (offset, Some(hash));
+        self.bytes = Some((self.open)(offset)?);
+        Ok(())
+    }
+
+    /// An error once it is to stop: by the user, or since another layer failed.
+    pub fn check(&self) -> Result<()> {
+        self.job.check()?;
+        if self.stop.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    /// Reads what is left, and proves all of it, if it was begun.
     pub fn finish(&mut self) -> Result<()> {
+        if self.bytes.is_none() {
+            return Ok(());
+        }
         let mut rest = [0; 16 * 1024];
         loop {
             match self.read(&mut rest) {
@@ -82,14 +111,15 @@ impl<'a> Stream<'a> {
 
 impl Read for Stream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.job.check()?;
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Error::cancelled().into());
-        }
+        self.check()?;
         if buf.is_empty() || self.hash.is_none() {
             return Ok(0);
         }
-        let count = self.bytes.read(buf)?;
+        let bytes = match &mut self.bytes {
+            Some(bytes) => bytes,
+            none => none.insert((self.open)(self.done)?),
+        };
+        let count = bytes.read(buf)?;
         let Some(hash) = &mut self.hash else { return Ok(0) };
         hash.update(&buf[..count]);
         self.done = self.done.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));

@@ -29,8 +29,13 @@ pub(super) fn find(
         .into_iter()
         .filter_map(|intent| intent.detail)
         .collect();
+    let coming: HashSet<String> =
+        engine.db.read(|reader| reader.incoming())?.into_iter().filter_map(|intent| intent.detail).collect();
     for name in names(engine, "ingest")? {
         let name = name.to_string_lossy().into_owned();
+        if coming.contains(&name) {
+            continue;
+        }
         if !held.contains(&name) || engine.db.lease_is_free(&name).unwrap_or(true) {
             leftovers.push(format!("ingest/{name}: nobody is writing it any more"));
         }

@@ -21,6 +21,14 @@ pub struct DiskUsage {
     pub volumes: Vec<VolumeUsage>,
     pub cache: Vec<CacheUsage>,
     pub kept: Vec<Kept>,
+    /// Blobs that were coming when whoever fetched them ended, as far as they came.
+    pub incoming: Incoming,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Incoming {
+    pub files: usize,
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
@@ -85,7 +93,20 @@ pub fn disk_usage(engine: &Engine, job: &Job) -> Result<DiskUsage> {
         volumes_used.push(VolumeUsage { row, bytes, links });
     }
     let kept = cache_kept::list(engine)?;
-    Ok(DiskUsage { index, images, containers: used, volumes: volumes_used, cache, kept })
+    let incoming = incoming(engine)?;
+    Ok(DiskUsage { index, images, containers: used, volumes: volumes_used, cache, kept, incoming })
+}
+
+fn incoming(engine: &Engine) -> Result<Incoming> {
+    let mut incoming = Incoming::default();
+    for intent in engine.db.read(|index| index.incoming())? {
+        let path = engine.root.join("ingest").join(intent.detail.unwrap_or_default());
+        if let Ok(file) = std::fs::metadata(&path) {
+            incoming.files += 1;
+            incoming.bytes += file.len();
+        }
+    }
+    Ok(incoming)
 }
 
 fn volumes(index: &Reader<'_>) -> Result<Vec<(VolumeRow, usize)>> {

@@ -6,13 +6,14 @@ use std::sync::Mutex;
 
 use crate::db::{BlobLayer, NewImage, Origin, Writer};
 use crate::engine::Engine;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::image::{Digest, ImageId, Platform, Reference};
 use crate::job::{Event, Job};
 use crate::layer::compress;
 use crate::registry;
 use crate::rootfs::{self, Archive, Made, Prepared, Stack};
 use crate::transfer;
+use crate::verb::arrive;
 
 #[derive(Clone)]
 pub struct Options {
@@ -163,13 +164,8 @@ fn bring(
     };
     found.fetch(job, source, want, |layer, stream| {
         let archive = Blob { engine, digest: layer.descriptor.digest };
-        if !archive.is_here()? {
-            let mut blob = engine.blobs.writer(Some(archive.digest), Some(layer.descriptor.size))?;
-            std::io::copy(stream, &mut blob).context(|| format!("storing layer {}", layer.id()))?;
-            stream.finish()?;
-            blob.commit(None)?;
-        }
-        if let Some(ready) = rootfs::prepare(engine, &archive, &lease, job)? {
+        let ready = arrive::arrive(engine, layer.descriptor, stream, &archive, &lease, job)?;
+        if let Some(ready) = ready {
             prepared.lock().expect("no holder panics").insert(archive.digest, ready);
         }
         Ok(())
@@ -192,6 +188,7 @@ fn bring(
             if origin == Origin::Pulled {
                 index.blob_seen(&archive.digest, found.name.host(), found.name.path())?;
             }
+            index.arrived(&archive.digest)?;
             // A plain archive is made again from its recipe; nothing keeps its bytes.
             if compression == "none" && origin == Origin::Loaded {
                 return Ok(());
@@ -273,9 +270,6 @@ struct Blob<'e> {
 }
 
 impl Blob<'_> {
-    fn is_here(&self) -> Result<bool> {
-        Ok(self.engine.db.read(|index| index.find_blob(&self.digest))?.is_some())
-    }
     fn compression(&self) -> Result<&'static str> {
         Ok(compress::decoder(Box::new(self.engine.blobs.read(&self.digest)?))?.0.name())
     }

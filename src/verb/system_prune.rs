@@ -47,6 +47,8 @@ pub fn system_prune(engine: &Engine, options: &Options, job: &Job) -> Result<Pru
     if options.volumes {
         volumes(engine, options, &mut pruned)?;
     }
+    pruned.reclaimed += engine.db.drop_incoming(options.until.unwrap_or(Time(i64::MAX)))?;
+    pruned.reclaimed += engine.db.durable(|index| index.condemn_unreferenced())?.bytes();
     let images = image_prune::Options { all: options.all, until: options.until, labels: Vec::new() };
     let images = image_prune::prune(engine, &images)?;
     pruned.images = images.removed;

@@ -1,0 +1,230 @@
+//! A blob that comes from elsewhere: `ingest/<hex>`, as long as it has come. Whoever dies leaves what there is, and the
+//! next one goes on there. A row stands before the file; a lease of the blob's name says that somebody is at it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::write::{make_room, publish};
+use crate::db::{Db, Lease};
+use crate::error::{Context as _, Error, Result};
+use crate::image::{Digest, Hasher};
+use crate::sys::part::Part;
+
+/// What is written is appended. Who proves that it is what the digest says is the caller, before `commit`. Dropped,
+/// what came stays for the next one.
+pub struct Incoming {
+    db: Db,
+    digest: Digest,
+    /// Of the whole blob, in bytes.
+    size: u64,
+    path: PathBuf,
+    file: File,
+    progress: Arc<Progress>,
+    _lease: Lease,
+}
+
+impl Incoming {
+    pub(super) fn open(db: &Db, digest: &Digest, size: u64, lease: Lease) -> Result<Self> {
+        db.write(|writer| writer.expect_incoming(digest))?;
+        let path = db.root().join("ingest").join(digest.hex());
+        let say = || format!("opening {}", path.display());
+        let mut file = open(&path, false).context(say)?;
+        let mut have = file.metadata().context(say)?.len();
+        if have > size {
+            file = anew(&path).context(say)?;
+            have = 0;
+        }
+        make_room(&file, size)?;
+        let progress = Progress::new(have);
+        Ok(Incoming { db: db.clone(), digest: *digest, size, path, file, progress, _lease: lease })
+    }
+
+    /// Bytes that are there.
+    pub fn have(&self) -> u64 {
+        self.progress.state().have
+    }
+
+    /// A hasher that has seen what is there. `passed` is called now and then; its error is the end of it.
+    pub fn hashed(&self, passed: &dyn Fn() -> Result<()>) -> Result<Hasher> {
+        let say = || format!("reading {}", self.path.display());
+        let mut there = Part::of(&self.file, 0, self.have()).context(say)?;
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            passed()?;
+            match there.read(&mut buffer).context(say)? {
+                0 => return Ok(hasher),
+                count => hasher.update(&buffer[..count]),
+            }
+        }
+    }
+
+    /// What is there is wrong: nothing of it is kept. Readers of it fail.
+    pub fn restart(&mut self) -> Result<()> {
+        self.progress.end(false);
+        // Never cut off: under another name the same file may be a blob, where a process died between giving it that
+        // and taking this one away.
+        self.file = anew(&self.path).context(|| format!("making {} again", self.path.display()))?;
+        self.progress = Progress::new(0);
+        make_room(&self.file, self.size)
+    }
+
+    /// What is there is wrong, and nobody goes on with it.
+    pub fn discard(self) -> Result<()> {
+        fs::remove_file(&self.path).context(|| format!("taking {} away", self.path.display()))?;
+        self.db.write(|writer| writer.arrived(&self.digest))
+    }
+
+    /// Reads behind what is written, from the beginning.
+    pub fn growing(&self) -> Result<Growing> {
+        let file = self.file.try_clone().context(|| format!("opening {} again", self.path.display()))?;
+        Ok(Growing { file, progress: Arc::clone(&self.progress) })
+    }
+
+    /// Nothing more comes; readers of it come to an end, or to an error where it is not `whole`.
+    pub fn end(&self, whole: bool) {
+        self.progress.end(whole);
+    }
+
+    /// It is all there and proved: a blob from now on. Kept until [`crate::db::Writer::arrived`], refer to it before.
+    pub fn commit(self) -> Result<()> {
+        let Incoming { db, digest, size, path, .. } = &self;
+        db.write(|writer| writer.expect_blob(digest, *size))?;
+        db.write(|writer| publish(db, writer, digest, *size, None, &|to| fs::hard_link(path, to)))?;
+        fs::remove_file(path).context(|| format!("taking {} away", path.display()))
+    }
+}
+
+/// The name in `ingest/` of a blob that is here, if whoever brought it died before he could take it away.
+pub(super) fn forget(db: &Db, digest: &Digest) -> Result<()> {
+    let path = db.root().join("ingest").join(digest.hex());
+    if path.exists()
+        && let Some(_lease) = db.try_incoming(digest)?
+    {
+        // Another one was first.
+        drop(fs::remove_file(&path));
+    }
+    Ok(())
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.progress.end(false);
+    }
+}
+
+impl Write for Incoming {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let have = self.have();
+        let written = self.file.write_at(bytes, have)?;
+        let have = have + written as u64;
+        if have > self.size {
+            let size = self.size;
+            return Err(Error::corrupt(format!("a blob of {size} bytes goes on beyond its end")).into());
+        }
+        self.progress.reached(have);
+        Ok(written)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn open(path: &PathBuf, fresh: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600).truncate(false);
+    if fresh {
+        options.create_new(true)
+    } else {
+        options.create(true)
+    };
+    options.open(path)
+}
+
+fn anew(path: &PathBuf) -> io::Result<File> {
+    fs::remove_file(path)?;
+    open(path, true)
+}
+
+/// How far a file has grown.
+struct Progress {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    have: u64,
+    /// Whether it is whole, once nothing more comes.
+    over: Option<bool>,
+}
+
+impl Progress {
+    fn new(have: u64) -> Arc<Self> {
+        Arc::new(Progress { state: Mutex::new(State { have, over: None }), changed: Condvar::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reached(&self, have: u64) {
+        self.state().have = have;
+        self.changed.notify_all();
+    }
+
+    /// The first word counts.
+    fn end(&self, whole: bool) {
+        self.state().over.get_or_insert(whole);
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is something behind `at`, or nothing more comes.
+    fn beyond(&self, at: u64) -> State {
+        let mut state = self.state();
+        while state.have <= at && state.over.is_none() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        *state
+    }
+}
+
+/// A blob that is still coming, to be read from the beginning as often as one likes. What is read is not proved yet.
+pub struct Growing {
+    file: File,
+    progress: Arc<Progress>,
+}
+
+impl Growing {
+    /// Waits for what has not come; fails when it never will.
+    pub fn read(&self) -> impl Read + Send + '_ {
+        Follower { growing: self, at: 0 }
+    }
+}
+
+struct Follower<'g> {
+    growing: &'g Growing,
+    at: u64,
+}
+
+impl Read for Follower<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let state = self.growing.progress.beyond(self.at);
+        let there = usize::try_from(state.have - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        if there > 0 {
+            let read = self.growing.file.read_at(&mut buffer[..there], self.at)?;
+            self.at += read as u64;
+            return Ok(read);
+        }
+        match state.over {
+            Some(true) => Ok(0),
+            _ => Err(Error::unavailable("the blob stopped coming").into()),
+        }
+    }
+}

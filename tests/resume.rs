@@ -1,0 +1,421 @@
+//! Transfers that go on where they were: after a kill, over lines that break, from registries that know no ranges; and
+//! what several processes want comes once.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use outcrop::error::Context as _;
+use outcrop::image::{Descriptor, Digest, Reference};
+use outcrop::job::Job;
+use outcrop::registry::{Options, Registry};
+use outcrop::transfer::{Layer, Stream, find};
+
+use crate::push::tar_of_files as tar_of;
+use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told, config_for};
+use crate::sandbox::{Sandbox, find_on_path, wait_until};
+
+const MB: usize = 1_000_000;
+const LONG: Duration = Duration::from_secs(60);
+
+/// An image with one layer for each of these archives.
+fn image_of(tars: &[Vec<u8>]) -> Image {
+    Image::made(tars, config_for(&"linux/amd64".parse().unwrap()))
+}
+
+/// A registry with the image in it as `app:v1`.
+fn filled(sandbox: &Sandbox, image: &Image) -> RealRegistry {
+    let registry = RealRegistry::start(sandbox);
+    registry.push(&Layout::single(&sandbox.dir().join("layout"), image), "app:v1");
+    registry
+}
+
+fn is_of(asked: &Asked, blob: &Descriptor) -> bool {
+    asked.method == "GET" && asked.path.ends_with(&format!("/blobs/{}", blob.digest))
+}
+
+/// The ranges that were asked for of a blob, in order; `all` where none was.
+fn ranges(server: &Server, blob: &Descriptor) -> Vec<String> {
+    let asked = server.asked();
+    let of = asked.iter().filter(|asked| is_of(asked, blob));
+    of.map(|asked| asked.header("range").unwrap_or("all").to_owned()).collect()
+}
+
+/// What a server does with a request for a layer.
+type Later = fn(&Asked) -> Reply;
+
+/// Gives `bytes` of the blob and then nothing more, as long as `stuck` says so.
+fn stuck_after(
+    registry: &RealRegistry,
+    blob: &Descriptor,
+    bytes: usize,
+    stuck: &Arc<AtomicBool>,
+    later: Later,
+) -> Server {
+    let (blob, stuck) = (blob.clone(), Arc::clone(stuck));
+    Server::start(Some(registry.address), move |asked, _| match is_of(asked, &blob) {
+        true if stuck.load(Ordering::SeqCst) => Reply::Change(Box::new(move |told| {
+            told.length = Some(told.body.len());
+            told.cut = Some(bytes);
+            told.stall = Duration::from_secs(25);
+        })),
+        true => later(asked),
+        false => Reply::Forward,
+    })
+}
+
+fn ingest(sandbox: &Sandbox, blob: &Descriptor) -> PathBuf {
+    sandbox.root().join("ingest").join(blob.digest.hex())
+}
+
+fn size(path: &PathBuf) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+fn is_stored(sandbox: &Sandbox, blob: &Descriptor) -> bool {
+    sandbox.root().join("blobs/sha256").join(blob.digest.hex()).exists()
+}
+
+fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
+    sandbox.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// A pull killed when all but the last layer had come, and of that one so many bytes; what it was pulled by.
+struct Killed {
+    server: Server,
+    _registry: RealRegistry,
+    image: Image,
+    name: String,
+    sandbox: Sandbox,
+}
+
+fn killed_after(bytes: usize) -> Killed {
+    killed(bytes, |_| Reply::Forward)
+}
+
+/// And what the server does with requests for that layer afterwards.
+fn killed(bytes: usize, later: Later) -> Killed {
+    let sandbox = Sandbox::new();
+    let image = image_of(&[tar_of(&[("small", 5000)]), tar_of(&[("first", 2 * MB), ("second", 2 * MB)])]);
+    let registry = filled(&sandbox, &image);
+    let stuck = Arc::new(AtomicBool::new(true));
+    let [small, large] = &image.manifest.layers[..] else { panic!("two layers") };
+    let server = stuck_after(&registry, large, bytes, &stuck, later);
+    let name = format!("{}/app:v1", server.address);
+    let child = start(&sandbox, &["pull", &name]);
+    let come = || is_stored(&sandbox, small) && size(&ingest(&sandbox, large)) == bytes as u64;
+    assert!(wait_until(LONG, come));
+    kill(child);
+    stuck.store(false, Ordering::SeqCst);
+    Killed { sandbox, _registry: registry, server, image, name }
+}
+
+impl Killed {
+    fn large(&self) -> &Descriptor {
+        &self.image.manifest.layers[1]
+    }
+
+    #[track_caller]
+    fn is_whole(&self) {
+        let id = self.sandbox.outcrop(&["inspect", "-f", "{{.Id}}", &self.name]).ok().line();
+        assert_eq!(id, Digest::of(&self.image.config).to_string());
+        self.sandbox.outcrop(&["layers", &self.name]).ok();
+        self.sandbox.check();
+        assert_eq!(fs::read_dir(self.sandbox.root().join("ingest")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_killed_pull_goes_on_at_the_byte_where_it_was() {
+    let killed = killed_after(MB);
+    let Killed { sandbox, server, image, name, .. } = &killed;
+    // What others do meanwhile takes nothing of it away, and it is no damage.
+    sandbox.outcrop(&["ps"]).ok();
+    sandbox.check();
+    sandbox
+        .outcrop(&["system", "df", "-v"])
+        .ok()
+        .says("Interrupted downloads, with which the next pull goes on: 1MB in 1 files");
+    sandbox.outcrop(&["pull", name]).ok();
+    assert_eq!(ranges(server, killed.large()), ["all", "bytes=1000000-"]);
+    assert_eq!(ranges(server, &image.manifest.layers[0]), ["all"]);
+    killed.is_whole();
+}
+
+#[test]
+fn a_beginning_that_is_wrong_is_fetched_anew() {
+    let killed = killed_after(MB);
+    let path = ingest(&killed.sandbox, killed.large());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[MB / 2] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    killed.sandbox.outcrop(&["pull", &killed.name]).ok();
+    assert_eq!(ranges(&killed.server, killed.large()), ["all", "bytes=1000000-", "all"]);
+    killed.is_whole();
+}
+
+#[test]
+fn a_beginning_that_is_all_there_is_only_proved() {
+    let killed = killed_after(MB);
+    fs::write(ingest(&killed.sandbox, killed.large()), &killed.image.layers[1]).unwrap();
+    killed.sandbox.outcrop(&["pull", &killed.name]).ok();
+    assert_eq!(ranges(&killed.server, killed.large()), ["all"]);
+    killed.is_whole();
+}
+
+#[test]
+fn prune_lets_what_was_to_come_go() {
+    let killed = killed_after(MB);
+    let Killed { sandbox, image, .. } = &killed;
+    sandbox.outcrop(&["system", "prune", "-f"]).ok();
+    assert_eq!(fs::read_dir(sandbox.root().join("ingest")).unwrap().count(), 0);
+    assert!(!is_stored(sandbox, &image.manifest.layers[0]));
+    sandbox.outcrop(&["pull", &killed.name]).ok();
+    assert_eq!(ranges(&killed.server, killed.large()), ["all", "all"]);
+    killed.is_whole();
+}
+
+#[test]
+fn what_nobody_took_up_for_a_week_is_let_go_by_whoever_sweeps() {
+    let killed = killed_after(MB);
+    let sandbox = &killed.sandbox;
+    let age = |by: &str| {
+        let sql = format!("update intent set at = at - {by} * 86400 * 1000000000 where what = 'incoming'");
+        let output = std::process::Command::new(find_on_path("sqlite3"))
+            .arg(sandbox.root().join("outcrop.db"))
+            .arg(sql)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+    };
+    age("6");
+    sandbox.outcrop(&["ps"]).ok();
+    assert_eq!(size(&ingest(sandbox, killed.large())), MB as u64);
+    age("2");
+    sandbox.outcrop(&["ps"]).ok();
+    assert_eq!(size(&ingest(sandbox, killed.large())), 0);
+    sandbox.check();
+}
+
+#[test]
+fn bytes_that_are_wrong_are_not_kept() {
+    let sandbox = Sandbox::new();
+    let image = image_of(&[tar_of(&[("first", MB)])]);
+    let registry = filled(&sandbox, &image);
+    let layer = image.manifest.layers[0].clone();
+    let once = AtomicBool::new(true);
+    let server = Server::start(Some(registry.address), move |asked, _| {
+        match is_of(asked, &layer) && once.swap(false, Ordering::SeqCst) {
+            true => Reply::Change(Box::new(|told| told.body[MB / 2] ^= 1)),
+            false => Reply::Forward,
+        }
+    });
+    let name = format!("{}/app:v1", server.address);
+    sandbox.outcrop(&["pull", &name]).fails(1).complains("came with the digest");
+    assert_eq!(fs::read_dir(sandbox.root().join("ingest")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(sandbox.root().join("layers")).unwrap().count(), 0);
+    sandbox.outcrop(&["pull", &name]).ok();
+    sandbox.check();
+}
+
+#[test]
+fn a_layer_is_unpacked_while_it_comes_and_seen_when_it_is_proved() {
+    let sandbox = Sandbox::new().driver("overlay2");
+    let image = image_of(&[tar_of(&[("first", 2 * MB), ("second", 2 * MB)])]);
+    let registry = filled(&sandbox, &image);
+    let stuck = Arc::new(AtomicBool::new(true));
+    let server = stuck_after(&registry, &image.manifest.layers[0], 3 * MB, &stuck, |_| Reply::Forward);
+    let name = format!("{}/app:v1", server.address);
+    let child = start(&sandbox, &["pull", &name]);
+    let unpacked = || {
+        let trees = fs::read_dir(sandbox.root().join("overlay2")).into_iter().flatten().flatten();
+        trees.into_iter().any(|tree| size(&tree.path().join("diff/first")) == 2 * MB as u64)
+    };
+    assert!(wait_until(LONG, unpacked));
+    assert!(!is_stored(&sandbox, &image.manifest.layers[0]));
+    assert_eq!(sandbox.outcrop(&["images", "-q"]).ok().stdout(), "");
+    kill(child);
+    sandbox.outcrop(&["ps"]).ok();
+    assert!(!unpacked());
+    stuck.store(false, Ordering::SeqCst);
+    sandbox.outcrop(&["pull", &name]).ok();
+    assert!(unpacked());
+    sandbox.check();
+}
+
+#[test]
+fn ten_processes_that_pull_what_overlaps_move_each_blob_once() {
+    let sandbox = Sandbox::new();
+    let registry = RealRegistry::start(&sandbox);
+    let tars: Vec<Vec<u8>> = ["a", "b", "c", "d", "e"].iter().map(|name| tar_of(&[(name, MB)])).collect();
+    let images: Vec<Image> = tars.windows(3).map(image_of).collect();
+    for (n, image) in images.iter().enumerate() {
+        let layout = Layout::single(&sandbox.dir().join(format!("layout{n}")), image);
+        registry.push(&layout, &format!("app:{n}"));
+    }
+    let server = Server::before(&registry);
+    let name = |n: usize| format!("{}/app:{}", server.address, n % 3);
+    let children: Vec<Child> = (0..10).map(|n| start(&sandbox, &["pull", &name(n)])).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    for (n, image) in images.iter().enumerate() {
+        let id = sandbox.outcrop(&["inspect", "-f", "{{.Id}}", &name(n)]).ok().line();
+        assert_eq!(id, Digest::of(&image.config).to_string());
+        for layer in &image.manifest.layers {
+            assert_eq!(ranges(&server, layer), ["all"]);
+        }
+    }
+    sandbox.check();
+}
+
+#[test]
+fn whoever_waits_for_a_blob_takes_it_over_from_one_who_dies() {
+    let sandbox = Sandbox::new();
+    let image = image_of(&[tar_of(&[("first", 3 * MB)])]);
+    let registry = filled(&sandbox, &image);
+    let stuck = Arc::new(AtomicBool::new(true));
+    let layer = &image.manifest.layers[0];
+    let server = stuck_after(&registry, layer, MB, &stuck, |_| Reply::Forward);
+    let name = format!("{}/app:v1", server.address);
+    let first = start(&sandbox, &["pull", &name]);
+    assert!(wait_until(LONG, || size(&ingest(&sandbox, layer)) == MB as u64));
+    let mut second = start(&sandbox, &["pull", &name]);
+    let config = Digest::of(&image.config);
+    let has_begun =
+        || server.asked().iter().filter(|asked| asked.path.ends_with(&config.to_string())).count() == 2;
+    assert!(wait_until(LONG, has_begun));
+    stuck.store(false, Ordering::SeqCst);
+    kill(first);
+    assert!(second.wait().unwrap().success());
+    assert_eq!(ranges(&server, layer), ["all", "bytes=1000000-"]);
+    sandbox.check();
+}
+
+#[test]
+fn pulls_killed_at_any_moment_come_to_their_end_over_a_line_that_breaks() {
+    let sandbox = Sandbox::new();
+    let image = image_of(&[
+        tar_of(&[("a", 3 * MB)]),
+        tar_of(&[("b", 700_000), ("c", 2 * MB)]),
+        tar_of(&[("d", 10)]),
+        tar_of(&[("a", 2 * MB)]),
+    ]);
+    let registry = filled(&sandbox, &image);
+    // Each connection breaks after a megabyte.
+    let server = Server::start(Some(registry.address), |asked, _| match asked.is_blob() {
+        true => Reply::Change(Box::new(|told| {
+            told.length = Some(told.body.len());
+            told.cut = Some(MB);
+        })),
+        false => Reply::Forward,
+    });
+    let name = format!("{}/app:v1", server.address);
+    for round in 0..12_u64 {
+        let child = start(&sandbox, &["pull", &name]);
+        // Spread over what it takes, whatever that is.
+        std::thread::sleep(Duration::from_millis(round * 37 % 450));
+        kill(child);
+        if round % 5 == 4 {
+            sandbox.outcrop(&["ps"]).ok();
+            sandbox.check();
+        }
+    }
+    sandbox.outcrop(&["pull", &name]).ok();
+    let id = sandbox.outcrop(&["inspect", "-f", "{{.Id}}", &name]).ok().line();
+    assert_eq!(id, Digest::of(&image.config).to_string());
+    sandbox.outcrop(&["layers", &name]).ok();
+    sandbox.check();
+    assert_eq!(fs::read_dir(sandbox.root().join("ingest")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_registry_that_gives_no_ranges_is_read_from_the_beginning() {
+    let ignores: Later = |asked| match asked.header("range") {
+        Some(_) => Reply::Forge("range", String::new()),
+        None => Reply::Forward,
+    };
+    let refuses: Later = |asked| match asked.header("range") {
+        Some(_) => Reply::Answer(Told::new(416, &[], "")),
+        None => Reply::Forward,
+    };
+    for (later, asked) in
+        [(ignores, &["all", "bytes=1000000-"][..]), (refuses, &["all", "bytes=1000000-", "all"])]
+    {
+        let killed = killed(MB, later);
+        killed.sandbox.outcrop(&["pull", &killed.name]).ok();
+        assert_eq!(ranges(&killed.server, killed.large()), asked);
+        killed.is_whole();
+    }
+}
+
+/// The layer of an image of one, by way of this server; the ranges that were asked for of it, sorted.
+fn fetched(registry: &RealRegistry, image: &Image, later: Later) -> (Vec<u8>, Vec<String>) {
+    let server = Server::start(Some(registry.address), move |asked, _| later(asked));
+    let name: Reference = format!("{}/app:v1", server.address).parse().unwrap();
+    let source = Registry::of(&name, &Options::default()).unwrap();
+    let job = Job::silent();
+    let found = find(&job, &source, &name, &"linux/amd64".parse().unwrap()).unwrap();
+    let bytes = Mutex::default();
+    let deliver = |_: &Layer<'_>, stream: &mut Stream<'_>| {
+        stream.read_to_end(&mut bytes.lock().unwrap()).context(|| "reading a layer").map(drop)
+    };
+    found.fetch(&job, &source, |_| Ok(true), deliver).unwrap();
+    let mut ranges = ranges(&server, &image.manifest.layers[0]);
+    ranges.sort();
+    (bytes.into_inner().unwrap(), ranges)
+}
+
+#[test]
+fn a_large_layer_comes_in_parts_each_once() {
+    let sandbox = Sandbox::new();
+    let image = Image::of("linux/amd64", &[70 << 20]);
+    let registry = filled(&sandbox, &image);
+    let size = image.layers[0].len();
+
+    let (bytes, parts) = fetched(&registry, &image, |_| Reply::Forward);
+    assert!(bytes == image.layers[0]);
+    let mut expected: Vec<String> = (0..size.div_ceil(8 << 20))
+        .map(|n| match ((n + 1) << 23).min(size) {
+            end if end == size => format!("bytes={}-", n << 23),
+            end => format!("bytes={}-{}", n << 23, end - 1),
+        })
+        .collect();
+    expected.sort();
+    assert_eq!(parts, expected);
+
+    // One that does not care for ranges gives all of it to the first request.
+    let ignores: Later = |asked| match asked.header("range") {
+        Some(_) => Reply::Forge("range", String::new()),
+        None => Reply::Forward,
+    };
+    let (bytes, parts) = fetched(&registry, &image, ignores);
+    assert!(bytes == image.layers[0]);
+    assert_eq!(parts, ["bytes=0-8388607"]);
+
+    // One that refuses them is asked for all of it.
+    let refuses: Later = |asked| match asked.header("range") {
+        Some(_) => Reply::Answer(Told::new(403, &[], "")),
+        None => Reply::Forward,
+    };
+    let (bytes, parts) = fetched(&registry, &image, refuses);
+    assert!(bytes == image.layers[0]);
+    assert_eq!(parts, ["all", "bytes=0-8388607"]);
+
+    // Where only later ones are refused, one connection goes on alone.
+    let tires: Later = |asked| match asked.header("range") {
+        Some("bytes=0-8388607") | None => Reply::Forward,
+        Some(_) => Reply::Answer(Told::new(403, &[], "")),
+    };
+    let (bytes, _) = fetched(&registry, &image, tires);
+    assert!(bytes == image.layers[0]);
+}
