@@ -40,7 +40,7 @@ fn push_bytes(registry: &Registry, name: &Reference, bytes: &[u8], seen_in: &[&s
         let rest = bytes[usize::try_from(offset).unwrap()..].to_vec();
         Ok(Box::new(std::io::Cursor::new(rest)) as Box<dyn Read + Send>)
     };
-    let outgoing = Outgoing { blob: &blob, seen_in: &seen_in, open: &open, progress: &|_| {} };
+    let outgoing = Outgoing::new(&blob, &seen_in, &open);
     registry.push_blob(&Job::silent(), name, &outgoing)
 }
 
@@ -484,7 +484,7 @@ fn bytes_that_are_not_those_of_the_digest_are_an_error() {
     let registry = Registry::of(&name, &quick()).unwrap();
     let blob = Descriptor::of(MediaType::from("application/octet-stream"), b"right");
     let open = |_| Ok(Box::new(&b"wrong"[..]) as Box<dyn Read + Send>);
-    let outgoing = Outgoing { blob: &blob, seen_in: &[], open: &open, progress: &|_| {} };
+    let outgoing = Outgoing::new(&blob, &[], &open);
     let error = registry.push_blob(&Job::silent(), &name, &outgoing).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
     assert!(!registry.has_blob(&Job::silent(), &name, &blob.digest).unwrap());

@@ -13,7 +13,7 @@ use outcrop::error::Context as _;
 use outcrop::image::{Descriptor, Digest, Reference};
 use outcrop::job::Job;
 use outcrop::registry::{Options, Registry};
-use outcrop::transfer::{Layer, Stream, find};
+use outcrop::transfer::{Layer, Source as _, Stream, find};
 
 use crate::push::tar_of_files as tar_of;
 use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told, config_for};
@@ -418,4 +418,108 @@ fn a_large_layer_comes_in_parts_each_once() {
     };
     let (bytes, _) = fetched(&registry, &image, tires);
     assert!(bytes == image.layers[0]);
+}
+
+/// A push of an image with a layer of 70 MB, killed when its second piece was on its way.
+fn killed_push() -> (Sandbox, Image, String, RealRegistry, Server) {
+    let sandbox = Sandbox::new();
+    let registry = RealRegistry::start(&sandbox);
+    let image = image_of(&[tar_of(&[("large", 70 * MB)])]);
+    let layout = Layout::single(&sandbox.dir().join("layout"), &image);
+    let archive = sandbox.dir().join("image.tar");
+    let tar = std::process::Command::new("tar")
+        .arg("-cf")
+        .arg(&archive)
+        .arg("-C")
+        .arg(&layout.dir)
+        .arg(".")
+        .status();
+    assert!(tar.unwrap().success());
+    let stuck = AtomicBool::new(true);
+    let server = Server::start(Some(registry.address), move |asked, _| {
+        match asked.method == "PATCH"
+            && range_of(asked) != "0-33554431"
+            && stuck.swap(false, Ordering::SeqCst)
+        {
+            true => Reply::Silent(Duration::from_secs(25)),
+            false => Reply::Forward,
+        }
+    });
+    let name = format!("{}/app:v1", server.address);
+    let loaded = sandbox.outcrop(&["load", "-q", "-i", archive.to_str().unwrap()]).ok().line();
+    let id = loaded.rsplit(' ').next().unwrap();
+    sandbox.outcrop(&["tag", id, &name]).ok();
+    let child = start(&sandbox, &["push", &name]);
+    let is_stuck = || server.asked().iter().filter(|asked| asked.method == "PATCH").count() == 2;
+    assert!(wait_until(LONG, is_stuck));
+    kill(child);
+    (sandbox, image, name, registry, server)
+}
+
+fn range_of(asked: &Asked) -> &str {
+    asked.header("content-range").unwrap_or("all")
+}
+
+/// Of pieces that were sent.
+fn pieces(server: &Server) -> Vec<String> {
+    let asked = server.asked();
+    let patches = asked.iter().filter(|asked| asked.method == "PATCH");
+    patches.map(|asked| range_of(asked).to_owned()).collect()
+}
+
+/// The layer as another tool finds it there.
+fn is_there(registry: &RealRegistry, image: &Image) {
+    let name: Reference = format!("{}/app:v1", registry.address).parse().unwrap();
+    let source = Registry::of(&name, &Options::default()).unwrap();
+    let mut bytes = Vec::new();
+    source
+        .blob(&Job::silent(), &name, &image.manifest.layers[0], 0)
+        .unwrap()
+        .read_to_end(&mut bytes)
+        .unwrap();
+    assert!(bytes == image.layers[0]);
+}
+
+#[test]
+fn a_killed_push_goes_on_in_the_middle_of_a_layer() {
+    let (sandbox, image, name, registry, server) = killed_push();
+    let end = image.layers[0].len() - 1;
+    let sent = ["0-33554431", "33554432-67108863"];
+    assert_eq!(pieces(&server), sent);
+    sandbox.outcrop(&["ps"]).ok();
+    sandbox.outcrop(&["push", &name]).ok();
+    assert_eq!(pieces(&server)[2..], ["33554432-67108863".to_owned(), format!("67108864-{end}")]);
+    is_there(&registry, &image);
+    // It is over: nothing is left to go on with.
+    let before = pieces(&server).len();
+    sandbox.outcrop(&["push", &name]).ok();
+    assert_eq!(pieces(&server).len(), before);
+    sandbox.check();
+}
+
+#[test]
+fn an_upload_that_the_registry_no_longer_knows_begins_anew() {
+    let (sandbox, image, name, registry, server) = killed_push();
+    let storage = sandbox.dir().join("registry0/data/docker/registry/v2/repositories/app/_uploads");
+    fs::remove_dir_all(storage).unwrap();
+    sandbox.outcrop(&["push", &name]).ok();
+    assert_eq!(pieces(&server)[2..4], ["0-33554431", "33554432-67108863"]);
+    is_there(&registry, &image);
+    sandbox.check();
+}
+
+#[test]
+fn a_registry_that_takes_no_pieces_gets_the_whole() {
+    let (sandbox, image, _, registry, _) = killed_push();
+    let server = Server::start(Some(registry.address), |asked, _| {
+        match asked.method == "PATCH" && asked.header("content-range").is_some() {
+            true => Reply::Answer(Told::new(416, &[], "")),
+            false => Reply::Forward,
+        }
+    });
+    let (old, name) = (sandbox.outcrop(&["images", "-q"]).ok().line(), format!("{}/app:v1", server.address));
+    sandbox.outcrop(&["tag", &old, &name]).ok();
+    sandbox.outcrop(&["push", &name]).ok();
+    assert_eq!(pieces(&server), ["0-33554431", "all"]);
+    is_there(&registry, &image);
 }

@@ -76,7 +76,7 @@ impl<'t> Target<'t> {
             Target::Registry { registry, name, engine, job } => {
                 let open = |from: u64| Ok(Box::new(open(from)?) as Box<dyn Read + Send>);
                 let seen_in = engine.db.read(|index| index.blob_seen_in(&blob.digest, name.host()))?;
-                let outgoing = Outgoing { blob, seen_in: &seen_in, open: &open, progress: &|_| {} };
+                let outgoing = Outgoing::new(blob, &seen_in, &open);
                 registry.push_blob(job, name, &outgoing)?;
                 engine.db.write(|index| index.blob_seen(&blob.digest, name.host(), name.path()))
             }

@@ -25,6 +25,9 @@ use crate::transfer;
 /// Between two progress events of one layer.
 const BEAT: Duration = Duration::from_millis(100);
 
+/// Bytes of a blob from which on it is noted how far its upload is.
+const WORTH_KEEPING: u64 = 1 << 20;
+
 /// A repository, and what is sent to it from.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'t> {
@@ -131,10 +134,32 @@ impl Target<'_> {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Placed> {
         let seen_in = self.seen_in(&blob.digest)?;
-        let outgoing = Outgoing { blob, seen_in: &seen_in, open: &open, progress };
-        let placed = self.registry.push_blob(self.job, self.name, &outgoing)?;
+        let outgoing = Outgoing { progress, ..Outgoing::new(blob, &seen_in, &open) };
+        let placed = match blob.size > WORTH_KEEPING {
+            true => self.resumed(outgoing)?,
+            false => self.registry.push_blob(self.job, self.name, &outgoing)?,
+        };
         self.note(&blob.digest)?;
         Ok(placed)
+    }
+
+    /// Goes on with what a process that died had begun, and leaves word for the next one.
+    fn resumed(&self, outgoing: Outgoing<'_>) -> Result<Placed> {
+        let db = &self.engine.db;
+        let upload = format!("{}@{}/{}", outgoing.blob.digest, self.name.host(), self.name.path());
+        // Two at one upload would garble it.
+        let lease = db.try_lease(&format!("upload-{}", Digest::of(upload.as_bytes()).hex()))?;
+        if lease.is_none() {
+            return self.registry.push_blob(self.job, self.name, &outgoing);
+        }
+        let begun = db.read(|index| index.upload(&upload))?;
+        let keep = |address: Option<&str>| {
+            if let Err(problem) = db.write(|index| index.keep_upload(&upload, address)) {
+                tracing::warn!("should this push be killed, it will not go on where it was: {problem}");
+            }
+        };
+        let outgoing = Outgoing { begun: begun.as_deref(), keep: &keep, ..outgoing };
+        self.registry.push_blob(self.job, self.name, &outgoing)
     }
 
     fn layer(&self, piece: &Piece<'_>, form: &Form, id: &LayerId) -> Result<(Descriptor, Placed)> {

@@ -26,6 +26,10 @@ const SMALL: u64 = 1 << 20;
 /// What is between us and the registry may limit a request's size; then smaller ones are tried, not below this.
 const LEAST_PIECE: u64 = 5 << 20;
 
+/// A larger blob goes in pieces of so many bytes: what a piece has brought is not sent again. Those of one request may be:
+/// Distribution's registry gives up an upload whose connection broke in the middle.
+const PIECE: u64 = 32 << 20;
+
 /// Progress that makes earlier failures forgotten.
 const PROGRESS: u64 = 64 * 1024;
 
@@ -64,6 +68,17 @@ pub struct Outgoing<'b> {
     pub open: &'b (dyn Reopen + 'b),
     /// Told how many bytes are there.
     pub progress: &'b (dyn Fn(u64) + Sync),
+    /// Where an upload that another process began goes on, if there is one.
+    pub begun: Option<&'b str>,
+    /// Told where it goes on, for the next process should this one die; `None`: nowhere any more.
+    pub keep: &'b (dyn Fn(Option<&str>) + Sync),
+}
+
+impl<'b> Outgoing<'b> {
+    /// Of which nobody is told anything.
+    pub fn new(blob: &'b Descriptor, seen_in: &'b [String], open: &'b (dyn Reopen + 'b)) -> Self {
+        Outgoing { blob, seen_in, open, progress: &|_| {}, begun: None, keep: &|_| {} }
+    }
 }
 
 impl Registry {
@@ -233,6 +248,8 @@ struct Upload<'u> {
     at: u64,
     /// Bytes of one request.
     piece: u64,
+    /// Nobody asked for pieces: without them it may do better.
+    may_be_whole: bool,
     /// Failures since `mark`.
     failed: u32,
     mark: u64,
@@ -252,6 +269,10 @@ enum Trouble {
     Garbled(Error),
     /// Too much at once.
     Large(Error),
+    /// Another part is expected.
+    Unexpected(Error),
+    /// A piece was not taken where the whole may be.
+    Piece(Error),
 }
 
 impl From<Error> for Trouble {
@@ -272,18 +293,65 @@ impl<'u> Upload<'u> {
         session: Option<Uri>,
     ) -> Self {
         let what = format!("the blob {}", outgoing.blob.digest.short());
-        let (at, piece) = (0, u64::MAX);
-        Upload { registry, job, name, outgoing, what, session, at, piece, failed: 0, mark: 0, garbled: 0 }
+        let (at, piece, may_be_whole) = (0, PIECE, true);
+        let (failed, mark, garbled) = (0, 0, 0);
+        Upload {
+            registry,
+            job,
+            name,
+            outgoing,
+            what,
+            session,
+            at,
+            piece,
+            may_be_whole,
+            failed,
+            mark,
+            garbled,
+        }
+    }
+
+    /// What another process began, as far as the registry has it.
+    fn take_up(&mut self) -> Result<()> {
+        let Some(begun) = self.outgoing.begun.and_then(|begun| begun.parse().ok()) else { return Ok(()) };
+        let other = self.session.replace(begun);
+        let looked = self.look();
+        self.job.check()?;
+        if looked.is_err() || self.at == 0 {
+            self.session = other;
+        }
+        self.mark = self.at;
+        tracing::debug!(blob = %self.outgoing.blob.digest, at = self.at, "an upload that was begun before");
+        Ok(())
+    }
+
+    /// Where it goes on from now on.
+    fn goes_on_at(&mut self, session: Option<Uri>) {
+        if self.outgoing.blob.size > SMALL {
+            (self.outgoing.keep)(session.as_ref().map(Uri::to_string).as_deref());
+        }
+        self.session = session;
     }
 
     fn run(&mut self) -> Result<()> {
+        self.take_up()?;
         loop {
             self.job.check()?;
             let (error, wait) = match self.step() {
-                Ok(true) => return Ok(()),
+                Ok(true) => {
+                    self.goes_on_at(None);
+                    return Ok(());
+                }
                 Ok(false) => continue,
+                Err(Trouble::Piece(refused)) => {
+                    tracing::debug!(blob = %self.outgoing.blob.digest, %refused, "in one piece, then");
+                    (self.piece, self.may_be_whole, self.session) = (u64::MAX, false, None);
+                    continue;
+                }
                 Err(Trouble::Final(error)) => return Err(error),
                 Err(Trouble::Passing(error, wait)) => (error, wait),
+                // `recover` asks which.
+                Err(Trouble::Unexpected(error)) => (error, Some(Duration::ZERO)),
                 Err(Trouble::Lost(error)) => {
                     self.session = None;
                     (error, None)
@@ -302,10 +370,12 @@ impl<'u> Upload<'u> {
                         return Err(error);
                     }
                     self.piece = (self.piece.min(left) / 4).max(LEAST_PIECE);
+                    self.may_be_whole = false;
                     (error, Some(Duration::ZERO))
                 }
             };
             if self.recover(error, wait)? {
+                self.goes_on_at(None);
                 return Ok(());
             }
         }
@@ -317,7 +387,8 @@ impl<'u> Upload<'u> {
         let Some(session) = self.session.clone() else {
             let url = self.registry.at(&format!("{}/blobs/uploads/", self.name.path()))?;
             let answer = self.send(&Ask { method: Method::POST, body: Some(nothing()), ..Ask::of(&url) })?;
-            self.session = Some(self.registry.location(&answer)?);
+            let session = self.registry.location(&answer)?;
+            self.goes_on_at(Some(session));
             (self.at, self.mark) = (0, 0);
             return Ok(false);
         };
@@ -327,10 +398,19 @@ impl<'u> Upload<'u> {
             let whole = self.at == 0 && length == size;
             // What is sent in one piece needs no range, as Docker sends it; some registries know no other way.
             let range = (!whole).then(|| format!("{}-{}", self.at, self.at + length - 1));
-            let answer = self.carry(Method::PATCH, &session, length, range)?;
+            let by_choice = !whole && self.may_be_whole && self.piece == PIECE;
+            let answer =
+                self.carry(Method::PATCH, &session, length, range).map_err(|trouble| match trouble {
+                    Trouble::Final(error) if by_choice && error.kind() != Kind::Cancelled => {
+                        Trouble::Piece(error)
+                    }
+                    Trouble::Unexpected(error) if by_choice => Trouble::Piece(error),
+                    other => other,
+                })?;
             let now = self.at + length;
             let has = answer.header(RANGE.as_str()).and_then(has).unwrap_or(now);
-            self.session = Some(self.registry.location(&answer)?);
+            let session = self.registry.location(&answer)?;
+            self.goes_on_at(Some(session));
             if has <= self.at || has > now {
                 let host = self.registry.host();
                 let error =
@@ -384,8 +464,7 @@ impl<'u> Upload<'u> {
             (_, "BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID") => Trouble::Lost(error),
             (404 | 410, code) if self.session.is_some() && code != "NAME_UNKNOWN" => Trouble::Lost(error),
             (413, _) => Trouble::Large(error),
-            // Another part is expected: `recover` asks which.
-            (416, _) => Trouble::Passing(error, Some(Duration::ZERO)),
+            (416, _) => Trouble::Unexpected(error),
             _ if is_passing(status) => Trouble::Passing(error, wait),
             _ => Trouble::Final(error),
         })
@@ -409,7 +488,8 @@ impl<'u> Upload<'u> {
             match self.look() {
                 Ok(done) => return Ok(done),
                 Err(Trouble::Passing(again, wait)) => (error, asked) = (again, wait),
-                Err(Trouble::Lost(_) | Trouble::Garbled(_) | Trouble::Large(_)) => {
+                Err(Trouble::Unexpected(again)) => (error, asked) = (again, Some(Duration::ZERO)),
+                Err(Trouble::Lost(_) | Trouble::Garbled(_) | Trouble::Large(_) | Trouble::Piece(_)) => {
                     self.session = None;
                     return Ok(false);
                 }

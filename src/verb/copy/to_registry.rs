@@ -31,7 +31,7 @@ impl Receiver for ToRegistry<'_> {
         let layer = blob.digest.short();
         let beat = Beat::new(job, &layer, Phase::Uploading, Some(blob.size));
         let progress = |done| beat.tell(done);
-        let outgoing = Outgoing { blob, seen_in: &seen_in, open: bytes, progress: &progress };
+        let outgoing = Outgoing { progress: &progress, ..Outgoing::new(blob, &seen_in, bytes) };
         let placed = self.registry.push_blob(job, self.name, &outgoing)?;
         if let Some(engine) = self.engine {
             engine.db.write(|index| index.blob_seen(&blob.digest, host, path))?;
