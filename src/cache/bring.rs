@@ -151,6 +151,7 @@ impl Imported<'_> {
         let Some(first) = wanted.first() else { return Ok(HashMap::new()) };
         let from = &self.origins[origin];
         transfer::bring(job, &*from.source, &from.name, &blobs, |blob, stream| {
+            stream.start()?;
             let mut file = self.engine.unnamed_file()?;
             std::io::copy(stream, &mut file).context(|| format!("storing {}", blob.digest.short()))?;
             stream.finish()?;

@@ -291,6 +291,7 @@ pub(super) fn forward(
 /// A blob into an empty file, verified; the file is read from its beginning next.
 pub(super) fn fetch(from: &Origin, blob: &Descriptor, mut file: &File, job: &Job) -> Result<()> {
     transfer::bring(job, &*from.source, &from.name, std::slice::from_ref(blob), |blob, stream| {
+        stream.start()?;
         std::io::copy(stream, &mut { file }).map(drop).context(|| format!("storing {}", blob.digest.short()))
     })?;
     file.seek(SeekFrom::Start(0)).map(drop).context(|| "reading a file again")

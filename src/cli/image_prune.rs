@@ -17,6 +17,9 @@ pub(super) struct Args {
     /// Also images with names, unless a container uses them
     #[arg(short, long)]
     all: bool,
+    /// No images, but compressed layers that a registry has and whose files are here
+    #[arg(long, conflicts_with_all = ["all", "filters"])]
+    blobs: bool,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -28,9 +31,13 @@ pub(super) struct Args {
 impl Verb for Args {
     const NAMES: &'static [&'static str] = &["image prune"];
     const ABOUT: &'static str = "Remove images that nothing uses";
-    const EXAMPLE: &'static str = "outcrop image prune\noutcrop image prune -a -f --filter until=24h";
+    const EXAMPLE: &'static str =
+        "outcrop image prune\noutcrop image prune -a -f --filter until=24h\noutcrop image prune --blobs";
 
     fn run(self, context: &Context) -> Result<ExitCode> {
+        if self.blobs {
+            return self.drop_blobs(context);
+        }
         let filters = Filters::parse(&self.filters, &["until", "label"])?;
         let labels = filters.values("label").map(|label| match label.split_once('=') {
             Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
@@ -49,6 +56,26 @@ impl Verb for Args {
         let mut out = context.out();
         say_images(&mut out, &pruned.removed)?;
         out.line(format_args!("Total reclaimed space: {}", size_exact(pruned.reclaimed)))?;
+        out.done()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Args {
+    fn drop_blobs(&self, context: &Context) -> Result<ExitCode> {
+        let what = "WARNING! This will remove compressed layers: pushing them to another registry, and saving them, \
+                    fetches them again.";
+        if !self.force && !confirm(what)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let (blobs, bytes) = image_prune::blobs(context.engine_to_prune()?)?;
+        let mut out = context.out();
+        if !blobs.is_empty() {
+            out.line("Deleted compressed layers:")?;
+            blobs.iter().try_for_each(|blob| out.line(blob))?;
+            out.line("")?;
+        }
+        out.line(format_args!("Total reclaimed space: {}", size_exact(bytes)))?;
         out.done()?;
         Ok(ExitCode::SUCCESS)
     }

@@ -11,7 +11,7 @@ use outcrop::output::Destination;
 use outcrop::verb::save;
 
 use super::progress::{Mode, Progress};
-use super::registry::Kind;
+use super::registry::{self, Kind};
 use super::{Context, Verb};
 
 #[derive(clap::Args)]
@@ -71,9 +71,10 @@ impl Verb for Args {
             Format::OciArchive => save::Format::Oci,
             Format::DockerArchive | Format::OciDir => save::Format::Docker,
         };
+        let registry = registry::options();
         to.write(Some(&stream), |out| match compression {
-            Compression::None => save::save(engine, &self.images, out, format, &job),
-            other => save::save_compressed(engine, &self.images, out, format, other, &job),
+            Compression::None => save::save(engine, &self.images, &registry, out, format, &job),
+            other => save::save_compressed(engine, &self.images, &registry, out, format, other, &job),
         })?;
         Ok(ExitCode::SUCCESS)
     }
@@ -90,7 +91,7 @@ impl Args {
         }
         let progress = Progress::aside(Mode::Quiet);
         let job = context.job(progress.report());
-        save::save_directory(context.engine()?, &self.images, &dir, &job)
+        save::save_directory(context.engine()?, &self.images, &registry::options(), &dir, &job)
             .context(|| format!("saving to `{}`", dir.display()))?;
         Ok(ExitCode::SUCCESS)
     }

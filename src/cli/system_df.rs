@@ -230,6 +230,12 @@ fn verbose(out: &mut Out, usage: &DiskUsage) -> Result<()> {
         size_exact(usage.index.blob_bytes),
         usage.index.blobs
     ))?;
+    if usage.droppable > 0 {
+        out.line(format_args!(
+            "Of these, compressed layers that a registry has too (`outcrop image prune --blobs`): {}",
+            size_exact(usage.droppable)
+        ))?;
+    }
     match usage.incoming.files {
         0 => Ok(()),
         files => out.line(format_args!(

@@ -83,6 +83,25 @@ impl Reader<'_> {
         self.all(sql, (digest, registry), |row| row.get(0))
     }
 
+    /// Registries and repositories where a blob was seen, the latest first.
+    pub fn blob_seen_at(&self, digest: &Digest) -> Result<Vec<(String, String)>> {
+        let sql = "select registry, repository from blob_seen where digest = ?1 order by seen_at desc";
+        self.all(sql, (digest,), |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    /// Compressed forms of layers that are here as trees, where a registry is known to have the same bytes. With their sizes.
+    pub fn blobs_to_be_had_again(&self) -> Result<Vec<(Digest, u64)>> {
+        self.all(
+            "select digest, size from blob where removing = 0 and condemned is null
+                 and exists (select 1 from blob_seen where blob_seen.digest = blob.digest)
+                 and exists (select 1 from blob_layer join layer using (diff_id) where blob_layer.blob = blob.digest
+                     and layer.condemned is null and layer.pending_boot is null)
+             order by digest",
+            (),
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+    }
+
     pub fn blob_children(&self, digest: &Digest) -> Result<Vec<Digest>> {
         let sql = "select child from blob_link where blob = ?1 order by child";
         self.all(sql, (digest,), |row| row.get(0))
@@ -150,6 +169,21 @@ impl Writer<'_> {
             (digest, registry, repository, Time::now()),
         )
         .map(drop)
+    }
+
+    /// Goes though what it is a form of stays. The next sweep takes its bytes, once nobody is left who saw it.
+    pub fn drop_blobs(&self, blobs: &[Digest]) -> Result<()> {
+        let epoch = self.current_epoch()?;
+        for blob in blobs {
+            self.exec(
+                "update blob set condemned = ?2 where digest = ?1 and condemned is null",
+                (blob, epoch),
+            )?;
+        }
+        if !blobs.is_empty() {
+            self.open_epoch()?;
+        }
+        Ok(())
     }
 
     /// It turned out not to be there.

@@ -3,6 +3,7 @@
 //! [`parse`] reads what `--output` says; [`Output::check`] tells before anything runs whether it can be written;
 //! [`Output::write`] does it. A file output is there under its name only when it is whole.
 
+pub(crate) mod again;
 mod annotation;
 pub(crate) mod bundle;
 mod cacheonly;

@@ -135,7 +135,13 @@ impl Push {
         registry: &'t Registry,
         name: &'t Reference,
     ) -> Target<'t> {
-        let elsewhere = Some(product.elsewhere);
-        Target { engine: product.engine, registry, name, elsewhere, job: product.job }
+        Target {
+            engine: product.engine,
+            registry,
+            options: product.registry,
+            name,
+            elsewhere: Some(product.elsewhere),
+            job: product.job,
+        }
     }
 }

@@ -10,14 +10,15 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::again;
 use super::elsewhere::Elsewhere;
 use super::form::{self, Form};
 use crate::db::BlobLayer;
 use crate::engine::Engine;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Kind, Result};
 use crate::image::{Compression, Descriptor, DiffId, Digest, LayerId, Reference};
 use crate::job::{Event, Job, LayerOutcome, Phase};
-use crate::registry::{Outgoing, Placed, Registry};
+use crate::registry::{self, Outgoing, Placed, Registry};
 use crate::rootfs::{self, Layer, Stack};
 use crate::sys::part::Part;
 use crate::transfer;
@@ -33,6 +34,8 @@ const WORTH_KEEPING: u64 = 1 << 20;
 pub(crate) struct Target<'t> {
     pub(crate) engine: &'t Engine,
     pub(crate) registry: &'t Registry,
+    /// How the others are spoken to.
+    pub(crate) options: &'t registry::Options,
     pub(crate) name: &'t Reference,
     /// Knows of layers that are not here.
     pub(crate) elsewhere: Option<&'t dyn Elsewhere>,
@@ -192,6 +195,17 @@ impl Target<'_> {
             let file = elsewhere.fetch(piece.layer(), self.job)?;
             return Ok((blob.clone(), self.fetched(blob, &file, id)?));
         }
+        // What was dropped comes again, so that it keeps its name.
+        let mut lost = None;
+        let is_plain = |blob: &&Descriptor| blob.media_type.compression() == Some(Compression::None);
+        for blob in candidates.iter().filter(|blob| !is_plain(blob)) {
+            match again::fetch_again(self.engine, blob, self.options, self.job) {
+                Ok(true) => return Ok((blob.clone(), self.stored(blob, id)?)),
+                Ok(false) => {}
+                Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+                Err(error) => lost = Some(error),
+            }
+        }
         let compression = match exactly {
             Some(exactly) => exactly.media_type.compression().unwrap_or(Compression::None),
             None => form.compression,
@@ -202,11 +216,7 @@ impl Target<'_> {
         let form = Form { compression, ..form.clone() };
         let made = compress(self.engine, piece.stack, piece.n, &form, id, self.job)?;
         if let Some(exactly) = exactly.filter(|exactly| exactly.digest != made.digest) {
-            return Err(Error::not_found(format!(
-                "the compressed form {} of it is gone, and compressing it again gives other bytes",
-                exactly.digest.short()
-            ))
-            .hint("pull the image again; or push with --compression, which makes another manifest"));
+            return Err(again::is_gone(exactly, lost));
         }
         let blob = exactly.cloned().unwrap_or(made);
         let placed = self.stored(&blob, id)?;

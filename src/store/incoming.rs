@@ -9,12 +9,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::write::{make_room, publish};
 use crate::db::{Db, Lease};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Digest, Hasher};
+use crate::job::Job;
 use crate::sys::part::Part;
+use crate::transfer::Stream;
 
-/// What is written is appended. Who proves that it is what the digest says is the caller, before `commit`. Dropped,
-/// what came stays for the next one.
+/// What is written is appended. Dropped, what came stays for the next one.
 pub struct Incoming {
     db: Db,
     digest: Digest,
@@ -43,18 +44,18 @@ impl Incoming {
     }
 
     /// Bytes that are there.
-    pub fn have(&self) -> u64 {
+    fn have(&self) -> u64 {
         self.progress.state().have
     }
 
-    /// A hasher that has seen what is there. `passed` is called now and then; its error is the end of it.
-    pub fn hashed(&self, passed: &dyn Fn() -> Result<()>) -> Result<Hasher> {
+    /// A hasher that has seen what is there.
+    fn hashed(&self, job: &Job) -> Result<Hasher> {
         let say = || format!("reading {}", self.path.display());
         let mut there = Part::of(&self.file, 0, self.have()).context(say)?;
         let mut hasher = Hasher::new();
         let mut buffer = vec![0; 256 << 10];
         loop {
-            passed()?;
+            job.check()?;
             match there.read(&mut buffer).context(say)? {
                 0 => return Ok(hasher),
                 count => hasher.update(&buffer[..count]),
@@ -62,8 +63,58 @@ impl Incoming {
         }
     }
 
+    /// It comes, by `attempt`, which fills it and is called once more where what was there before may have been what was
+    /// wrong; then it is a blob, kept until [`crate::db::Writer::arrived`]: refer to it before.
+    pub fn receive(mut self, attempt: &mut dyn FnMut(&mut Incoming) -> Result<()>) -> Result<()> {
+        loop {
+            let resumed = self.have() > 0;
+            match attempt(&mut self) {
+                Ok(()) => return self.commit(),
+                Err(error) if error.kind() == Kind::Corrupt && resumed => {
+                    tracing::debug!(blob = %self.digest, %error, "beginning again");
+                    self.restart()?;
+                }
+                Err(error) if error.kind() == Kind::Corrupt => {
+                    self.discard()?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What is left of it, from the stream, proved at the end. However it ends, those who read behind come to an end.
+    pub fn fill(&mut self, stream: &mut Stream<'_>, job: &Job) -> Result<()> {
+        /// Also where it panics: readers would wait for ever.
+        struct Ends(Arc<Progress>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.end(false);
+            }
+        }
+        let ends = Ends(Arc::clone(&self.progress));
+        self.pour(stream, job)?;
+        ends.0.end(true);
+        Ok(())
+    }
+
+    fn pour(&mut self, stream: &mut Stream<'_>, job: &Job) -> Result<()> {
+        match self.have() {
+            0 => stream.start()?,
+            have => stream.start_behind(have, self.hashed(job)?)?,
+        }
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            let count = stream.read(&mut buffer).context(|| "fetching it")?;
+            if count == 0 {
+                return stream.finish();
+            }
+            self.write_all(&buffer[..count]).context(|| "storing it")?;
+        }
+    }
+
     /// What is there is wrong: nothing of it is kept. Readers of it fail.
-    pub fn restart(&mut self) -> Result<()> {
+    fn restart(&mut self) -> Result<()> {
         self.progress.end(false);
         // Never cut off: under another name the same file may be a blob, where a process died between giving it that
         // and taking this one away.
@@ -73,7 +124,7 @@ impl Incoming {
     }
 
     /// What is there is wrong, and nobody goes on with it.
-    pub fn discard(self) -> Result<()> {
+    fn discard(self) -> Result<()> {
         fs::remove_file(&self.path).context(|| format!("taking {} away", self.path.display()))?;
         self.db.write(|writer| writer.arrived(&self.digest))
     }
@@ -84,13 +135,7 @@ impl Incoming {
         Ok(Growing { file, progress: Arc::clone(&self.progress) })
     }
 
-    /// Nothing more comes; readers of it come to an end, or to an error where it is not `whole`.
-    pub fn end(&self, whole: bool) {
-        self.progress.end(whole);
-    }
-
-    /// It is all there and proved: a blob from now on. Kept until [`crate::db::Writer::arrived`], refer to it before.
-    pub fn commit(self) -> Result<()> {
+    fn commit(self) -> Result<()> {
         let Incoming { db, digest, size, path, .. } = &self;
         db.write(|writer| writer.expect_blob(digest, *size))?;
         db.write(|writer| publish(db, writer, digest, *size, None, &|to| fs::hard_link(path, to)))?;

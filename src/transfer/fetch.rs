@@ -150,7 +150,7 @@ impl Found {
     /// twice in the image is brought once, for its lower place.
     ///
     /// `deliver` takes each layer in a thread of its own, and says from where on it is needed ([`Stream::start`]). Large
-    /// ones come in parts over several connections, as far as the budget allows. After it returns, the stream is read to its end and proved;
+    /// ones come in parts over several connections, as far as the budget allows. After it returns, a stream that was begun is read to its end and proved;
     /// a `deliver` that makes a layer visible calls [`Stream::finish`] itself before. The first failure stops the
     /// others and is returned.
     pub fn fetch(
@@ -195,10 +195,7 @@ pub fn bring(
         let id = blob.digest.short();
         job.report(Event::LayerStarted { layer: id.clone(), total: Some(blob.size) });
         let from = From { job, source, name, slots: &slots, stop: &stop };
-        let brought = from.one(blob, &id, |stream| {
-            stream.start()?;
-            deliver(blob, stream)
-        });
+        let brought = from.one(blob, &id, |stream| deliver(blob, stream));
         brought.context(|| format!("fetching {id} from {}", source.place()))
     };
     guarded(job, source, || side_by_side(job, wanted, &stop, bring))
@@ -228,7 +225,7 @@ impl From<'_> {
             let open = move |offset| pieces::open(scope, job, source, name, blob, offset, slots);
             let mut stream = Stream::new(job, stop, blob, id.clone(), Box::new(open));
             deliver(&mut stream)?;
-            stream.finish()
+            if stream.is_begun() { stream.finish() } else { Ok(()) }
         });
         let how = if brought.is_ok() { LayerOutcome::PullComplete } else { LayerOutcome::Failed };
         job.report(Event::LayerDone { layer: id.clone(), how });

@@ -11,6 +11,9 @@ use crate::job::{Event, Job, Phase};
 /// Between two progress events of one layer.
 const BEAT: Duration = Duration::from_millis(100);
 
+/// Between two looks at what somebody else does.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// A layer's bytes as stored, compressed or not. Nobody is asked for them before they are read, or `start`ed.
 ///
 /// The end of the stream is reached only when size and digest are right; else reading gives an error of kind `Corrupt`.
@@ -58,17 +61,25 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
+    /// Waits for what somebody else is bringing, for a moment.
+    pub fn pause(&self) -> Result<()> {
+        self.job.pause(LOOK)?;
+        self.check()
+    }
+
     /// An error once it is to stop: by the user, or since another layer failed.
-    pub fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         self.job.check()?;
         if self.stop.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) }
     }
 
-    /// Reads what is left, and proves all of it, if it was begun.
+    /// Whether anybody was asked for it: what is here already is not.
+    pub(super) fn is_begun(&self) -> bool {
+        self.bytes.is_some()
+    }
+
+    /// Reads what is left, and proves all of it.
     pub fn finish(&mut self) -> Result<()> {
-        if self.bytes.is_none() {
-            return Ok(());
-        }
         let mut rest = [0; 16 * 1024];
         loop {
             match self.read(&mut rest) {

@@ -21,6 +21,8 @@ pub struct DiskUsage {
     pub volumes: Vec<VolumeUsage>,
     pub cache: Vec<CacheUsage>,
     pub kept: Vec<Kept>,
+    /// Bytes of compressed layers that `image prune --blobs` would drop.
+    pub droppable: u64,
     /// Blobs that were coming when whoever fetched them ended, as far as they came.
     pub incoming: Incoming,
 }
@@ -94,7 +96,8 @@ pub fn disk_usage(engine: &Engine, job: &Job) -> Result<DiskUsage> {
     }
     let kept = cache_kept::list(engine)?;
     let incoming = incoming(engine)?;
-    Ok(DiskUsage { index, images, containers: used, volumes: volumes_used, cache, kept, incoming })
+    let droppable = engine.db.read(|index| index.blobs_to_be_had_again())?.iter().map(|(_, size)| size).sum();
+    Ok(DiskUsage { index, images, containers: used, volumes: volumes_used, cache, kept, droppable, incoming })
 }
 
 fn incoming(engine: &Engine) -> Result<Incoming> {

@@ -3,7 +3,7 @@
 use crate::db::{Condemned, Durable, ImageRow, Time};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::image::{ImageConfig, ImageId, Reference};
+use crate::image::{Digest, ImageConfig, ImageId, Reference};
 use crate::verb::images;
 use crate::verb::rmi::{Removed, Stacks};
 
@@ -32,6 +32,22 @@ pub fn image_prune(engine: &Engine, options: &Options) -> Result<Pruned> {
     engine.sweep()?;
     restore_reserve(engine);
     Ok(pruned)
+}
+
+/// Drops the compressed forms of layers that a registry is known to have: which, and their bytes. The layers stay, and
+/// whatever needs such a form again (a push elsewhere, `save`) fetches it.
+pub fn blobs(engine: &Engine) -> Result<(Vec<Digest>, u64)> {
+    engine.db.give_up_reserve()?;
+    let dropped = engine.db.durable(|index| {
+        let blobs = index.blobs_to_be_had_again()?;
+        let bytes = blobs.iter().map(|(_, size)| size).sum();
+        let blobs: Vec<Digest> = blobs.into_iter().map(|(digest, _)| digest).collect();
+        index.drop_blobs(&blobs)?;
+        Ok((blobs, bytes))
+    })?;
+    engine.sweep()?;
+    restore_reserve(engine);
+    Ok(dropped)
 }
 
 pub(super) fn restore_reserve(engine: &Engine) {

@@ -12,6 +12,7 @@ use crate::job::{Event, Job};
 use crate::layer::compress;
 use crate::registry;
 use crate::rootfs::{self, Archive, Made, Prepared, Stack};
+use crate::snapshot::driver::Shape;
 use crate::transfer;
 use crate::verb::arrive;
 
@@ -159,8 +160,16 @@ fn bring(
     let prepared: Mutex<HashMap<Digest, Prepared<'_>>> = Mutex::default();
     let want = |layer: &transfer::Layer<'_>| {
         // One that leans on what lies below is looked for when its turn has come.
-        let known = engine.db.read(|index| index.find_layer(&layer.diff_id, None))?;
-        Ok(known.is_none() || engine.db.read(|index| index.find_blob(&layer.descriptor.digest))?.is_none())
+        let blob = &layer.descriptor.digest;
+        engine.db.read(|index| {
+            if index.find_layer(&layer.diff_id, None)?.is_none() {
+                return Ok(true);
+            }
+            // Dropped, it is not wanted back, unless the layer might have to be unpacked again.
+            let dropped =
+                index.layer_of_blob(blob)?.is_some() && engine.snapshots.driver().shape() == Shape::Layered;
+            Ok(index.find_blob(blob)?.is_none() && !dropped)
+        })
     };
     found.fetch(job, source, want, |layer, stream| {
         let archive = Blob { engine, digest: layer.descriptor.digest };
@@ -183,12 +192,16 @@ fn bring(
                 rootfs::place(engine, &archive, ready, Some(&layer.diff_id), &stack, &made, &lease, job)?
             }
         };
-        let compression = archive.compression()?;
+        let compression = match engine.blobs.contains(&archive.digest)? {
+            true => Some(archive.compression()?),
+            false => None,
+        };
         engine.db.write(|index| {
             if origin == Origin::Pulled {
                 index.blob_seen(&archive.digest, found.name.host(), found.name.path())?;
             }
             index.arrived(&archive.digest)?;
+            let Some(compression) = compression else { return Ok(()) };
             // A plain archive is made again from its recipe; nothing keeps its bytes.
             if compression == "none" && origin == Origin::Loaded {
                 return Ok(());

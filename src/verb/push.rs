@@ -83,7 +83,14 @@ fn push_each(
     let mut pushed = Vec::new();
     for tag in tags {
         let name: Reference = tag.name.parse()?;
-        let target = Target { engine, registry: &registry, name: &name, elsewhere: None, job };
+        let target = Target {
+            engine,
+            registry: &registry,
+            options: &options.registry,
+            name: &name,
+            elsewhere: None,
+            job,
+        };
         let descriptor = engine.sweep_after(push_one(&target, tag, options))?;
         job.report(Event::Pushed {
             tag: name.tag().unwrap_or_default().to_owned(),

@@ -8,10 +8,11 @@ use super::kept::{self, Part, Shipment};
 use crate::archive::{DockerImage, LayoutDir, LayoutTar, named};
 use crate::db::TagRow;
 use crate::engine::Engine;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Kind, Result};
 use crate::image::{Compression, Descriptor, MAX_CONFIG, Reference};
 use crate::job::Job;
-use crate::output::{Form, form};
+use crate::output::{Form, again, form};
+use crate::registry;
 use crate::rootfs;
 use crate::transfer::{Fill, Sink};
 
@@ -23,15 +24,17 @@ pub enum Format {
     Oci,
 }
 
-/// Names or ids; an image goes under each name that it was asked for by.
+/// Names or ids; an image goes under each name that it was asked for by. Layers whose compressed form was dropped are fetched
+/// as `registry` says.
 pub fn save(
     engine: &Engine,
     texts: &[String],
+    registry: &registry::Options,
     out: &mut (dyn Write + Send),
     format: Format,
     job: &Job,
 ) -> Result<()> {
-    let shipments = shipments(engine, texts)?;
+    let shipments = shipments(engine, texts, registry, job)?;
     let mut tar = LayoutTar::new(out)?;
     let (list, docker) = ship_all(engine, shipments, &mut tar, job)?;
     let docker = if format == Format::Docker { docker } else { Vec::new() };
@@ -42,26 +45,38 @@ pub fn save(
 pub fn save_compressed(
     engine: &Engine,
     texts: &[String],
+    registry: &registry::Options,
     out: &mut (dyn Write + Send),
     format: Format,
     compression: Compression,
     job: &Job,
 ) -> Result<()> {
     let mut encoder = form::encoder(compression).encoder(Box::new(out), None, job.budget.threads)?;
-    save(engine, texts, &mut *encoder, format, job)?;
+    save(engine, texts, registry, &mut *encoder, format, job)?;
     encoder.finish().context(|| "compressing the archive")
 }
 
 /// Into an OCI layout in a directory, made if need be; one that is there is added to.
-pub fn save_directory(engine: &Engine, texts: &[String], dir: &Path, job: &Job) -> Result<()> {
-    let shipments = shipments(engine, texts)?;
+pub fn save_directory(
+    engine: &Engine,
+    texts: &[String],
+    registry: &registry::Options,
+    dir: &Path,
+    job: &Job,
+) -> Result<()> {
+    let shipments = shipments(engine, texts, registry, job)?;
     let mut layout = LayoutDir::open(dir)?;
     let (list, _) = ship_all(engine, shipments, &mut layout, job)?;
     layout.finish(list)
 }
 
 /// What was asked for, all of it found before anything is written.
-fn shipments(engine: &Engine, texts: &[String]) -> Result<Vec<(Option<Reference>, Shipment)>> {
+fn shipments(
+    engine: &Engine,
+    texts: &[String],
+    registry: &registry::Options,
+    job: &Job,
+) -> Result<Vec<(Option<Reference>, Shipment)>> {
     let mut shipments = Vec::new();
     for text in texts {
         let row = images::resolve(engine, text)?;
@@ -73,9 +88,32 @@ fn shipments(engine: &Engine, texts: &[String]) -> Result<Vec<(Option<Reference>
         let name = name.filter(|_| tag.as_ref().is_some_and(|tag| tag.image == row.id));
         let tag = tag.filter(|tag| tag.image == row.id);
         let target = tag.as_ref().and_then(|tag: &TagRow| tag.target);
-        shipments.push((name, kept::load(engine, &row.id, target)?));
+        let shipment = kept::load(engine, &row.id, target)?;
+        shipment.parts.iter().try_for_each(|part| bring_back(engine, part, registry, job))?;
+        shipments.push((name, shipment));
     }
     Ok(shipments)
+}
+
+/// The compressed layers of a manifest that were dropped: from where they were seen, or made again if they come out the same.
+fn bring_back(engine: &Engine, part: &Part, registry: &registry::Options, job: &Job) -> Result<()> {
+    for (n, blob) in part.manifest.layers.iter().enumerate() {
+        let compression = blob.media_type.compression().unwrap_or(Compression::None);
+        if compression == Compression::None || engine.blobs.contains(&blob.digest)? {
+            continue;
+        }
+        let lost = match again::fetch_again(engine, blob, registry, job) {
+            Ok(true) => continue,
+            Ok(false) => None,
+            Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+            Err(error) => Some(error),
+        };
+        let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &part.stack, n, out, job);
+        let made = compress_again(engine, blob, compression, &mut replay, job);
+        made.map_err(|other| lost.map_or(other, |lost| again::is_gone(blob, Some(lost))))
+            .context(|| format!("saving layer {}", part.stack.layers()[n].diff_id.short()))?;
+    }
+    Ok(())
 }
 
 fn ship_all(
@@ -202,15 +240,7 @@ pub(super) fn compress_again(
     let mut encoder = form::encoder(compression).encoder(Box::new(&mut writer), None, job.budget.threads)?;
     replay(&mut encoder)?;
     encoder.finish().context(|| "compressing a layer")?;
-    let gone = |cause: Error| {
-        Error::not_found(format!(
-            "its compressed form {} is gone, and other bytes come out now",
-            blob.digest.short()
-        ))
-        .hint("pull the image again")
-        .because(cause)
-    };
-    writer.commit(None).map(drop).map_err(gone)
+    writer.commit(None).map(drop).map_err(|other| again::is_gone(blob, Some(other)))
 }
 
 fn put(sink: &mut dyn Sink, blob: &Descriptor, bytes: &[u8]) -> Result<()> {

@@ -146,7 +146,7 @@ impl<'e> Kept<'e> {
                 Ok(Box::new(FilePart::of(&file, 0, wanted.size).context(|| "reading a layer")?))
             }
             Some(compression) => {
-                save::compress_again(self.engine, wanted, compression, &mut replay)?;
+                save::compress_again(self.engine, wanted, compression, &mut replay, &self.job)?;
                 Ok(Box::new(self.engine.blobs.read(&wanted.digest)?))
             }
         }

@@ -1,0 +1,66 @@
+//! The bytes of a blob that was dropped, fetched again from where it was seen.
+
+use crate::engine::Engine;
+use crate::error::{Error, Kind, Result};
+use crate::image::{Descriptor, Reference};
+use crate::job::Job;
+use crate::registry;
+use crate::transfer;
+
+/// The latest place first. False: it was seen nowhere; an error is that of the last place.
+pub(crate) fn fetch_again(
+    engine: &Engine,
+    blob: &Descriptor,
+    options: &registry::Options,
+    job: &Job,
+) -> Result<bool> {
+    let mut last = None;
+    for (host, repository) in engine.db.read(|index| index.blob_seen_at(&blob.digest))? {
+        let name: Reference = format!("{host}/{repository}").parse()?;
+        match from(engine, blob, &name, options, job) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+            Err(error) => {
+                if error.kind() == Kind::NotFound {
+                    engine.db.write(|index| index.blob_not_seen(&blob.digest, &host, &repository))?;
+                }
+                last = Some(error);
+            }
+        }
+    }
+    last.map_or(Ok(false), Err)
+}
+
+fn from(
+    engine: &Engine,
+    blob: &Descriptor,
+    name: &Reference,
+    options: &registry::Options,
+    job: &Job,
+) -> Result<()> {
+    // What was given is for another registry; of this one the files of the host say how it is spoken to.
+    let options = registry::Options { credentials: None, insecure: false, ..options.clone() };
+    let source = registry::source(name, &options)?;
+    transfer::bring(job, &*source, name, std::slice::from_ref(blob), |blob, stream| {
+        let incoming = engine.blobs.incoming(&blob.digest, blob.size, &|| stream.pause())?;
+        match incoming {
+            Some(incoming) => incoming.receive(&mut |incoming| incoming.fill(stream, job)),
+            None => Ok(()),
+        }
+    })?;
+    // The layer, whose form it is, refers to it.
+    engine.db.write(|index| index.arrived(&blob.digest))
+}
+
+/// Why a blob that is needed as it was cannot be had.
+pub(crate) fn is_gone(blob: &Descriptor, cause: Option<Error>) -> Error {
+    let error = Error::not_found(format!(
+        "the compressed form {} of it is gone, and compressing it again gives other bytes",
+        blob.digest.short()
+    ))
+    .hint("pull the image again; or push with --compression, which makes another manifest");
+    match cause {
+        Some(cause) => error.because(cause),
+        None => error,
+    }
+}
