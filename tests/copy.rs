@@ -406,6 +406,14 @@ fn a_registry_that_lists_referrers_is_asked_and_told_by_the_subject_alone() {
         }
     });
     let other = RealRegistry::start(&sandbox);
+    let refusing =
+        Server::start(Some(registry.address), |asked, _| match asked.path.contains("/referrers/") {
+            true => Reply::Answer(Told::new(403, &[], "")),
+            false => Reply::Forward,
+        });
+    let from = format!("docker://{}/app:1", refusing.address);
+    copy(&sandbox, &["-q", &from, "oci:refused"]).fails(1).complains("--no-referrers");
+    copy(&sandbox, &["-q", "--no-referrers", &from, "oci:taken"]).ok();
     let noting = Server::start(Some(other.address), move |asked, _| {
         let put = asked.method == "PUT" && asked.path.contains("/manifests/sha256:");
         match put && asked.path.ends_with(&entry.digest.to_string()) {

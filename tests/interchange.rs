@@ -371,6 +371,19 @@ fn an_index_built_here_is_an_index_for_others() {
         let config: Value = serde_json::from_slice(&config).unwrap();
         assert_eq!((&config["architecture"], &config["os"]), (&Value::from(arch), &Value::from("linux")));
     }
+    // The store has it too, and gives it to others as a push does.
+    sandbox.outcrop(&["copy", "-q", "-a", &name, "oci:layout:1"]).ok();
+    let stored =
+        skopeo(&["inspect", "--raw", &format!("oci:{}:1", sandbox.context().join("layout").display())]);
+    assert_eq!(stored, in_archive);
+    let one = format!("oci:{}:arm", sandbox.context().join("layout").display());
+    sandbox.outcrop(&["copy", "-q", "--platform", "linux/arm64", &name, &one]).ok();
+    let config: Value = serde_json::from_slice(&skopeo(&["inspect", "--config", &one])).unwrap();
+    assert_eq!(config["architecture"], "arm64");
+    sandbox
+        .outcrop(&["copy", "-q", "--platform", "linux/s390x", &name, "oci:none"])
+        .fails(1)
+        .complains("here is linux/amd64, linux/arm64");
     let copied = format!("docker://{}/copied:1", registry.address);
     sandbox.outcrop(&["copy", "-q", "-a", &archive, &copied]).ok();
     assert_eq!(skopeo(&["inspect", "--tls-verify=false", "--raw", &copied]), in_archive);

@@ -142,6 +142,12 @@ fn what_is_at_a_registry_already_is_mounted_into_the_list_s_repository() {
     assert_eq!(index.media_type(), MediaType::DockerManifestList, "all of its manifests are Docker's");
     assert_eq!(index.manifests[0].digest, Digest::of(&raw(&amd)));
     assert_eq!(index.manifests[1].digest, Digest::of(&raw(&arm)));
+    // Debian's client needs no daemon for it.
+    let mut docker = Command::new("/usr/bin/docker");
+    let behind = format!("{}/list:1", real.address);
+    docker.args(["manifest", "inspect", "--insecure", &behind]).env("HOME", sandbox.dir());
+    docker.env("DOCKER_CONFIG", sandbox.dir().join("docker-config"));
+    assert_eq!(Outcome::of(&mut docker).ok().json(), manifest(&sandbox, &["inspect", &list]).ok().json());
     let layer = Manifest::parse(&raw(&amd)).unwrap().layers[0].digest.to_string();
     let fetched = |asked: &crate::registry_kit::Asked| asked.method == "GET" && asked.path.ends_with(&layer);
     assert!(!server.asked().iter().any(fetched), "the layer was mounted");

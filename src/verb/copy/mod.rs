@@ -182,8 +182,12 @@ fn elsewhere(
         None => {
             let keeps = matches!(to, Place::Registry(_) | Place::Layout(..) | Place::OciArchive(..));
             let referrers = match options.referrers && keeps {
-                true => referrers::of(job, &from, &parcel)
-                    .context(|| format!("looking for what refers to it at {}", from.source.place()))?,
+                true => referrers::of(job, &from, &parcel).map_err(|cause| {
+                    let place = from.source.place();
+                    Error::new(cause.kind(), format!("looking for what refers to it at {place}"))
+                        .hint("--no-referrers copies the image alone, without its signatures and SBOMs")
+                        .because(cause)
+                })?,
                 false => Vec::new(),
             };
             deliver(engine, opened, &from, &parcel, &referrers, to, options, job)

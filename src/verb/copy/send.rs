@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 
 use super::bytes::Bytes;
 use super::parcel::{Blob, Document, Parcel};
 use super::referrers::Referrer;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::image::{Descriptor, Digest, Reference};
 use crate::job::{Event, Job, LayerOutcome};
 use crate::transfer::{self, Source};
@@ -88,6 +89,7 @@ fn send_blobs(job: &Job, from: &From<'_>, blobs: &[&Blob], to: &dyn Receiver) ->
     let stop = AtomicBool::new(false);
     // Stopped with the first that fails; the others may be in the middle of something long.
     let each = job.child();
+    let cause: Mutex<Option<Error>> = Mutex::new(None);
     let one = |blob: &&Blob| {
         let Blob { descriptor, is_layer } = blob;
         let bytes = Bytes::of(&each, from.source, from.name, descriptor);
@@ -97,11 +99,27 @@ fn send_blobs(job: &Job, from: &From<'_>, blobs: &[&Blob], to: &dyn Receiver) ->
             let how = done.as_ref().map_or(LayerOutcome::Failed, Clone::clone);
             job.report(Event::LayerDone { layer: layer.clone(), how });
         }
-        done.map(drop).inspect_err(|_| each.cancel().set()).context(|| format!("copying {layer}"))
+        done.map(drop).context(|| format!("copying {layer}")).map_err(|error| {
+            // That it was stopped for another's sake is no failure of its own.
+            let mut cause = cause.lock().unwrap_or_else(PoisonError::into_inner);
+            let stopped = each.cancel().is_set();
+            each.cancel().set();
+            match stopped {
+                true => error,
+                false => {
+                    *cause = Some(error);
+                    Error::cancelled()
+                }
+            }
+        })
     };
     let work = || transfer::side_by_side(&all, blobs, &stop, one);
-    transfer::guarded(job, from.source, || match to.peer() {
+    let sent = transfer::guarded(job, from.source, || match to.peer() {
         Some(peer) => transfer::guarded(job, peer, work),
         None => work(),
-    })
+    });
+    match (sent, cause.into_inner().unwrap_or_else(PoisonError::into_inner)) {
+        (Err(_), Some(cause)) if !job.cancel().is_set() => Err(cause),
+        (sent, _) => sent,
+    }
 }
