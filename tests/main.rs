@@ -30,6 +30,7 @@ mod judge_kit;
 mod language;
 mod layer;
 mod lazy;
+mod links;
 mod load;
 mod login;
 mod manifest;

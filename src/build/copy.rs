@@ -1,7 +1,7 @@
 //! COPY and ADD carried out: files are copied, archives unpacked.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use super::execute::{self, Done, Work};
 use super::stage::Stage;
@@ -10,12 +10,13 @@ use crate::context::ignore::Ignore;
 use crate::context::{Input, Pins, copy, unpack};
 use crate::db::Time;
 use crate::engine::Engine;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::job::StepAt;
 use crate::plan::{self, Source, Unpack};
 use crate::rootfs::{self, Stack};
 use crate::runtime;
-use crate::snapshot::{Purpose, driver::Shape};
+use crate::snapshot::{Draft, Purpose, driver::Shape};
+use crate::sys::dir;
 
 pub(super) fn copy(
     stage: &Stage<'_>,
@@ -46,6 +47,7 @@ pub(super) fn copy(
     Ok(done)
 }
 
+/// First with what earlier layers have, and where that cannot be (a filesystem's limits, a damaged layer) all of it anew.
 fn onto(
     stage: &Stage<'_>,
     base: &Base,
@@ -55,34 +57,68 @@ fn onto(
     owner: Option<(u32, u32)>,
     inputs: &[Input<'_>],
 ) -> Result<Done> {
+    for link in [true, false] {
+        if let Some(done) = attempt(stage, base, work, at, what, owner, inputs, link)? {
+            return Ok(done);
+        }
+    }
+    Err(Error::internal("a COPY that links nothing was to be done again"))
+}
+
+#[expect(clippy::too_many_arguments, reason = "a step and all that it works with")]
+fn attempt(
+    stage: &Stage<'_>,
+    base: &Base,
+    work: Work<'_>,
+    at: &StepAt,
+    what: &plan::Copy,
+    owner: Option<(u32, u32)>,
+    inputs: &[Input<'_>],
+    link: bool,
+) -> Result<Option<Done>> {
     let draft = stage.engine.snapshots.draft(base.stack.chain(), Purpose::Layer)?;
-    let copied = {
+    // Under SOURCE_DATE_EPOCH what was built before must not show.
+    let pins = match stage.inputs.epoch {
+        None => pins(stage.engine, stage.inputs.previous, &work.step.created_by, at)?,
+        Some(_) => None,
+    };
+    let copies = {
         let root = draft.mounted()?;
-        // Under SOURCE_DATE_EPOCH what was built before must not show.
-        let pins = match stage.inputs.epoch {
-            None => pins(stage.engine, stage.inputs.previous, &work.step.created_by, at)?,
-            Some(_) => None,
-        };
-        let options = copy::Options { owner, mode: what.chmod.as_ref(), pins: pins.as_ref() };
-        let mut files = Vec::new();
+        let (mut files, mut unpacked) = (Vec::new(), false);
         for (source, input) in what.sources.iter().zip(inputs) {
             if !unpacks(what.unpack, source) {
                 files.push(input.reference());
                 continue;
             }
             let archives = unpack::archives(input)?;
+            unpacked |= !archives.is_empty();
             for archive in &archives {
                 if let Some(path) =
                     unpack::into(root.as_fd(), &what.destination, input, *archive, owner, stage.job)?
                 {
-                    return Ok(Done::InputChanged(path));
+                    return Ok(Some(Done::InputChanged(path)));
                 }
             }
             files.push(input.without(&archives));
         }
+        let (mode, link) = (what.chmod.as_ref(), link && !unpacked);
+        let options = copy::Options { owner, mode, pins: pins.as_ref(), link };
         copy::into(root.as_fd(), &what.destination, &files, &what.inline, options, stage.job)?
     };
-    execute::pack(stage, base, work, draft, &copied, None)
+    let links = pins.as_ref().filter(|_| !copies.links.is_empty());
+    if let Some(pins) = links
+        && !copies.links.give(pins, tree_of(&draft)?.as_fd())?
+    {
+        return Ok(None);
+    }
+    let done = execute::pack(stage, base, work, draft, &copies.files, None)?;
+    // It may be the layer's file that is not what it was, and not the context's.
+    Ok(Some(done).filter(|done| links.is_none() || !matches!(done, Done::InputChanged(_))))
+}
+
+fn tree_of(draft: &Draft<'_>) -> Result<OwnedFd> {
+    let (tree, _) = draft.tree()?;
+    dir::open_path(&tree).context(|| format!("opening {}", tree.display()))
 }
 
 /// As many builds elsewhere must agree on a file for its time to be kept.
@@ -115,9 +151,18 @@ fn pins(engine: &Engine, previous: &Previous, instruction: &str, at: &StepAt) ->
     }
     let mut pins = Pins::new(last.seconds(), now.seconds());
     let mut seen = HashSet::new();
-    for layer in layers.into_iter().filter(|layer| seen.insert(*layer)) {
+    let layers = layers.into_iter().filter(|layer| seen.insert(*layer));
+    for (n, layer) in layers.enumerate() {
+        let held = match n {
+            0 => engine.snapshots.tree_of(layer)?.and_then(|tree| dir::open_path(&tree).ok()),
+            _ => None,
+        };
+        let add = if held.is_some() { Pins::add_held } else { Pins::add };
         for row in engine.db.rows(layer) {
-            pins.add(row?);
+            add(&mut pins, row?);
+        }
+        if let Some(tree) = held {
+            pins.hold(tree);
         }
     }
     Ok(Some(pins))

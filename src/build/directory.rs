@@ -33,7 +33,7 @@ pub(super) fn base(
             build: Some(stage.inputs.record),
             epoch: stage.inputs.epoch,
         };
-        let files = copied.iter().map(|file| (&file.path[..], file.digest)).collect();
+        let files = copied.files.iter().map(|file| (&file.path[..], file.digest)).collect();
         let known = Known { files, ..Known::default() };
         let below = Stack::default();
         let packed = rootfs::pack(stage.engine, draft, &below, &made, known, stage.inputs.lease, stage.job)?;

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use super::select::{Item, Source, base_name, join};
-use super::{Part, Pins, Tree};
+use super::{Links, Part, Pins, Tree};
 use crate::error::{Context as _, Error, Result};
 use crate::image::Digest;
 use crate::job::Job;
@@ -30,6 +30,8 @@ pub struct Options<'o> {
     pub mode: Option<&'o Chmod>,
     /// Times of what was copied before; without them files have their sources' times.
     pub pins: Option<&'o Pins>,
+    /// Files that the pins' tree has may be left out, to become names of those there.
+    pub link: bool,
 }
 
 /// A file or directory that was copied: where it really went, links followed, and the digest its bytes must have.
@@ -40,6 +42,13 @@ pub struct Copied {
     pub digest: Option<Digest>,
 }
 
+/// What went into a root, and what is to be linked there.
+#[derive(Debug, Default)]
+pub struct Copies {
+    pub files: Vec<Copied>,
+    pub links: Links,
+}
+
 /// Copies `parts` and then `inline` to `destination` below `root`.
 pub fn into(
     root: BorrowedFd<'_>,
@@ -48,8 +57,11 @@ pub fn into(
     inline: &[InlineFile],
     options: Options<'_>,
     job: &Job,
-) -> Result<Vec<Copied>> {
-    let mut copied = Vec::new();
+) -> Result<Copies> {
+    let mut copies = Copies::default();
+    // Of several sources the last one for a name stays: none may be put off.
+    let link = options.link && inline.is_empty() && matches!(parts, [part] if part.sources.len() == 1);
+    let options = Options { link, ..options };
     for Part { tree, sources } in parts {
         for source in sources {
             // What was copied before may be what stands there now.
@@ -66,14 +78,14 @@ pub fn into(
                 to: None,
                 directories: Vec::new(),
             };
-            copying.run(&mut copied)?;
+            copying.run(&mut copies)?;
         }
     }
     for file in inline {
         let target = Target::find(root, destination, false, options)?;
         write_inline(root, &target.place(file.path.as_os_str().as_encoded_bytes()), file, options)?;
     }
-    Ok(copied)
+    Ok(copies)
 }
 
 /// Where a copy goes.
@@ -138,7 +150,7 @@ fn behind_links(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<Vec<u8>> {
     Err(rustix::io::Errno::LOOP.into())
 }
 
-fn parent_of(path: &[u8]) -> &[u8] {
+pub(super) fn parent_of(path: &[u8]) -> &[u8] {
     path.iter().rposition(|byte| *byte == b'/').map_or(&[], |at| &path[..at])
 }
 
@@ -188,10 +200,12 @@ struct Open {
     /// The same with all links followed.
     real: Vec<u8>,
     fd: OwnedFd,
+    /// It is sure to be in the draft's own tree.
+    raised: bool,
 }
 
 impl<'c> Copying<'c> {
-    fn run(mut self, copied: &mut Vec<Copied>) -> Result<()> {
+    fn run(mut self, copies: &mut Copies) -> Result<()> {
         for (n, item) in self.source.items.iter().enumerate() {
             if n % 256 == 0 {
                 self.job.check()?;
@@ -203,14 +217,21 @@ impl<'c> Copying<'c> {
                 Kind::Dir => self.directory(&to, item),
                 _ => match item.link {
                     Some(first) => self.link(first, &to),
-                    None => self.file(&from, &to, item),
+                    None => match self.held(&to, item) {
+                        Ok(Some(path)) => {
+                            copies.links.add(path);
+                            Ok(())
+                        }
+                        Ok(None) => self.file(&from, &to, item),
+                        Err(error) => Err(error),
+                    },
                 },
             };
             done.context(|| {
                 format!("copying `{}` from {} to `/{}`", lossy(&from), self.tree.what, lossy(&to))
             })?;
             if let Some(open) = self.to.as_ref().filter(|_| item.kind != Kind::Dir || !item.path.is_empty()) {
-                copied.push(Copied { path: join(&open.real, base_name(&to)), digest: item.digest });
+                copies.files.push(Copied { path: join(&open.real, base_name(&to)), digest: item.digest });
             }
         }
         for (path, item) in std::mem::take(&mut self.directories).into_iter().rev() {
@@ -218,6 +239,11 @@ impl<'c> Copying<'c> {
                 .context(|| format!("setting the times of `/{}`", lossy(&path)))?;
             rustix::fs::futimens(&fd, &times(item.mtime))
                 .context(|| format!("setting the times of `/{}`", lossy(&path)))?;
+            if !copies.links.is_empty() {
+                let real = real_path(self.root, fd.as_fd())
+                    .context(|| format!("finding the directory `/{}`", lossy(&path)))?;
+                copies.links.directory(real, item.mtime);
+            }
         }
         Ok(())
     }
@@ -232,6 +258,26 @@ impl<'c> Copying<'c> {
         let Some(pins) = self.options.pins else { return Ok(item.mtime) };
         let parent = self.opened(parent_of(to))?;
         Ok(pins.time(&join(&parent.real, base_name(to)), item))
+    }
+
+    /// Where the copy of `item` goes, if nothing is there and it is to be a name of what an earlier layer has.
+    fn held(&mut self, to: &[u8], item: &Item) -> Result<Option<Vec<u8>>> {
+        let Some(pins) = self.options.pins.filter(|_| self.options.link) else { return Ok(None) };
+        let (mode, owner) = (self.mode(item), self.owner(item));
+        let open = self.opened(parent_of(to))?;
+        let real = join(&open.real, base_name(to));
+        let name = c_name(base_name(to)).context(|| "naming the copy")?;
+        if !pins.holds(&real, item, mode, owner) || dir::lstat(open.fd.as_fd(), &name).is_ok() {
+            return Ok(None);
+        }
+        if !open.raised {
+            // Any change brings a directory of a layer below up into the draft.
+            let there = rustix::fs::fstat(&open.fd).context(|| "looking at the directory to copy to")?;
+            let mode = Mode::from_raw_mode(there.st_mode & 0o7777);
+            rustix::fs::fchmod(&open.fd, mode).context(|| "changing the directory to copy to")?;
+            open.raised = true;
+        }
+        Ok(Some(real))
     }
 
     fn mode(&self, item: &Item) -> Mode {
@@ -343,14 +389,14 @@ impl<'c> Copying<'c> {
         self.opened(path).map(|open| open.fd.as_fd())
     }
 
-    fn opened(&mut self, path: &[u8]) -> Result<&Open> {
+    fn opened(&mut self, path: &[u8]) -> Result<&mut Open> {
         if self.to.as_ref().is_none_or(|open| open.path != path) {
             let fd = dir::open_in_root(self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
                 .context(|| "opening the directory to copy to")?;
             let real = real_path(self.root, fd.as_fd()).context(|| "finding the directory to copy to")?;
-            self.to = Some(Open { path: path.to_vec(), real, fd });
+            self.to = Some(Open { path: path.to_vec(), real, fd, raised: false });
         }
-        Ok(self.to.as_ref().expect("set above"))
+        Ok(self.to.as_mut().expect("set above"))
     }
 }
 
@@ -497,7 +543,7 @@ fn write_inline(root: BorrowedFd<'_>, to: &[u8], file: &InlineFile, options: Opt
     .context(say)
 }
 
-fn times((seconds, nanoseconds): (i64, i64)) -> Timestamps {
+pub(super) fn times((seconds, nanoseconds): (i64, i64)) -> Timestamps {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     Timestamps { last_access: time, last_modification: time }
 }
@@ -550,6 +596,7 @@ mod tests {
         let parts: Vec<_> = inputs.iter().map(Input::reference).collect();
         let copied = into(root, destination, &parts, &[], Options::default(), &Job::silent())?;
         Ok(copied
+            .files
             .into_iter()
             .filter(|copied| copied.digest.is_some())
             .map(|copied| String::from_utf8(copied.path).unwrap())

@@ -9,6 +9,7 @@ mod git;
 pub mod git_url;
 pub mod ignore;
 pub mod kept;
+mod links;
 pub mod listing;
 mod pins;
 mod private;
@@ -23,6 +24,7 @@ pub mod wildcard;
 
 pub(crate) use follow::{End, Stands, follow};
 pub use git::Checkout;
+pub use links::Links;
 pub use pins::Pins;
 pub use private::Private;
 pub use remote::{GitHost, Held, Remote, Secrets};

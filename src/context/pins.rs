@@ -3,6 +3,9 @@
 //! take something changed for old.
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, RawMode, Stat};
 
 use super::select::Item;
 use crate::image::Digest;
@@ -12,6 +15,8 @@ use crate::layer::{Kind, Row};
 #[derive(Debug)]
 pub struct Pins {
     files: HashMap<Vec<u8>, Pin>,
+    /// The tree of a layer among theirs, from which files may be linked.
+    tree: Option<OwnedFd>,
     /// When the last of them ended, and now; in seconds since 1970.
     last: i64,
     now: i64,
@@ -23,6 +28,8 @@ enum Pin {
         digest: Option<Digest>,
         target: Vec<u8>,
         seconds: i64,
+        /// Its permission bits and owner in `tree`, if it is a file there and has no other name.
+        held: Option<(u32, u32, u32)>,
     },
     /// They copied several contents to this place.
     Several,
@@ -30,11 +37,27 @@ enum Pin {
 
 impl Pins {
     pub fn new(last: i64, now: i64) -> Self {
-        Pins { files: HashMap::new(), last, now }
+        Pins { files: HashMap::new(), tree: None, last, now }
+    }
+
+    /// The tree of the layer whose rows are [`Pins::add_held`]: where its files can have further names.
+    pub fn hold(&mut self, tree: OwnedFd) {
+        self.tree = Some(tree);
+    }
+
+    /// One file of the layer whose tree is held.
+    pub fn add_held(&mut self, row: Row) {
+        let plain = row.kind == Kind::File && row.link.is_none() && row.xattrs.is_empty() && !row.implied;
+        let held = plain.then_some((row.mode, row.uid, row.gid));
+        self.insert(row, held);
     }
 
     /// One file that was copied; the latest build's come first.
     pub fn add(&mut self, row: Row) {
+        self.insert(row, None);
+    }
+
+    fn insert(&mut self, row: Row, held: Option<(u32, u32, u32)>) {
         use std::collections::hash_map::Entry;
         if !matches!(row.kind, Kind::File | Kind::Symlink) {
             return;
@@ -42,7 +65,7 @@ impl Pins {
         let seconds = row.mtime.div_euclid(1_000_000_000);
         match self.files.entry(row.path) {
             Entry::Vacant(place) => {
-                place.insert(Pin::Same { digest: row.digest, target: row.target, seconds });
+                place.insert(Pin::Same { digest: row.digest, target: row.target, seconds, held });
             }
             Entry::Occupied(mut place) => match place.get() {
                 Pin::Same { digest, target, .. } if *digest == row.digest && *target == row.target => {}
@@ -54,7 +77,7 @@ impl Pins {
     /// Seconds and nanoseconds, for the copy of `item` at `path`.
     pub(super) fn time(&self, path: &[u8], item: &Item) -> (i64, i64) {
         match self.files.get(path) {
-            Some(Pin::Same { digest, target, seconds })
+            Some(Pin::Same { digest, target, seconds, .. })
                 if *digest == item.digest && *target == item.target =>
             {
                 (*seconds, 0)
@@ -62,6 +85,27 @@ impl Pins {
             Some(_) if item.mtime.0 <= self.last => (self.now, 0),
             _ => item.mtime,
         }
+    }
+
+    pub(super) fn tree(&self) -> Option<BorrowedFd<'_>> {
+        self.tree.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Whether the copy of `item` at `path` is what the held tree has there.
+    pub(super) fn holds(&self, path: &[u8], item: &Item, mode: Mode, (uid, gid): (u32, u32)) -> bool {
+        let plain = item.kind == Kind::File && item.xattrs.is_empty();
+        plain
+            && self.tree.is_some()
+            && matches!(self.files.get(path), Some(Pin::Same { digest, held: Some(held), .. })
+                if digest.is_some() && *digest == item.digest && *held == (mode.as_raw_mode(), uid, gid))
+    }
+
+    /// Whether a file that was found at `path` of the held tree is what its row says, its bytes aside.
+    pub(super) fn is_held(&self, path: &[u8], stat: &Stat) -> bool {
+        let file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let mode: RawMode = stat.st_mode & 0o7777;
+        matches!(self.files.get(path), Some(Pin::Same { held: Some(held), seconds, .. })
+            if file && *held == (mode, stat.st_uid, stat.st_gid) && *seconds == stat.st_mtime)
     }
 }
 

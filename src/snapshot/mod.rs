@@ -244,6 +244,15 @@ impl Snapshots {
         }
     }
 
+    /// The directory with a layer's own files, where the driver keeps them apart and has them here.
+    pub fn tree_of(&self, layer: LayerNumber) -> Result<Option<std::path::PathBuf>> {
+        if self.driver.shape() == Shape::Stacked {
+            return Ok(None);
+        }
+        let id = self.db.read(|reader| reader.snapshot_of(self.driver.name(), Keyed::Layer(layer)))?;
+        id.map(|id| Ok(self.driver.tree(id)?.0)).transpose()
+    }
+
     fn stack_of(&self, reader: &Reader<'_>, chain: Option<&ChainId>) -> Result<Vec<SnapshotId>> {
         let Some(chain) = chain else {
             return Ok(Vec::new());
