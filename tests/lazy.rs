@@ -622,3 +622,33 @@ fn a_failure_elsewhere_stops_a_base_on_its_way() {
     assert_eq!(asked, 1);
     sandbox.check();
 }
+
+#[test]
+fn a_cache_without_the_bytes_of_a_step_still_tells_of_bases() {
+    let first = machine("overlay2", "");
+    let team = Team::new(&first);
+    let text = |at: &dyn std::fmt::Display| {
+        format!(
+            "FROM scratch AS changes
+ADD busybox.tar /
+RUN echo step > /step
+COPY file /file
+FROM scratch
+COPY --from=changes /file /step /
+COPY --from={at}/team/base:1 /etc/ /etc/
+"
+        )
+    };
+    first.dockerfile(&text(&team.registry.address));
+    let cache = first.dir().join("cache");
+    build(&first, &["--cache-to", &to(&cache, "")]).ok();
+    let proxy = team.proxy();
+    let other = machine("overlay2", &text(&proxy.address));
+    other.file("file", "2\n");
+    build_from(&other, &cache).says("building again without what a cache cannot give");
+    let expected =
+        ["ADD busybox.tar /", "RUN /bin/sh -c echo step > /step", "COPY file /file", "COPY /file /step /"];
+    assert_eq!(ran(&other), expected);
+    assert_eq!(team.fetched(&proxy), 0);
+    other.check();
+}

@@ -1,6 +1,6 @@
 //! Layers of caches brought here: fetched side by side, unpacked, proved, and published like any other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
@@ -171,12 +171,10 @@ impl Imported<'_> {
         self.lose_all(problem, |_, layer| layer.origin == origin)
     }
 
-    /// Layers of which caches have no bytes count no longer. Those of base images have theirs elsewhere.
+    /// Layers of steps of which caches have no bytes count no longer. Those of base images have theirs elsewhere.
     fn lose_absent(&self, problem: Error) -> Error {
-        let distant = self.state().distant.clone();
-        let is_absent =
-            |index: usize, layer: &Remote| layer.described.archive.is_none() && !distant.contains_key(&index);
-        self.lose_all(problem, is_absent)
+        let of_steps: HashSet<usize> = self.records.iter().filter_map(|entry| entry.layer).collect();
+        self.lose_all(problem, |index, layer| layer.described.archive.is_none() && of_steps.contains(&index))
     }
 
     fn lose_all(&self, problem: Error, goes: impl Fn(usize, &Remote) -> bool) -> Error {
