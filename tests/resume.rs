@@ -561,13 +561,18 @@ fn dropped_layers_come_back_when_they_are_pushed_elsewhere() {
 }
 
 #[test]
-fn dropped_layers_come_back_when_they_are_saved() {
+fn dropped_layers_come_back_when_they_are_saved_or_copied() {
     let (sandbox, image, name, registry) = dropped();
     sandbox.outcrop(&["save", "-o", "saved.tar", &name]).ok();
     let fresh = Sandbox::new();
     let archive = sandbox.context().join("saved.tar");
     fresh.outcrop(&["load", "-i", archive.to_str().unwrap()]).ok();
     assert!(image.manifest.layers.iter().all(|layer| is_stored(&fresh, layer)));
+
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
+    sandbox.outcrop(&["copy", "-q", &name, "oci:copied"]).ok();
+    let copied = |layer: &Descriptor| sandbox.context().join("copied/blobs/sha256").join(layer.digest.hex());
+    assert!(image.manifest.layers.iter().all(|layer| copied(layer).exists()));
 
     sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
     drop(registry);

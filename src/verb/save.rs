@@ -89,31 +89,40 @@ fn shipments(
         let tag = tag.filter(|tag| tag.image == row.id);
         let target = tag.as_ref().and_then(|tag: &TagRow| tag.target);
         let shipment = kept::load(engine, &row.id, target)?;
-        shipment.parts.iter().try_for_each(|part| bring_back(engine, part, registry, job))?;
+        for part in &shipment.parts {
+            for n in 0..part.manifest.layers.len() {
+                let id = || format!("saving layer {}", part.stack.layers()[n].diff_id.short());
+                bring_back(engine, part, n, registry, job).context(id)?;
+            }
+        }
         shipments.push((name, shipment));
     }
     Ok(shipments)
 }
 
-/// The compressed layers of a manifest that were dropped: from where they were seen, or made again if they come out the same.
-fn bring_back(engine: &Engine, part: &Part, registry: &registry::Options, job: &Job) -> Result<()> {
-    for (n, blob) in part.manifest.layers.iter().enumerate() {
-        let compression = blob.media_type.compression().unwrap_or(Compression::None);
-        if compression == Compression::None || engine.blobs.contains(&blob.digest)? {
-            continue;
-        }
-        let lost = match again::fetch_again(engine, blob, registry, job) {
-            Ok(true) => continue,
-            Ok(false) => None,
-            Err(error) if error.kind() == Kind::Cancelled => return Err(error),
-            Err(error) => Some(error),
-        };
-        let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &part.stack, n, out, job);
-        let made = compress_again(engine, blob, compression, &mut replay, job);
-        made.map_err(|other| lost.map_or(other, |lost| again::is_gone(blob, Some(lost))))
-            .context(|| format!("saving layer {}", part.stack.layers()[n].diff_id.short()))?;
+/// The bytes of layer `n` of a manifest, which were dropped: from where they were seen, or made again if they come out the
+/// same.
+pub(super) fn bring_back(
+    engine: &Engine,
+    part: &Part,
+    n: usize,
+    registry: &registry::Options,
+    job: &Job,
+) -> Result<()> {
+    let blob = &part.manifest.layers[n];
+    let compression = blob.media_type.compression().unwrap_or(Compression::None);
+    if compression == Compression::None || engine.blobs.contains(&blob.digest)? {
+        return Ok(());
     }
-    Ok(())
+    let lost = match again::fetch_again(engine, blob, registry, job) {
+        Ok(true) => return Ok(()),
+        Ok(false) => None,
+        Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+        Err(error) => Some(error),
+    };
+    let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &part.stack, n, out, job);
+    compress_again(engine, blob, compression, &mut replay, job)
+        .map_err(|other| lost.map_or(other, |lost| again::is_gone(blob, Some(lost))))
 }
 
 fn ship_all(
@@ -229,7 +238,7 @@ fn ship_layer(
 }
 
 /// Its bytes are gone; ours come out the same again.
-pub(super) fn compress_again(
+fn compress_again(
     engine: &Engine,
     blob: &Descriptor,
     compression: Compression,

@@ -81,7 +81,7 @@ pub(super) fn open<'e>(
         }
         Place::Store(text) => {
             let engine = engine.ok_or_else(|| Error::internal("a copy from the store, without one"))?;
-            let kept = kept::open(engine, text, options.all, options.platform.as_ref(), job)?;
+            let kept = kept::open(engine, text, options.all, options.platform.as_ref(), &options.from, job)?;
             let digest = kept.resolve(job, &"place/image".parse()?)?.0.digest;
             opened(Box::new(kept), digest)
         }

@@ -11,6 +11,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::image::{Compression, Descriptor, Digest, MAX_MANIFEST, Platform, Reference};
 use crate::job::Job;
 use crate::output;
+use crate::registry;
 use crate::rootfs;
 use crate::sys::part::Part as FilePart;
 use crate::transfer::{self, Source};
@@ -20,6 +21,8 @@ use crate::verb::{images, push, save};
 pub(in crate::verb) struct Kept<'e> {
     engine: &'e Engine,
     job: Job,
+    /// How those are spoken to that have what was dropped here.
+    registry: registry::Options,
     place: String,
     top: (Descriptor, Vec<u8>),
     parts: Vec<Part>,
@@ -32,6 +35,7 @@ pub(super) fn open<'e>(
     text: &str,
     all: bool,
     platform: Option<&Platform>,
+    registry: &registry::Options,
     job: &Job,
 ) -> Result<Kept<'e>> {
     let row = images::resolve(engine, text)?;
@@ -71,7 +75,7 @@ pub(super) fn open<'e>(
         }
     };
     let place = format!("the store's `{text}`");
-    Ok(Kept { engine, job: job.clone(), place, top, parts, documents })
+    Ok(Kept { engine, job: job.clone(), registry: registry.clone(), place, top, parts, documents })
 }
 
 fn for_platform(parts: Vec<Part>, platform: &Platform, text: &str) -> Result<Part> {
@@ -121,11 +125,17 @@ pub(in crate::verb) fn settle(engine: &Engine, part: &mut Part, job: &Job) -> Re
 
 impl<'e> Kept<'e> {
     /// With the manifest that it has.
-    pub(in crate::verb) fn of(engine: &'e Engine, mut part: Part, job: &Job) -> Result<Kept<'e>> {
+    pub(in crate::verb) fn of(
+        engine: &'e Engine,
+        mut part: Part,
+        registry: &registry::Options,
+        job: &Job,
+    ) -> Result<Kept<'e>> {
         let raw = part.raw.get_or_insert_with(|| part.manifest.to_bytes()).clone();
         let top = (Descriptor::of(part.manifest.media_type(), &raw), raw);
         let documents = [(top.0.digest, top.1.clone())].into();
-        Ok(Kept { engine, job: job.clone(), place: "the store".into(), top, parts: vec![part], documents })
+        let (registry, place, parts) = (registry.clone(), "the store".into(), vec![part]);
+        Ok(Kept { engine, job: job.clone(), registry, place, top, parts, documents })
     }
 
     /// Bytes that the store does not keep are made again, into a file of theirs.
@@ -136,8 +146,7 @@ impl<'e> Kept<'e> {
         });
         let absent = || Error::not_found(format!("the store has no blob {}", wanted.digest));
         let (part, n) = place.ok_or_else(absent)?;
-        let mut replay =
-            |out: &mut dyn io::Write| rootfs::replay(self.engine, &part.stack, n, out, &self.job);
+        let replay = |out: &mut dyn io::Write| rootfs::replay(self.engine, &part.stack, n, out, &self.job);
         match wanted.media_type.compression() {
             None | Some(Compression::None) => {
                 let mut file = self.engine.unnamed_file()?;
@@ -145,8 +154,8 @@ impl<'e> Kept<'e> {
                 file.rewind().context(|| "reading a layer that was made again")?;
                 Ok(Box::new(FilePart::of(&file, 0, wanted.size).context(|| "reading a layer")?))
             }
-            Some(compression) => {
-                save::compress_again(self.engine, wanted, compression, &mut replay, &self.job)?;
+            Some(_) => {
+                save::bring_back(self.engine, part, n, &self.registry, &self.job)?;
                 Ok(Box::new(self.engine.blobs.read(&wanted.digest)?))
             }
         }

@@ -80,7 +80,7 @@ fn send(
             let part = part.ok_or_else(|| {
                 Error::not_found(format!("the layers of the image {} are no longer here", id.short()))
             })?;
-            listed(&Kept::of(engine, part, job)?, None)
+            listed(&Kept::of(engine, part, options, job)?, None)
         }
     }
 }
