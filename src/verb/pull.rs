@@ -216,21 +216,19 @@ fn bring(
         stack = stack.with(placed);
     }
     store(engine, &found.config_raw, "")?;
-    engine
-        .db
-        .write(|index| {
-            index.insert_image(&NewImage {
-                id: found.image,
-                parent: None,
-                chain: stack.chain().copied(),
-                platform: found.config.platform().to_string(),
-                created: found.config.created.clone(),
-                created_by: found.config.history.last().and_then(|last| last.created_by.clone()),
-                origin,
-                build: None,
-            })
+    engine.db.write(|index| {
+        index.insert_image(&NewImage {
+            id: found.image,
+            parent: None,
+            chain: stack.chain().copied(),
+            platform: found.config.platform().to_string(),
+            created: found.config.created.clone(),
+            created_by: found.config.history.last().and_then(|last| last.created_by.clone()),
+            origin,
+            build: None,
         })
-        .map(drop)
+    })?;
+    Ok(())
 }
 
 /// Manifests, and then the name, once everything is on disk. Whether the name moved.
