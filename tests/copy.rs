@@ -484,6 +484,37 @@ fn an_image_of_the_store_goes_out_as_a_push_would_send_it() {
 }
 
 #[test]
+fn what_the_store_has_dropped_is_fetched_again_only_where_it_is_needed() {
+    let sandbox = Sandbox::new();
+    let registry = RealRegistry::start(&sandbox);
+    let image = tarred("linux/amd64", &["a", "b"]);
+    registry.push(&Layout::single(&sandbox.dir().join("layout"), &image), "app:1");
+    let server = Server::before(&registry);
+    let name = format!("{}/app:1", server.address);
+    sandbox.outcrop(&["pull", "-q", &name]).ok();
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok().says("sha256:");
+    let fetched = || {
+        let layers: Vec<String> =
+            image.manifest.layers.iter().map(|layer| layer.digest.to_string()).collect();
+        let asked = server.asked().into_iter().filter(|asked| asked.method == "GET");
+        asked.filter(|asked| layers.iter().any(|layer| asked.path.ends_with(layer))).count()
+    };
+    let before = fetched();
+    let mounted = format!("docker://{}/other:1", server.address);
+    copy(&sandbox, &["-q", &name, &mounted]).ok();
+    assert_eq!(fetched(), before, "they are mounted");
+    let list = format!("{}/list:1", server.address);
+    sandbox.outcrop(&["manifest", "create", &list, &name]).ok();
+    sandbox.outcrop(&["manifest", "push", &list]).ok();
+    assert_eq!(fetched(), before, "they are mounted");
+    let said = copy(&sandbox, &["-q", &name, "oci:copied:1"]).ok();
+    assert_eq!(said.line(), image.descriptor().digest.to_string());
+    assert_eq!(fetched(), before + 2);
+    judged(&sandbox, &format!("oci:{}:1", sandbox.context().join("copied").display()));
+    sandbox.check();
+}
+
+#[test]
 fn places_that_cannot_be_are_said_before_anything_is_moved() {
     let sandbox = Sandbox::new();
     let digest = Digest::of(b"");
