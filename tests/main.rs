@@ -53,5 +53,6 @@ mod sources;
 mod squash;
 mod store;
 mod styles;
+mod tags;
 mod verbs;
 mod web_kit;

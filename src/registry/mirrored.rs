@@ -126,6 +126,11 @@ impl Source for Mirrored {
         itself.registry.tagged(job, &itself.named(name)?, tag)
     }
 
+    fn tags(&self, job: &Job, name: &Reference) -> Result<Vec<String>> {
+        let itself = self.itself()?;
+        itself.registry.tags(job, &itself.named(name)?)
+    }
+
     fn referrers(&self, job: &Job, name: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
         let itself = self.itself()?;
         itself.registry.referrers(job, &itself.named(name)?, subject)

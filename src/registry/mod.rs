@@ -15,6 +15,7 @@ mod problem;
 mod referrers;
 mod route;
 mod scope;
+mod tags;
 mod upload;
 mod web;
 
@@ -446,6 +447,10 @@ impl Source for Registry {
             Err(absent) if absent.kind() == Kind::NotFound => Ok(None),
             found => found.map(Some),
         }
+    }
+
+    fn tags(&self, job: &Job, name: &Reference) -> Result<Vec<String>> {
+        self.list_tags(job, name)
     }
 
     fn referrers(&self, job: &Job, name: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {

@@ -93,7 +93,7 @@ impl Registry {
 }
 
 /// `<URL>; rel="next"` (RFC 8288).
-fn next(answer: &Answer) -> Option<ureq::http::Uri> {
+pub(super) fn next(answer: &Answer) -> Option<ureq::http::Uri> {
     let link = answer.header(LINK.as_str())?;
     let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
     rest.contains("next").then(|| resolve(&answer.url, target)).flatten()

@@ -51,6 +51,11 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
+    /// All tags of the name's repository, in the source's order; empty where the source knows none.
+    fn tags(&self, _: &Job, _: &Reference) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// What refers to a manifest as its subject: signatures, SBOMs (distribution-spec, "Listing Referrers"). Their
     /// manifests are had by their digests.
     fn referrers(&self, _: &Job, _: &Reference, _: &Digest) -> Result<Vec<Descriptor>> {

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use crate::db::{BlobLayer, NewImage, Origin, Writer};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Digest, ImageId, Platform, Reference};
 use crate::job::{Event, Job};
 use crate::layer::compress;
@@ -38,6 +38,34 @@ pub fn pull(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> 
     job.report(Event::Pulling { name: name.path().to_owned(), tag });
     let found = transfer::find(job, &*source, name, &options.platform)?;
     finish(engine, &*source, &found, job)
+}
+
+/// Every tag of the repository, one after the other. One that is no image, or none for the platform, is passed over with
+/// a warning.
+pub fn pull_all(engine: &Engine, name: &Reference, options: &Options, job: &Job) -> Result<Vec<Pulled>> {
+    let source = registry::source(name, &options.registry)?;
+    let tags = source.tags(job, name)?;
+    let mut pulled = Vec::new();
+    for tag in &tags {
+        let name = name.clone().with_tag(tag)?;
+        match pull(engine, &name, options, job) {
+            Ok(one) => pulled.push(one),
+            Err(error) if matches!(error.kind(), Kind::Unsupported | Kind::NotFound) => {
+                job.warn(format!("`{}` is passed over: {error}", name.familiar()));
+            }
+            Err(error) => return Err(error).context(|| format!("pulling the tag `{tag}`")),
+        }
+    }
+    match pulled.is_empty() {
+        true => Err(Error::not_found(format!(
+            "{} has no image for {} under the {} tags of `{}`",
+            source.place(),
+            options.platform,
+            tags.len(),
+            name.familiar_name()
+        ))),
+        false => Ok(pulled),
+    }
 }
 
 /// The same for what was found at its registry before.

@@ -1,0 +1,48 @@
+//! The tags of a repository (distribution-spec, "Listing Tags").
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+
+use super::referrers::next;
+use super::web::{Ask, Web};
+use super::{Deed, Registry, Scope};
+use crate::error::{Error, Result};
+use crate::image::Reference;
+use crate::job::Job;
+
+/// Asked for at once; a registry may give fewer.
+const PAGE: usize = 1000;
+/// A registry that never comes to an end is not listened to for ever.
+const MOST: usize = 1_000_000;
+/// Bytes of one answer.
+const MAX_PAGE: u64 = 8 << 20;
+
+#[derive(Deserialize)]
+struct Page {
+    tags: Option<Vec<String>>,
+}
+
+impl Registry {
+    /// All of them, in the registry's order; once, also from one that does not know pages.
+    pub(super) fn list_tags(&self, job: &Job, name: &Reference) -> Result<Vec<String>> {
+        let (mut tags, mut seen) = (Vec::new(), HashSet::new());
+        let mut url = self.at(&format!("{}/tags/list?n={PAGE}", name.path()))?;
+        loop {
+            let ask = Ask::of(&url);
+            let mut answer = self.authorized(&Scope::pull(name.path()), job, &ask, Web::ask)?;
+            let what = || format!("the tags of `{}`", name.familiar_name());
+            if !answer.status.is_success() {
+                return Err(self.refused(answer, &what(), Deed::Give));
+            }
+            let page: Page = serde_json::from_slice(&answer.read(MAX_PAGE)?).map_err(|cause| {
+                Error::unavailable(format!("the list of {} is no such list", what())).because(cause)
+            })?;
+            tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| seen.insert(tag.clone())));
+            match next(&answer) {
+                Some(following) if following != url && tags.len() < MOST => url = following,
+                _ => return Ok(tags),
+            }
+        }
+    }
+}
