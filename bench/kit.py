@@ -186,7 +186,8 @@ class Bench:
         named = [(engine.name, command) for engine, command in commands.items() if self.can(engine, command, name, prepare)]
         named += [limit] if limit else []
         export = self.scratch / "hyperfine.json"
-        line = ["hyperfine", "--style", "none", "--export-json", export, "--warmup", "1"]
+        # Each has run once already, to see whether it can.
+        line = ["hyperfine", "--style", "none", "--export-json", export, "--warmup", "1" if runs > 3 else "0"]
         line += ["--runs", str(runs)]
         line += ["--prepare", prepare] if prepare else []
         for label, command in named:
@@ -195,10 +196,10 @@ class Bench:
         if done.returncode:
             sys.exit(f"error: measuring {name}\n{done.stderr}")
         results = json.loads(export.read_text())["results"]
-        for (label, command), result in zip(named, results):
-            if prepare:
-                subprocess.run(prepare, shell=True, check=True)
-            result["peak"] = peak(command)
+        if prepare:
+            subprocess.run(prepare, shell=True, check=True)
+        results[0]["peak"] = peak(named[0][1])
+        print(", ".join(f"{result['command']} {duration(result['median'])}" for result in results), file=sys.stderr)
         self.results[name] = results
         self.rows.append((name, results))
 
