@@ -12,8 +12,7 @@ use outcrop::image::{Descriptor, Digest, Index, Manifest, MediaType};
 use serde_json::Value;
 
 use crate::judge_kit::Court;
-use crate::push::tarred;
-use crate::registry_kit::{Image, Layout, RealRegistry, Reply, Server, Told};
+use crate::registry_kit::{Image, Layout, RealRegistry, Reply, Server, Told, tarred};
 use crate::sandbox::{Outcome, Sandbox, find_on_path, wait_until};
 
 fn skopeo(args: &[&str]) -> Vec<u8> {

@@ -82,7 +82,7 @@ fn made_by_others(layout: &Path, to: &str) {
 fn archives_and_layouts_that_others_wrote_are_loaded() {
     let sandbox = Sandbox::new();
     let layout = sandbox.dir().join("layout");
-    let image = crate::push::tarred("linux/amd64", &["a", "b"]);
+    let image = crate::registry_kit::tarred("linux/amd64", &["a", "b"]);
     Layout::single(&layout, &image);
     let expected = Digest::of(&image.config).to_string();
     for (n, (kind, suffix)) in [
@@ -107,7 +107,7 @@ fn archives_and_layouts_that_others_wrote_are_loaded() {
 fn a_manifest_survives_being_pulled_saved_loaded_and_pushed() {
     let sandbox = Sandbox::new();
     let registry = RealRegistry::start(&sandbox);
-    let image = crate::push::tarred("linux/amd64", &["a", "b"]);
+    let image = crate::registry_kit::tarred("linux/amd64", &["a", "b"]);
     let layout = Layout::single(&sandbox.dir().join("layout"), &image);
     registry.push_with(&layout, "app:1", &["--format", "v2s2"]);
     let name = format!("{}/app:1", registry.address);

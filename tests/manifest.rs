@@ -5,8 +5,7 @@ use std::process::Command;
 use outcrop::image::{Digest, Index, Manifest, MediaType};
 use serde_json::{Value, json};
 
-use crate::push::tarred;
-use crate::registry_kit::{Layout, RealRegistry, Server};
+use crate::registry_kit::{Layout, RealRegistry, Server, tarred};
 use crate::sandbox::{Outcome, Sandbox, find_on_path};
 
 fn raw(name: &str) -> Vec<u8> {

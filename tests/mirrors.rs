@@ -21,7 +21,7 @@ fn the_first_mirror_that_has_it_gives_it() {
     let other = Sandbox::new();
     let registry = RealRegistry::start(&other);
     let empty = RealRegistry::start(&other);
-    let image = crate::push::tarred("linux/amd64", &["a", "b"]);
+    let image = crate::registry_kit::tarred("linux/amd64", &["a", "b"]);
     registry.push(&Layout::single(&other.dir().join("layout"), &image), "cache/app:1");
     let seen = Server::before(&registry);
     let by_digest = Server::before(&registry);
@@ -50,7 +50,7 @@ fn the_first_mirror_that_has_it_gives_it() {
 fn hosts_toml_and_blocked_registries_are_heeded() {
     let other = Sandbox::new();
     let registry = RealRegistry::start(&other);
-    let image = crate::push::tarred("linux/amd64", &["a"]);
+    let image = crate::registry_kit::tarred("linux/amd64", &["a"]);
     registry.push(&Layout::single(&other.dir().join("layout"), &image), "app:1");
     let sandbox = sandbox(|sandbox| {
         let dir = sandbox.dir().join(".config/containers/certs.d/reg.invalid");

@@ -15,7 +15,7 @@ use outcrop::job::Job;
 use outcrop::registry::{Options, Outgoing, Patience, Placed, Registry};
 use outcrop::transfer::Source as _;
 
-use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told, config_for, noise};
+use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told, noise, tarred};
 use crate::sandbox::{Outcome, Sandbox, find_on_path, wait_until};
 
 /// Short waits.
@@ -175,42 +175,6 @@ fn a_pulled_image_goes_on_unchanged_and_its_layers_are_mounted() {
         }
     }
     sandbox.check();
-}
-
-/// Layers that are archives of one file each.
-pub(crate) fn tarred(platform: &str, files: &[&str]) -> Image {
-    let config = config_for(&platform.parse().unwrap());
-    let tars: Vec<Vec<u8>> = files.iter().map(|name| tar_of(name)).collect();
-    Image::made(&tars, config)
-}
-
-/// An archive of one file of noise.
-pub(crate) fn tar_of(name: &str) -> Vec<u8> {
-    tar_of_files(&[(name, 2000)])
-}
-
-/// An archive of files of noise, with their sizes.
-pub(crate) fn tar_of_files(files: &[(&str, usize)]) -> Vec<u8> {
-    let mut tar = Vec::new();
-    for (name, size) in files {
-        let mut header = [0u8; 512];
-        header[..name.len()].copy_from_slice(name.as_bytes());
-        header[100..108].copy_from_slice(b"0000644\0");
-        header[108..116].copy_from_slice(b"0000000\0");
-        header[116..124].copy_from_slice(b"0000000\0");
-        header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
-        header[136..148].copy_from_slice(b"00000000000\0");
-        header[148..156].copy_from_slice(b"        ");
-        header[156] = b'0';
-        header[257..265].copy_from_slice(b"ustar\x0000");
-        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        tar.extend_from_slice(&header);
-        tar.extend(noise(name, *size));
-        tar.resize(tar.len().next_multiple_of(512), 0);
-    }
-    tar.resize(tar.len() + 1024, 0);
-    tar
 }
 
 #[test]

@@ -15,8 +15,9 @@ use outcrop::job::Job;
 use outcrop::registry::{Options, Registry};
 use outcrop::transfer::{Layer, Source as _, Stream, find};
 
-use crate::push::tar_of_files as tar_of;
-use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told, config_for};
+use crate::registry_kit::{
+    Asked, Image, Layout, RealRegistry, Reply, Server, Told, config_for, tar_of_files as tar_of,
+};
 use crate::sandbox::{Sandbox, find_on_path, wait_until};
 
 const MB: usize = 1_000_000;

@@ -10,7 +10,7 @@ fn all_tags_come_page_by_page_and_what_is_no_image_is_passed_over() {
     let sandbox = Sandbox::new();
     let registry = RealRegistry::start(&sandbox);
     let images = ["1", "2", "x.y"].map(|tag| {
-        let image = crate::push::tarred("linux/amd64", &["shared", tag]);
+        let image = crate::registry_kit::tarred("linux/amd64", &["shared", tag]);
         let layout = Layout::single(&sandbox.dir().join(tag), &image);
         registry.push(&layout, &format!("app:{tag}"));
         image
@@ -55,7 +55,7 @@ fn all_tags_come_page_by_page_and_what_is_no_image_is_passed_over() {
 fn a_repository_without_images_for_the_platform_and_a_tag_with_all_of_them_are_errors() {
     let sandbox = Sandbox::new();
     let registry = RealRegistry::start(&sandbox);
-    let arm = crate::push::tarred("linux/arm64", &["a"]);
+    let arm = crate::registry_kit::tarred("linux/arm64", &["a"]);
     registry.push(&Layout::index(&sandbox.dir().join("arm"), &[&arm]), "app:1");
     let name = format!("{}/app", registry.address);
     let pull =

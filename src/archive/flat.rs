@@ -6,12 +6,11 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::layout::{regular, small_file};
+use super::layout::{blob_file, by_digest, regular, small_file};
 use super::making::{self, Making};
 use crate::error::{Context as _, Error, Result};
-use crate::image::{Descriptor, Digest, Document, MediaType, Reference};
+use crate::image::{Descriptor, Digest, Document, Reference};
 use crate::job::Job;
-use crate::sys::part::Part;
 use crate::transfer::{Counted, Fill, Source};
 
 const VERSION: &[u8] = b"Directory Transport Version: 1.1\n";
@@ -47,11 +46,7 @@ impl Source for FlatDir {
     }
 
     fn resolve(&self, job: &Job, name: &Reference) -> Result<(Descriptor, Vec<u8>)> {
-        let digest = name.digest().ok_or_else(|| Error::internal("a directory is asked for a name"))?;
-        let wanted = Descriptor::new(MediaType::Other(String::new()), *digest, 0);
-        let raw = self.manifest(job, name, &wanted)?;
-        let media_type = Document::parse(&raw, None)?.media_type();
-        Ok((Descriptor::of(media_type, &raw), raw))
+        by_digest(self, job, name)
     }
 
     fn manifest(&self, _: &Job, _: &Reference, wanted: &Descriptor) -> Result<Vec<u8>> {
@@ -69,17 +64,7 @@ impl Source for FlatDir {
         wanted: &Descriptor,
         offset: u64,
     ) -> Result<Box<dyn Read + Send + 'a>> {
-        let path = self.dir.join(wanted.digest.hex());
-        let (file, size) = regular(&path)?;
-        if size != wanted.size {
-            return Err(Error::corrupt(format!(
-                "{} has {size} bytes; its descriptor says {}",
-                path.display(),
-                wanted.size
-            )));
-        }
-        let part = Part::of(&file, offset, size).context(|| format!("reading {}", path.display()))?;
-        Ok(Box::new(part))
+        blob_file(&self.dir.join(wanted.digest.hex()), wanted, offset)
     }
 }
 

@@ -7,7 +7,7 @@
 //! 4. is alone and has no name.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek as _, SeekFrom};
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,9 @@ use serde::Deserialize;
 
 use super::entries::{self, names_of};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::image::{Descriptor, Digest, Document, Index, MAX_MANIFEST, Reference};
+use crate::image::{Descriptor, Digest, Document, Index, MAX_MANIFEST, MediaType, Reference};
 use crate::job::Job;
+use crate::sys::part::Part;
 use crate::transfer::Source;
 
 /// A layout on disk. What it holds is read when asked for: it may be written to meanwhile.
@@ -140,6 +141,34 @@ pub(super) fn small_file(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// A file and its size. Opening a fifo that somebody put there must not block.
+/// A blob in a file of its own, from `offset` on.
+pub(super) fn blob_file(
+    path: &Path,
+    wanted: &Descriptor,
+    offset: u64,
+) -> Result<Box<dyn Read + Send + 'static>> {
+    let (file, size) = regular(path)?;
+    if size != wanted.size {
+        return Err(Error::corrupt(format!(
+            "{} has {size} bytes; its descriptor says {}",
+            path.display(),
+            wanted.size
+        )));
+    }
+    let part = Part::of(&file, offset, size).context(|| format!("reading {}", path.display()))?;
+    Ok(Box::new(part))
+}
+
+/// What a source without names is asked for: a manifest by its digest.
+pub(super) fn by_digest(source: &dyn Source, job: &Job, name: &Reference) -> Result<(Descriptor, Vec<u8>)> {
+    let digest =
+        name.digest().ok_or_else(|| Error::internal(format!("{} is asked for a name", source.place())))?;
+    let wanted = Descriptor::new(MediaType::Other(String::new()), *digest, 0);
+    let raw = source.manifest(job, name, &wanted)?;
+    let media_type = Document::parse(&raw, None)?.media_type();
+    Ok((Descriptor::of(media_type, &raw), raw))
+}
+
 pub(super) fn regular(path: &Path) -> Result<(File, u64)> {
     let doing = || format!("opening {}", path.display());
     let nonblock = i32::try_from(OFlags::NONBLOCK.bits()).expect("open's flags fit its own argument");
@@ -174,17 +203,7 @@ impl Source for Layout {
         wanted: &Descriptor,
         offset: u64,
     ) -> Result<Box<dyn Read + Send + 'a>> {
-        let path = self.blob_path(&wanted.digest);
-        let (mut file, size) = regular(&path)?;
-        if size != wanted.size {
-            return Err(Error::corrupt(format!(
-                "{} has {size} bytes; its descriptor says {}",
-                path.display(),
-                wanted.size
-            )));
-        }
-        file.seek(SeekFrom::Start(offset)).context(|| format!("reading {}", path.display()))?;
-        Ok(Box::new(file.take(wanted.size.saturating_sub(offset))))
+        blob_file(&self.blob_path(&wanted.digest), wanted, offset)
     }
 
     fn tagged(&self, job: &Job, name: &Reference, tag: &str) -> Result<Option<(Descriptor, Vec<u8>)>> {

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use serde::Deserialize;
 
 use super::entries;
+use super::layout::by_digest;
 use super::v1;
 use super::write::{NAME, REF_NAME, named};
 use crate::error::{Context as _, Error, Result};
@@ -284,11 +285,7 @@ impl Source for Tar {
     }
 
     fn resolve(&self, job: &Job, name: &Reference) -> Result<(Descriptor, Vec<u8>)> {
-        let digest = name.digest().ok_or_else(|| Error::internal("an archive is asked for a name"))?;
-        let wanted = Descriptor::new(MediaType::Other(String::new()), *digest, 0);
-        let raw = self.manifest(job, name, &wanted)?;
-        let media_type = Document::parse(&raw, None)?.media_type();
-        Ok((Descriptor::of(media_type, &raw), raw))
+        by_digest(self, job, name)
     }
 
     fn manifest(&self, _: &Job, _: &Reference, wanted: &Descriptor) -> Result<Vec<u8>> {

@@ -27,14 +27,15 @@ pub(super) fn copy(
     owner: Option<(u32, u32)>,
     inputs: &[Input<'_>],
 ) -> Result<Done> {
+    let copying = Copying { stage, base, work, at, what, owner, inputs };
     if !what.link {
-        return onto(stage, base, work, at, what, owner, inputs);
+        return copying.done();
     }
     // A driver that keeps whole stacks cannot keep a tree of the layer alone under the stack's name: it stands on nothing
     // first, and is put on the stack like any known layer.
     let layered = stage.engine.snapshots.driver().shape() == Shape::Layered;
     let nothing = Base { stack: Stack::default(), ..base.clone() };
-    let done = onto(stage, &nothing, work, at, what, owner, inputs)?;
+    let done = Copying { base: &nothing, ..copying }.done()?;
     let layer = match &done {
         Done::Layer(layer) => layer.as_ref(),
         Done::Again(before) => before.layer.as_ref(),
@@ -47,73 +48,71 @@ pub(super) fn copy(
     Ok(done)
 }
 
-/// First with what earlier layers have, and where that cannot be (a filesystem's limits, a damaged layer) all of it anew.
-fn onto(
-    stage: &Stage<'_>,
-    base: &Base,
-    work: Work<'_>,
-    at: &StepAt,
-    what: &plan::Copy,
+/// A step on what it stands on, and all that goes into it.
+struct Copying<'c> {
+    stage: &'c Stage<'c>,
+    base: &'c Base,
+    work: Work<'c>,
+    at: &'c StepAt,
+    what: &'c plan::Copy,
     owner: Option<(u32, u32)>,
-    inputs: &[Input<'_>],
-) -> Result<Done> {
-    for link in [true, false] {
-        if let Some(done) = attempt(stage, base, work, at, what, owner, inputs, link)? {
-            return Ok(done);
-        }
-    }
-    Err(Error::internal("a COPY that links nothing was to be done again"))
+    inputs: &'c [Input<'c>],
 }
 
-#[expect(clippy::too_many_arguments, reason = "a step and all that it works with")]
-fn attempt(
-    stage: &Stage<'_>,
-    base: &Base,
-    work: Work<'_>,
-    at: &StepAt,
-    what: &plan::Copy,
-    owner: Option<(u32, u32)>,
-    inputs: &[Input<'_>],
-    link: bool,
-) -> Result<Option<Done>> {
-    let draft = stage.engine.snapshots.draft(base.stack.chain(), Purpose::Layer)?;
-    // Under SOURCE_DATE_EPOCH what was built before must not show.
-    let pins = match stage.inputs.epoch {
-        None => pins(stage.engine, stage.inputs.previous, &work.step.created_by, at)?,
-        Some(_) => None,
-    };
-    let copies = {
-        let root = draft.mounted()?;
-        let (mut files, mut unpacked) = (Vec::new(), false);
-        for (source, input) in what.sources.iter().zip(inputs) {
-            if !unpacks(what.unpack, source) {
-                files.push(input.reference());
-                continue;
+impl Copying<'_> {
+    /// First with what earlier layers have, and where that cannot be (a filesystem's limits, a damaged layer) all of it anew.
+    fn done(&self) -> Result<Done> {
+        let Copying { stage, work, .. } = self;
+        // Under SOURCE_DATE_EPOCH what was built before must not show.
+        let pins = match stage.inputs.epoch {
+            None => pins(stage.engine, stage.inputs.previous, &work.step.created_by, self.at)?,
+            Some(_) => None,
+        };
+        for link in [true, false] {
+            if let Some(done) = self.attempt(pins.as_ref(), link)? {
+                return Ok(done);
             }
-            let archives = unpack::archives(input)?;
-            unpacked |= !archives.is_empty();
-            for archive in &archives {
-                if let Some(path) =
-                    unpack::into(root.as_fd(), &what.destination, input, *archive, owner, stage.job)?
-                {
-                    return Ok(Some(Done::InputChanged(path)));
-                }
-            }
-            files.push(input.without(&archives));
         }
-        let (mode, link) = (what.chmod.as_ref(), link && !unpacked);
-        let options = copy::Options { owner, mode, pins: pins.as_ref(), link };
-        copy::into(root.as_fd(), &what.destination, &files, &what.inline, options, stage.job)?
-    };
-    let links = pins.as_ref().filter(|_| !copies.links.is_empty());
-    if let Some(pins) = links
-        && !copies.links.give(pins, tree_of(&draft)?.as_fd())?
-    {
-        return Ok(None);
+        Err(Error::internal("a COPY that links nothing was to be done again"))
     }
-    let done = execute::pack(stage, base, work, draft, &copies.files, None)?;
-    // It may be the layer's file that is not what it was, and not the context's.
-    Ok(Some(done).filter(|done| links.is_none() || !matches!(done, Done::InputChanged(_))))
+
+    /// `None`: it is to be done again without links.
+    fn attempt(&self, pins: Option<&Pins>, link: bool) -> Result<Option<Done>> {
+        let Copying { stage, base, work, what, owner, inputs, .. } = *self;
+        let draft = stage.engine.snapshots.draft(base.stack.chain(), Purpose::Layer)?;
+        let copies = {
+            let root = draft.mounted()?;
+            let (mut files, mut unpacked) = (Vec::new(), false);
+            for (source, input) in what.sources.iter().zip(inputs) {
+                if !unpacks(what.unpack, source) {
+                    files.push(input.reference());
+                    continue;
+                }
+                let archives = unpack::archives(input)?;
+                unpacked |= !archives.is_empty();
+                for archive in &archives {
+                    if let Some(path) =
+                        unpack::into(root.as_fd(), &what.destination, input, *archive, owner, stage.job)?
+                    {
+                        return Ok(Some(Done::InputChanged(path)));
+                    }
+                }
+                files.push(input.without(&archives));
+            }
+            let (mode, link) = (what.chmod.as_ref(), link && !unpacked);
+            let options = copy::Options { owner, mode, pins, link };
+            copy::into(root.as_fd(), &what.destination, &files, &what.inline, options, stage.job)?
+        };
+        let links = pins.filter(|_| !copies.links.is_empty());
+        if let Some(pins) = links
+            && !copies.links.give(pins, tree_of(&draft)?.as_fd())?
+        {
+            return Ok(None);
+        }
+        let done = execute::pack(stage, base, work, draft, &copies.files, None)?;
+        // It may be the layer's file that is not what it was, and not the context's.
+        Ok(Some(done).filter(|done| links.is_none() || !matches!(done, Done::InputChanged(_))))
+    }
 }
 
 fn tree_of(draft: &Draft<'_>) -> Result<OwnedFd> {

@@ -111,7 +111,13 @@ fn locate(job: &Job, source: &dyn Source, name: &Reference, platform: &Platform)
     })
 }
 
-fn read_config(job: &Job, source: &dyn Source, name: &Reference, wanted: &Descriptor) -> Result<Vec<u8>> {
+/// Verified, and no larger than a config may be.
+pub(crate) fn read_config(
+    job: &Job,
+    source: &dyn Source,
+    name: &Reference,
+    wanted: &Descriptor,
+) -> Result<Vec<u8>> {
     if wanted.size > MAX_CONFIG {
         return Err(Error::invalid(format!("an image config of {} bytes", wanted.size)));
     }

@@ -17,7 +17,7 @@ use crate::image::{Descriptor, Digest, Reference};
 use crate::job::Job;
 
 pub use fetch::{Found, Layer, bring, find};
-pub(crate) use fetch::{guarded, side_by_side};
+pub(crate) use fetch::{guarded, read_config, side_by_side};
 pub use stream::Stream;
 
 /// Where images come from: a registry, a layout on disk, an archive.

@@ -5,7 +5,7 @@ use crate::db::{ImageRow, Origin};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::image::{
-    Descriptor, Digest, Document, ImageId, Index, MAX_CONFIG, MAX_MANIFEST, Manifest, MediaType,
+    Descriptor, Digest, Document, ImageId, Index, MAX_CONFIG, MAX_MANIFEST, Manifest, MediaType, Reference,
 };
 use crate::rootfs::Stack;
 
@@ -39,6 +39,18 @@ impl Shipment {
             None => made(engine, image),
         }
     }
+}
+
+/// An image by the text that named it: with the manifest of its tag, and the tag, if the text is one.
+pub(super) fn named(engine: &Engine, image: &ImageId, text: &str) -> Result<(Option<Reference>, Shipment)> {
+    let name = text.parse::<Reference>().ok().filter(|name| name.digest().is_none());
+    let tag = match &name {
+        Some(name) => engine.db.read(|index| index.tag(&name.to_string()))?,
+        None => None,
+    };
+    let tag = tag.filter(|tag| tag.image == *image);
+    let name = name.filter(|_| tag.is_some());
+    Ok((name, load(engine, image, tag.and_then(|tag| tag.target))?))
 }
 
 /// `target`: the manifest or index of the name.

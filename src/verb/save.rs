@@ -6,7 +6,6 @@ use std::path::Path;
 use super::images;
 use super::kept::{self, Part, Shipment};
 use crate::archive::{DockerImage, LayoutDir, LayoutTar, named};
-use crate::db::TagRow;
 use crate::engine::Engine;
 use crate::error::{Context as _, Kind, Result};
 use crate::image::{Compression, Descriptor, MAX_CONFIG, Reference};
@@ -80,15 +79,7 @@ fn shipments(
     let mut shipments = Vec::new();
     for text in texts {
         let row = images::resolve(engine, text)?;
-        let name = text.parse::<Reference>().ok().filter(|name| name.digest().is_none());
-        let tag = match &name {
-            Some(name) => engine.db.read(|index| index.tag(&name.to_string()))?,
-            None => None,
-        };
-        let name = name.filter(|_| tag.as_ref().is_some_and(|tag| tag.image == row.id));
-        let tag = tag.filter(|tag| tag.image == row.id);
-        let target = tag.as_ref().and_then(|tag: &TagRow| tag.target);
-        let shipment = kept::load(engine, &row.id, target)?;
+        let (name, shipment) = kept::named(engine, &row.id, text)?;
         for part in &shipment.parts {
             for n in 0..part.manifest.layers.len() {
                 let id = || format!("saving layer {}", part.stack.layers()[n].diff_id.short());

@@ -159,7 +159,7 @@ impl Project {
     pub(super) fn write(&self, dir: &Path) {
         drop(fs::remove_dir_all(dir));
         fs::create_dir(dir).unwrap();
-        fs::write(dir.join("t.tar"), crate::push::tar_of("f")).unwrap();
+        fs::write(dir.join("t.tar"), crate::registry_kit::tar_of("f")).unwrap();
         for (path, file) in &self.files {
             let path = dir.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();

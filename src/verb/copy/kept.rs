@@ -39,13 +39,7 @@ pub(super) fn open<'e>(
     job: &Job,
 ) -> Result<Kept<'e>> {
     let row = images::resolve(engine, text)?;
-    let name = text.parse::<Reference>().ok().filter(|name| name.digest().is_none());
-    let tag = match &name {
-        Some(name) => engine.db.read(|index| index.tag(&name.to_string()))?,
-        None => None,
-    };
-    let target = tag.filter(|tag| tag.image == row.id).and_then(|tag| tag.target);
-    let shipment = kept::load(engine, &row.id, target)?;
+    let (_, shipment) = kept::named(engine, &row.id, text)?;
     let index = match (shipment.index, all) {
         (Some(index), true) if shipment.missing.is_empty() => Some(index),
         (Some(_), true) => {

@@ -23,13 +23,12 @@ mod to_registry;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 use self::daemon::Daemon;
 use self::from::Opened;
 use self::parcel::{Parcel, Which, gather, parsed};
 use self::referrers::Referrer;
-use self::send::{From, Receiver, send};
+use self::send::{Beside, From, Receiver, send};
 use self::storage::Helper;
 use self::temp::Temp;
 use self::to_archive::{Named, ToArchive};
@@ -242,7 +241,7 @@ fn deliver(
         }
         Place::Layout(dir, name) => {
             let layout = LayoutDir::open(dir)?;
-            go(Box::new(ToLayout { layout, name: name.clone(), referrers: Mutex::default() }))?;
+            go(Box::new(ToLayout { layout, name: name.clone(), beside: Beside::default() }))?;
         }
         Place::Flat(dir) => go(Box::new(ToFlat { dir: NewFlatDir::make(dir)? }))?,
         Place::OciArchive(file, name) => {

@@ -48,13 +48,7 @@ impl Parcel {
 /// Reads the documents; the blobs are left where they are.
 pub(super) fn gather(job: &Job, source: &dyn Source, name: &Reference, which: Which<'_>) -> Result<Parcel> {
     let (descriptor, raw) = source.resolve(job, name)?;
-    let mut gathering = Gathering {
-        job,
-        source,
-        name,
-        parcel: Parcel { documents: Vec::new(), blobs: Vec::new() },
-        seen: BTreeSet::new(),
-    };
+    let mut gathering = Gathering::new(job, source, name);
     let top = match which {
         Which::All => Document { descriptor, raw },
         Which::One(platform) => gathering.select(Document { descriptor, raw }, platform)?,
@@ -70,13 +64,7 @@ pub(super) fn gather_at(
     name: &Reference,
     wanted: &Descriptor,
 ) -> Result<Parcel> {
-    let mut gathering = Gathering {
-        job,
-        source,
-        name,
-        parcel: Parcel { documents: Vec::new(), blobs: Vec::new() },
-        seen: BTreeSet::new(),
-    };
+    let mut gathering = Gathering::new(job, source, name);
     let top = gathering.fetch(wanted)?;
     gathering.take(top, 0)?;
     Ok(gathering.parcel)
@@ -90,7 +78,12 @@ struct Gathering<'g> {
     seen: BTreeSet<Digest>,
 }
 
-impl Gathering<'_> {
+impl<'g> Gathering<'g> {
+    fn new(job: &'g Job, source: &'g dyn Source, name: &'g Reference) -> Self {
+        let parcel = Parcel { documents: Vec::new(), blobs: Vec::new() };
+        Gathering { job, source, name, parcel, seen: BTreeSet::new() }
+    }
+
     fn fetch(&self, wanted: &Descriptor) -> Result<Document> {
         self.job.check()?;
         if wanted.size > MAX_MANIFEST {

@@ -40,6 +40,22 @@ pub(super) trait Receiver: Sync {
     }
 }
 
+/// What an `index.json` lists besides the image: what refers to it.
+#[derive(Default)]
+pub(super) struct Beside(Mutex<Vec<Descriptor>>);
+
+impl Beside {
+    pub(super) fn add(&self, entry: Descriptor) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
+    /// The whole list, the image first.
+    pub(super) fn behind(self, image: Descriptor) -> Vec<Descriptor> {
+        let beside = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        std::iter::once(image).chain(beside).collect()
+    }
+}
+
 pub(super) struct From<'f> {
     pub(super) source: &'f dyn Source,
     pub(super) name: &'f Reference,

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::bytes::Bytes;
 use super::parcel::{Document, parsed};
-use super::send::Receiver;
+use super::send::{Beside, Receiver};
 use crate::archive::{self, DockerImage, LayoutTar};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Descriptor, Digest, Document as Parsed, Reference};
@@ -16,7 +16,7 @@ use crate::transfer::Sink as _;
 pub(super) struct ToArchive<'o> {
     tar: Mutex<LayoutTar<&'o mut (dyn Write + Send)>>,
     named: Named,
-    referrers: Mutex<Vec<Descriptor>>,
+    beside: Beside,
 }
 
 pub(super) enum Named {
@@ -27,7 +27,7 @@ pub(super) enum Named {
 
 impl<'o> ToArchive<'o> {
     pub(super) fn new(out: &'o mut (dyn Write + Send), named: Named) -> Result<Self> {
-        Ok(ToArchive { tar: Mutex::new(LayoutTar::new(out)?), named, referrers: Mutex::default() })
+        Ok(ToArchive { tar: Mutex::new(LayoutTar::new(out)?), named, beside: Beside::default() })
     }
 }
 
@@ -54,14 +54,13 @@ impl Receiver for ToArchive<'_> {
 
     fn referrer(&self, job: &Job, document: &Document, _: &Digest, entry: &Descriptor) -> Result<()> {
         self.document(job, document)?;
-        self.referrers.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+        self.beside.add(entry.clone());
         Ok(())
     }
 
     fn tagged(&self, job: &Job, document: &Document, tag: &str) -> Result<()> {
         self.document(job, document)?;
-        let entry = archive::tagged(document.descriptor.clone(), tag);
-        self.referrers.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        self.beside.add(archive::tagged(document.descriptor.clone(), tag));
         Ok(())
     }
 
@@ -86,8 +85,7 @@ impl Receiver for ToArchive<'_> {
                 (entry, vec![image])
             }
         };
-        let mut list = vec![entry];
-        list.extend(self.referrers.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let list = self.beside.behind(entry);
         self.tar.into_inner().unwrap_or_else(PoisonError::into_inner).finish(list, &docker).map(drop)
     }
 }

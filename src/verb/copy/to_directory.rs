@@ -1,10 +1,8 @@
 //! A copy on its way into a directory: an OCI layout, which may hold others already, or a plain one.
 
-use std::sync::{Mutex, PoisonError};
-
 use super::bytes::Bytes;
 use super::parcel::Document;
-use super::send::Receiver;
+use super::send::{Beside, Receiver};
 use crate::archive::{self, LayoutDir, NewFlatDir};
 use crate::error::{Context as _, Result};
 use crate::image::{Descriptor, Digest};
@@ -15,7 +13,7 @@ pub(super) struct ToLayout {
     pub(super) layout: LayoutDir,
     /// What `index.json` calls it.
     pub(super) name: Option<String>,
-    pub(super) referrers: Mutex<Vec<Descriptor>>,
+    pub(super) beside: Beside,
 }
 
 impl Receiver for ToLayout {
@@ -37,14 +35,13 @@ impl Receiver for ToLayout {
 
     fn referrer(&self, job: &Job, document: &Document, _: &Digest, entry: &Descriptor) -> Result<()> {
         self.document(job, document)?;
-        self.referrers.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+        self.beside.add(entry.clone());
         Ok(())
     }
 
     fn tagged(&self, job: &Job, document: &Document, tag: &str) -> Result<()> {
         self.document(job, document)?;
-        let entry = archive::tagged(document.descriptor.clone(), tag);
-        self.referrers.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        self.beside.add(archive::tagged(document.descriptor.clone(), tag));
         Ok(())
     }
 
@@ -55,9 +52,7 @@ impl Receiver for ToLayout {
             Some(name) => archive::tagged(entry, name),
             None => entry,
         };
-        let mut list = vec![entry];
-        list.extend(self.referrers.into_inner().unwrap_or_else(PoisonError::into_inner));
-        self.layout.finish(list)
+        self.layout.finish(self.beside.behind(entry))
     }
 }
 

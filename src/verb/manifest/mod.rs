@@ -216,13 +216,7 @@ fn entry(engine: &Engine, text: &str, registry: &registry::Options, job: &Job) -
 
 fn of_store(engine: &Engine, text: &str, job: &Job) -> Result<Option<Entry>> {
     let Some(row) = images::find(engine, text)? else { return Ok(None) };
-    let name = text.parse::<Reference>().ok().filter(|name| name.digest().is_none());
-    let tag = match &name {
-        Some(name) => engine.db.read(|index| index.tag(&name.to_string()))?,
-        None => None,
-    };
-    let target = tag.filter(|tag| tag.image == row.id).and_then(|tag| tag.target);
-    let shipment = kept::load(engine, &row.id, target)?;
+    let (_, shipment) = kept::named(engine, &row.id, text)?;
     let mut part = kept::Shipment::own(shipment.parts, &row.id, engine)?;
     let mut descriptor = settle(engine, &mut part, job)?;
     let name: Reference = match text.parse::<Reference>() {
@@ -239,15 +233,7 @@ fn of_store(engine: &Engine, text: &str, job: &Job) -> Result<Option<Entry>> {
 
 fn config(source: &dyn Source, name: &Reference, manifest: &Manifest, job: &Job) -> Result<ImageConfig> {
     manifest.check_runnable()?;
-    let wanted = &manifest.config;
-    if wanted.size > MAX_CONFIG {
-        return Err(Error::invalid(format!("an image config of {} bytes", wanted.size)));
-    }
-    let mut raw = Vec::new();
-    let mut bytes = source.blob(job, name, wanted, 0)?;
-    std::io::Read::read_to_end(&mut bytes, &mut raw).context(|| "reading the image's config")?;
-    wanted.verify(&raw)?;
-    ImageConfig::parse(&raw)
+    ImageConfig::parse(&crate::transfer::read_config(job, source, name, &manifest.config)?)
 }
 
 /// As the config says it.
