@@ -47,7 +47,7 @@ def start(doc, bench_class):
     if not options.outcrop.exists():
         sys.exit(f"error: {options.outcrop} is missing: `make build` makes it")
     with tempfile.TemporaryDirectory(prefix="outcrop-bench-") as scratch:
-        daemon = Daemon(Path(scratch)) if "docker" in options.peers else None
+        daemon = Daemon(Path(scratch)) if bench_class.DAEMON and "docker" in options.peers else None
         try:
             bench = bench_class(Path(scratch), options, daemon)
             try:
@@ -66,22 +66,24 @@ def start(doc, bench_class):
 class Daemon:
     """A dockerd of our own, in namespaces that end with it, where there is one to start and none that answers."""
 
-    def __init__(self, scratch):
+    def __init__(self, scratch, driver=None, data=None):
+        """`driver`: one of its own in any case, with this storage driver and its images in `data`."""
         self.process, self.command, self.containerd = None, None, scratch / "docker-run/containerd/containerd.sock"
         dockerd = shutil.which("dockerd")
-        if not dockerd or try_out("docker"):
+        if not dockerd or (not driver and try_out("docker")):
             return
         os.environ["DOCKER_CONFIG"] = str(scratch / "docker-config")
-        (scratch / "docker-config").mkdir()
+        (scratch / "docker-config").mkdir(exist_ok=True)
         (scratch / "docker-config/config.json").write_text("{}")
         (scratch / "daemon.json").write_text("{}")
         log = open(scratch / "docker.log", "wb")
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
              dockerd, "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false",
-             "--userland-proxy=false", "--config-file", scratch / "daemon.json", "--data-root", scratch / "docker",
+             "--userland-proxy=false", "--config-file", scratch / "daemon.json", "--data-root", data or scratch / "docker",
              "--exec-root", scratch / "docker-run", "--pidfile", scratch / "docker.pid",
-             "--host", f"unix://{scratch}/docker.sock"], stdout=log, stderr=log)
+             "--host", f"unix://{scratch}/docker.sock", *(["--storage-driver", driver] if driver else [])],
+            stdout=log, stderr=log)
         # The client beside the daemon speaks with the BuildKit in it without a plug-in.
         beside = [str(Path(dockerd).parent.parent / "bin/docker"), shutil.which("docker")]
         client = next((name for name in beside if name and Path(name).exists()), "docker")
@@ -136,6 +138,8 @@ class Bench:
     # What the rows need besides, and against whom.
     TOOLS = ()
     PEERS = "docker,podman,buildah"
+    # One for all rows.
+    DAEMON = True
 
     def __init__(self, scratch, options, daemon):
         self.scratch, self.options = scratch, options
@@ -183,6 +187,8 @@ class Bench:
 
     def row(self, name, commands, limit=None, prepare=None, runs=10):
         print(f"measuring: {name}", file=sys.stderr)
+        # Who writes its layers to disk at the end would wait for what others left.
+        os.sync()
         named = [(engine.name, command) for engine, command in commands.items() if self.can(engine, command, name, prepare)]
         named += [limit] if limit else []
         export = self.scratch / "hyperfine.json"

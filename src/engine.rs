@@ -17,6 +17,8 @@ pub struct Options {
     pub run: PathBuf,
     /// For a new store; one that is there has its driver.
     pub driver: Option<String>,
+    /// For the driver: a new store keeps them.
+    pub storage: crate::snapshot::driver::Options,
     pub runtime: Option<String>,
     /// The outcrop binary, run anew as `outcrop __init`.
     pub exe: PathBuf,
@@ -40,7 +42,7 @@ impl Engine {
     /// store's.
     pub fn open(options: &Options) -> Result<Engine> {
         let db = Db::open(&options.root)?;
-        let snapshots = Snapshots::open(&db, options.driver.as_deref())?;
+        let snapshots = Snapshots::open(&db, options.driver.as_deref(), &options.storage)?;
         let blobs = Blobs::open(&db);
         let place =
             runtime::Place { exe: options.exe.clone(), run: options.run.clone(), path: options.path.clone() };

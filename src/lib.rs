@@ -30,4 +30,5 @@ pub mod runtime;
 pub mod job;
 pub mod image;
 pub mod sys;
+pub mod size;
 pub mod error;

@@ -16,7 +16,7 @@ use outcrop::error::Kind;
 use outcrop::image::{ChainId, ContentId, DiffId, Digest, ImageId};
 use outcrop::job::Job;
 use outcrop::layer::{self, Changes, Form, Row, RowSink as _};
-use outcrop::snapshot::driver::{Mount, Shape, SnapshotId};
+use outcrop::snapshot::driver::{Mount, Options, Shape, SnapshotId};
 use outcrop::snapshot::{Compared, Draft, Place, Purpose, Snapshots};
 
 use crate::sandbox::{Sandbox, wait_until};
@@ -31,7 +31,7 @@ impl Store {
     fn new(driver: &str) -> Self {
         let sandbox = Sandbox::new();
         let db = Db::open(&sandbox.root()).unwrap();
-        let snapshots = Snapshots::open(&db, Some(driver)).unwrap();
+        let snapshots = Snapshots::open(&db, Some(driver), &Options::default()).unwrap();
         Store { sandbox, db, snapshots }
     }
     fn is_layered(&self) -> bool {
@@ -212,7 +212,7 @@ fn drafts_of_a_killed_process_are_swept(store: &Store) {
 fn holds_drafts_until_it_is_killed() {
     let Some(root) = std::env::var_os("OUTCROP_TEST_DRAFTS") else { return };
     let db = Db::open(&PathBuf::from(root)).unwrap();
-    let snapshots = Snapshots::open(&db, None).unwrap();
+    let snapshots = Snapshots::open(&db, None, &Options::default()).unwrap();
     let base = std::env::var("OUTCROP_TEST_CHAIN").unwrap().parse().unwrap();
     let drafts = [None, Some(&base)].map(|on| snapshots.draft(on, Purpose::Layer).unwrap());
     let mounted = drafts.each_ref().map(|draft| draft.mounted().unwrap());
@@ -269,7 +269,7 @@ fn makes_layers_until_it_is_killed() {
     let worker = std::env::var("OUTCROP_TEST_WORKER").unwrap();
     let base: ChainId = std::env::var("OUTCROP_TEST_CHAIN").unwrap().parse().unwrap();
     let db = Db::open(&PathBuf::from(root)).unwrap();
-    let snapshots = Snapshots::open(&db, None).unwrap();
+    let snapshots = Snapshots::open(&db, None, &Options::default()).unwrap();
     for number in 0.. {
         let draft = snapshots.draft(Some(&base), Purpose::Layer).unwrap();
         let mounted = draft.mounted().unwrap();
@@ -348,7 +348,7 @@ fn the_root_of_a_stack_is_as_the_topmost_layer_that_says_so(store: &Store) {
         path_of(view.as_fd()).metadata().unwrap().mode() & 0o7777
     };
     let base = store.snapshots.draft(None, Purpose::Layer).unwrap();
-    fs::set_permissions(base.tree().unwrap().0, Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(path_of(base.tree().unwrap().dir.as_fd()), Permissions::from_mode(0o711)).unwrap();
     let (_, base) = store.publish(base, None, "base", &[root_row()]);
     assert_eq!(mode(&base), 0o711);
     // As a pull makes it: alone where the driver can.
@@ -358,7 +358,7 @@ fn the_root_of_a_stack_is_as_the_topmost_layer_that_says_so(store: &Store) {
     assert_eq!(mode(&silent), 0o711);
     let on = if store.is_layered() { None } else { Some(&silent) };
     let says = store.snapshots.draft(on, Purpose::Layer).unwrap();
-    fs::set_permissions(says.tree().unwrap().0, Permissions::from_mode(0o750)).unwrap();
+    fs::set_permissions(path_of(says.tree().unwrap().dir.as_fd()), Permissions::from_mode(0o750)).unwrap();
     let (_, says) = store.publish(says, Some(&silent), "says", &[root_row()]);
     assert_eq!(mode(&says), 0o750);
 }
@@ -473,11 +473,11 @@ fn what_no_row_knows_after_a_power_cut_is_removed(store: &Store) {
     let kept = store.layer(None, "kept", write("file"));
     let stray = SnapshotId(4_711);
     store.snapshots.driver().create(stray, &[]).unwrap();
-    drop(Snapshots::open(&store.db, None).unwrap());
+    drop(Snapshots::open(&store.db, None, &Options::default()).unwrap());
     assert!(store.snapshots.driver().list().unwrap().contains(&stray), "nothing is compared without need");
     let index = rusqlite::Connection::open(store.sandbox.root().join("outcrop.db")).unwrap();
     index.execute("insert into meta (key, value) values ('trees_unchecked', 1)", ()).unwrap();
-    drop(Snapshots::open(&store.db, None).unwrap());
+    drop(Snapshots::open(&store.db, None, &Options::default()).unwrap());
     assert_eq!(store.snapshots.driver().list().unwrap().len(), 1);
     assert_eq!(store.names(&kept), ["file"]);
     assert!(!store.db.read(|reader| reader.trees_may_be_lost()).unwrap());
@@ -485,9 +485,11 @@ fn what_no_row_knows_after_a_power_cut_is_removed(store: &Store) {
 
 fn a_store_keeps_to_its_driver(store: &Store) {
     let name = store.snapshots.driver().name();
-    assert_eq!(Snapshots::open(&store.db, None).unwrap().driver().name(), name);
+    assert_eq!(Snapshots::open(&store.db, None, &Options::default()).unwrap().driver().name(), name);
     let other = if name == "vfs" { "overlay2" } else { "vfs" };
-    let Err(error) = Snapshots::open(&store.db, Some(other)) else { panic!("it changed") };
+    let Err(error) = Snapshots::open(&store.db, Some(other), &Options::default()) else {
+        panic!("it changed")
+    };
     assert_eq!(error.kind(), Kind::Conflict);
     assert!(error.message().contains(name));
 }
@@ -549,7 +551,7 @@ fn a_layer_opaque_at_its_root_hides_all_below() {
     let store = Store::new("overlay2");
     let one = store.layer(None, "one", write("hidden"));
     let draft = store.snapshots.draft(None, Purpose::Layer).unwrap();
-    fs::write(draft.tree().unwrap().0.join("shown"), "").unwrap();
+    fs::write(path_of(draft.tree().unwrap().dir.as_fd()).join("shown"), "").unwrap();
     let opaque = Row { opaque: true, ..root_row() };
     let (_, two) = store.publish(draft, Some(&one), "two", &[opaque]);
     let three = store.layer(Some(&two), "three", write("above"));

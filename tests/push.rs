@@ -326,7 +326,14 @@ fn a_dropped_upload_begins_anew_where_the_registry_gave_it_up() {
         _ => Reply::Forward,
     });
     assert_eq!(placed.unwrap(), Placed::Uploaded);
-    assert_eq!(uploads(&asked), ["POST", "PATCH", "GET", "POST", "PATCH", "PUT"]);
+    // The registry may tell of the upload before it has given it up: then one more attempt finds it gone.
+    let mut uploads = uploads(&asked);
+    assert_eq!(uploads.split_off(uploads.len() - 3), ["POST", "PATCH", "PUT"]);
+    assert_eq!(uploads.remove(0), "POST");
+    assert!((1..=2).contains(&(uploads.len() / 2)), "{uploads:?}");
+    for attempt in uploads.chunks(2) {
+        assert!(attempt[0].starts_with("PATCH") && attempt[1] == "GET", "{uploads:?}");
+    }
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Lab {
             upper: Some(self.dir.join("upper")),
             work: Some(self.dir.join("work")),
             volatile: false,
+            user: false,
         };
         let id = self.dir.file_name().unwrap().to_str().unwrap();
         Spec::new(id, root, args.iter().map(|arg| (*arg).into()).collect())

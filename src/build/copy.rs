@@ -1,7 +1,7 @@
 //! COPY and ADD carried out: files are copied, archives unpacked.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use super::execute::{self, Done, Work};
 use super::stage::Stage;
@@ -15,8 +15,7 @@ use crate::job::StepAt;
 use crate::plan::{self, Source, Unpack};
 use crate::rootfs::{self, Stack};
 use crate::runtime;
-use crate::snapshot::{Draft, Purpose, driver::Shape};
-use crate::sys::dir;
+use crate::snapshot::{Purpose, driver::Shape};
 
 pub(super) fn copy(
     stage: &Stage<'_>,
@@ -105,7 +104,7 @@ impl Copying<'_> {
         };
         let links = pins.filter(|_| !copies.links.is_empty());
         if let Some(pins) = links
-            && !copies.links.give(pins, tree_of(&draft)?.as_fd())?
+            && !copies.links.give(pins, draft.tree()?.dir.as_fd())?
         {
             return Ok(None);
         }
@@ -113,11 +112,6 @@ impl Copying<'_> {
         // It may be the layer's file that is not what it was, and not the context's.
         Ok(Some(done).filter(|done| links.is_none() || !matches!(done, Done::InputChanged(_))))
     }
-}
-
-fn tree_of(draft: &Draft<'_>) -> Result<OwnedFd> {
-    let (tree, _) = draft.tree()?;
-    dir::open_path(&tree).context(|| format!("opening {}", tree.display()))
 }
 
 /// As many builds elsewhere must agree on a file for its time to be kept.
@@ -153,7 +147,8 @@ fn pins(engine: &Engine, previous: &Previous, instruction: &str, at: &StepAt) ->
     let layers = layers.into_iter().filter(|layer| seen.insert(*layer));
     for (n, layer) in layers.enumerate() {
         let held = match n {
-            0 => engine.snapshots.tree_of(layer)?.and_then(|tree| dir::open_path(&tree).ok()),
+            // One that is gone holds nothing.
+            0 => engine.snapshots.tree_of(layer).ok().flatten().map(|tree| tree.dir),
             _ => None,
         };
         let add = if held.is_some() { Pins::add_held } else { Pins::add };

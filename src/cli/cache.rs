@@ -9,7 +9,7 @@ use outcrop::verb::cache_kept::{self, Kept};
 use serde_json::{Value, json};
 
 use super::confirm::confirm;
-use super::format::{Filters, List, Row, ago_at, ellipsis, inspect, parse_size, short_id, size, size_exact};
+use super::format::{Filters, List, Row, ago_at, ellipsis, inspect, short_id, size, size_exact};
 use super::history::one_line;
 use super::image_prune::{duration, until};
 use super::{Context, Verb};
@@ -286,7 +286,7 @@ impl Prune {
         let filters = Filters::parse(&self.filters, &["until", "type"])?;
         let by_filter = until(&filters)?;
         let bytes = |text: &str| {
-            parse_size(text).map_err(|error| {
+            outcrop::size::parse(text).map_err(|error| {
                 Error::invalid(format!("`{text}` in --keep-storage is no size"))
                     .hint("write it as in 500MB or 10GB")
                     .because(error)

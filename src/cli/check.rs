@@ -39,7 +39,7 @@ impl Verb for Args {
         let progress = Progress::aside(if self.quiet { Mode::Quiet } else { Mode::Auto });
         let job = context.job(progress.report());
         if self.rebuild_index {
-            let rebuilt = rebuild::rebuild(&context.globals.root(), &job)?;
+            let rebuilt = rebuild::rebuild(&context.globals.root(), &context.storage_options()?, &job)?;
             drop(progress);
             for line in rebuilt_lines(&rebuilt, self.quiet) {
                 out.line(line)?;

@@ -9,7 +9,6 @@ use outcrop::image::Platform;
 use outcrop::runtime::{Limits, Rlimit};
 use outcrop::verb::create::{Options, Pull};
 
-use super::format::parse_size;
 use super::mounts;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -342,7 +341,7 @@ pub(super) fn host(text: &str) -> Result<(String, String)> {
 }
 
 pub(super) fn bytes(flag: &str, text: &str) -> Result<u64> {
-    parse_size(text).context(|| format!("reading `{flag}`"))
+    outcrop::size::parse(text).context(|| format!("reading `{flag}`"))
 }
 
 /// `1.5` is 1,500,000,000.

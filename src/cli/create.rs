@@ -24,7 +24,8 @@ impl Verb for Args {
     const EXAMPLE: &'static str = "outcrop create --name web -v /srv:/srv:ro site\noutcrop start -a web";
 
     fn run(self, context: &Context) -> Result<ExitCode> {
-        let options = self.flags.options()?;
+        let mut options = self.flags.options()?;
+        options.new.config.storage_size = context.container_size()?;
         let progress = Progress::aside(if self.flags.quiet { Mode::Quiet } else { Mode::Auto });
         let row = create::create(context.engine()?, &options, None, &context.job(progress.report()))?;
         drop(progress);

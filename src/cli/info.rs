@@ -55,6 +55,9 @@ fn text(out: &mut Out, info: &Info) -> Result<()> {
     line("Server Version", &env!("CARGO_PKG_VERSION"))?;
     // Scripts read this line: nothing else stands on it.
     line("Storage Driver", &info.driver)?;
+    for (name, text) in &info.driver_status {
+        line(&format!(" {name}"), text)?;
+    }
     line(" Why", &info.reason())?;
     for (name, why) in info.others() {
         line(&format!(" Not {name}"), &why)?;
@@ -82,7 +85,8 @@ fn machine() -> String {
 
 /// With Docker's names, so that scripts find what they look for.
 fn object(info: &Info) -> Value {
-    let mut status = vec![json!(["Reason", info.reason()])];
+    let mut status: Vec<Value> = info.driver_status.iter().map(|(name, text)| json!([name, text])).collect();
+    status.push(json!(["Reason", info.reason()]));
     status.extend(info.others().map(|(name, why)| json!([format!("Not {name}"), why])));
     let runtimes: Map<String, Value> =
         info.runtimes.iter().map(|name| ((*name).to_owned(), json!({ "path": name }))).collect();

@@ -5,8 +5,6 @@ use std::path::Path;
 use outcrop::container::{Mount, MountKind, Tmpfs, check_volume_name};
 use outcrop::error::{Context as _, Error, Result};
 
-use super::format::parse_size;
-
 /// Options of `-v` that say how it is done anyway, or mean something on other hosts alone.
 const DONE_ANYWAY: [&str; 7] = ["rprivate", "private", "z", "Z", "consistent", "cached", "delegated"];
 
@@ -88,7 +86,7 @@ pub(super) fn mount(text: &str) -> Result<Parsed> {
             "target" | "dst" | "destination" => target = Some(value),
             "readonly" | "ro" => read_only = truth(value)?,
             "volume-nocopy" => no_copy = truth(value)?,
-            "tmpfs-size" => memory.size = Some(parse_size(value)?),
+            "tmpfs-size" => memory.size = Some(outcrop::size::parse(value)?),
             "tmpfs-mode" => {
                 memory.mode = octal(value).ok_or_else(|| invalid(format!("invalid mode {value}")))?
             }
@@ -125,7 +123,7 @@ pub(super) fn tmpfs(text: &str) -> Result<Tmpfs> {
     let mut tmpfs = Tmpfs { target, size: None, mode: 0o1777 };
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
-            Some(("size", size)) => tmpfs.size = Some(parse_size(size)?),
+            Some(("size", size)) => tmpfs.size = Some(outcrop::size::parse(size)?),
             Some(("mode", mode)) => {
                 tmpfs.mode = octal(mode).ok_or_else(|| invalid(format!("invalid mode {mode}")))?;
             }

@@ -30,7 +30,8 @@ impl Verb for Args {
     const FAILURE: u8 = 125;
 
     fn run(self, context: &Context) -> Result<ExitCode> {
-        let options = self.flags.options()?;
+        let mut options = self.flags.options()?;
+        options.new.config.storage_size = context.container_size()?;
         foreground::check_terminal(options.new.config.tty, options.new.config.attach.stdin)?;
         let progress = Progress::aside(if self.flags.quiet { Mode::Quiet } else { Mode::Auto });
         let job = context.job(progress.report());

@@ -53,6 +53,9 @@ pub struct Config {
     pub limits: Limits,
     /// Bytes; `None`: 64 MiB.
     pub shm_size: Option<u64>,
+    /// Bytes that its writable layer may take, where that is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_size: Option<u64>,
     /// The step of a build that failed in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<FailedStep>,

@@ -74,8 +74,11 @@ fn insert(
     volumes: &[volume::Used],
     starter: Option<&Lease>,
 ) -> Result<ContainerRow> {
-    let config = config.to_json()?;
     let draft = engine.snapshots.draft(image.chain.as_ref(), Purpose::Container)?;
+    if let Some(bytes) = config.storage_size {
+        draft.limit(bytes)?;
+    }
+    let config = config.to_json()?;
     draft.keep(|index, snapshot| {
         let name = match name {
             Some(name) => name,

@@ -618,6 +618,7 @@ mod tests {
             upper: Some(temp.0.join("upper")),
             work: Some(temp.0.join("work")),
             volatile: false,
+            user: false,
         };
         let root = mount::detached(&overlay).unwrap();
         let copied = copy(&temp.0.join("context"), &["a.txt"], root.as_fd(), "/var/run/deep/b.txt").unwrap();

@@ -22,6 +22,13 @@ impl Reader<'_> {
         self.one("select value from meta where key = 'driver'", (), |row| row.get(0))
     }
 
+    /// What the driver was told when it was chosen, `NAME=VALUE` each.
+    pub fn driver_options(&self) -> Result<Vec<String>> {
+        let text = "select value from meta where key = 'driver_options'";
+        let lines: Option<String> = self.one(text, (), |row| row.get(0))?;
+        Ok(lines.unwrap_or_default().lines().map(str::to_owned).collect())
+    }
+
     pub fn store_made_at(&self) -> Result<Time> {
         self.value("select value from meta where key = 'made_at'", ())
     }
@@ -34,12 +41,14 @@ impl Reader<'_> {
 }
 
 impl Writer<'_> {
-    pub fn set_driver(&self, driver: &str) -> Result<()> {
-        self.exec(
-            "insert into meta (key, value) values ('driver', ?1) on conflict (key) do update set value = ?1",
-            (driver,),
-        )
-        .map(drop)
+    pub fn set_driver(&self, driver: &str, options: &[String]) -> Result<()> {
+        for (key, value) in [("driver", driver), ("driver_options", &options.join("\n"))] {
+            self.exec(
+                "insert into meta (key, value) values (?1, ?2) on conflict (key) do update set value = ?2",
+                (key, value),
+            )?;
+        }
+        Ok(())
     }
 
     pub fn trees_checked(&self) -> Result<()> {

@@ -54,8 +54,7 @@ impl Archive for Recipe<'_> {
     fn open(&self) -> Result<Box<dyn Read + Send + '_>> {
         let path = self.engine.recipe_path(&self.layer.diff_id);
         let recipe = File::open(&path).context(|| format!("opening the recipe {}", path.display()))?;
-        let (tree, _) = self.engine.snapshots.driver().tree(self.from)?;
-        let tree = crate::sys::dir::open_path(&tree).context(|| format!("opening {}", tree.display()))?;
+        let tree = self.engine.snapshots.driver().tree(self.from)?.dir;
         let (reader, writer) = std::io::pipe().context(|| "making a pipe")?;
         let job = self.job.clone();
         let replaying = std::thread::spawn(move || replay(&job, recipe, &tree, writer));

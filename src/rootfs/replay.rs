@@ -25,8 +25,7 @@ pub fn replay(engine: &Engine, stack: &Stack, n: usize, out: &mut dyn Write, job
         Error::not_found("its files are in no tree any more")
             .hint("`outcrop system check` says what is wrong; pulling or building again makes it anew")
     });
-    let (tree, _) = engine.snapshots.driver().tree(from.context(doing)?).context(doing)?;
-    let tree = crate::sys::dir::open_path(&tree).context(doing)?;
+    let tree = engine.snapshots.driver().tree(from.context(doing)?).context(doing)?.dir;
     let mut recipe = File::open(engine.recipe_path(&layer.diff_id)).context(doing)?;
     layer::replay(job, &mut recipe, tree.as_fd(), out).map(drop).context(doing)
 }

@@ -10,7 +10,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{ContentId, DiffId};
 use crate::job::Job;
 use crate::layer::{self, Scanned};
-use crate::snapshot::driver::Driver;
+use crate::snapshot::driver::{Driver, Tree};
 
 /// Its rows are written again, under a number that nothing publishes yet.
 pub struct Reread {
@@ -24,12 +24,14 @@ pub struct Reread {
 pub fn reread(
     db: &Db,
     diff_id: &DiffId,
-    tree: &Path,
+    driver: &dyn Driver,
+    tree: SnapshotId,
     below: Option<BorrowedFd<'_>>,
     lease: &Lease,
     job: &Job,
 ) -> Result<Option<Reread>> {
-    let (Some(mut recipe), Some(tree)) = (open(&db.root().join("layers").join(diff_id.hex()))?, open(tree)?)
+    let (Some(mut recipe), Some(tree)) =
+        (open(&db.root().join("layers").join(diff_id.hex()))?, there(driver.tree(tree))?)
     else {
         return Ok(None);
     };
@@ -37,7 +39,7 @@ pub fn reread(
     let mut rows = slot.rows()?;
     let (mut reader, mut writer) = std::io::pipe().context(|| "making a pipe")?;
     let (replayed, scanned) = std::thread::scope(|scope| {
-        let replaying = scope.spawn(move || layer::replay(job, &mut recipe, tree.as_fd(), &mut writer));
+        let replaying = scope.spawn(move || layer::replay(job, &mut recipe, tree.dir.as_fd(), &mut writer));
         let scanned = layer::scan(job, &mut reader, below, &mut rows);
         // Nobody reads on: whoever writes must not wait for it.
         drop(reader);
@@ -66,10 +68,16 @@ pub fn shows(
     stack: &[LayerNumber],
     job: &Job,
 ) -> Result<bool> {
-    let (path, form) = driver.tree(snapshot)?;
-    let Some(tree) = open(&path)? else { return Ok(false) };
-    let found = verify::compare(db, stack, &tree, form, &|_| (), job)?;
+    let Some(tree) = there(driver.tree(snapshot))? else { return Ok(false) };
+    let found = verify::compare(db, stack, &File::from(tree.dir), tree.form, &|_| (), job)?;
     Ok(found.total == 0)
+}
+
+fn there(tree: Result<Tree>) -> Result<Option<Tree>> {
+    match tree {
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        tree => tree.map(Some),
+    }
 }
 
 fn open(path: &Path) -> Result<Option<File>> {

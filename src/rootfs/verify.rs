@@ -41,18 +41,19 @@ pub fn verify(
     let rows_are_right = flaws.is_empty();
     let mut whole_tree = None;
     for holder in holders {
-        let path = engine.snapshots.driver().tree(holder.snapshot)?.0;
-        let tree = match File::open(&path) {
-            Ok(tree) => tree,
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+        let driver = engine.snapshots.driver();
+        let path = driver.path(holder.snapshot);
+        let (tree, form) = match driver.tree(holder.snapshot) {
+            Ok(tree) => (File::from(tree.dir), tree.form),
+            Err(error) if error.kind() == Kind::NotFound => {
                 flaws.push(Flaw { file: below(engine, &path), what: "the layer's tree is missing".into() });
                 continue;
             }
-            Err(cause) => return Err(cause).context(|| format!("opening {}", path.display())),
+            Err(error) => return Err(error),
         };
         // Rows that are wrong themselves prove nothing; the recipe does then.
         let found = match rows_are_right {
-            true => self::tree(engine, holder, &tree, passed, job)?,
+            true => self::tree(engine, holder, (&tree, form), &below(engine, &path), passed, job)?,
             false => Vec::new(),
         };
         if found.is_empty() {
@@ -100,15 +101,15 @@ fn rows(engine: &Engine, layer: &LayerRow, job: &Job) -> Result<Vec<Flaw>> {
 fn tree(
     engine: &Engine,
     holder: &Holder,
-    tree: &File,
+    (tree, form): (&File, Form),
+    name: &str,
     passed: &(dyn Fn(u64) + Sync),
     job: &Job,
 ) -> Result<Vec<Flaw>> {
-    let (path, form) = engine.snapshots.driver().tree(holder.snapshot)?;
     let stack: Vec<LayerNumber> = holder.stack.iter().map(|layer| layer.number).collect();
     match compare(&engine.db, &stack, tree, form, passed, job) {
-        Ok(found) => Ok(flaws_of(&below(engine, &path), &found)),
-        Err(error) => Ok(vec![Flaw { file: below(engine, &path), what: damage(error)? }]),
+        Ok(found) => Ok(flaws_of(name, &found)),
+        Err(error) => Ok(vec![Flaw { file: name.to_owned(), what: damage(error)? }]),
     }
 }
 

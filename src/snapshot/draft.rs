@@ -2,10 +2,9 @@
 //! it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
-use super::driver::{Mount, Shape, SnapshotId};
-use super::{Compared, Snapshots, open_dir};
+use super::driver::{Mount, Shape, SnapshotId, Tree};
+use super::{Compared, Snapshots};
 use crate::db::{Lease, Reader, Sealed, Writer};
 use crate::error::{Context, Error, Result};
 use crate::image::ChainId;
@@ -139,19 +138,25 @@ impl<'s> Draft<'s> {
         Ok(Mounted { draft: self, root })
     }
 
-    /// Its own tree, and the form it has (`Driver::tree`).
-    pub fn tree(&self) -> Result<(PathBuf, Form)> {
+    /// Its own tree (`Driver::tree`).
+    pub fn tree(&self) -> Result<Tree> {
         self.snapshots.driver.tree(self.id)
+    }
+
+    /// No more than this many bytes go into it; it is not mounted yet.
+    pub fn limit(&self, bytes: u64) -> Result<()> {
+        self.snapshots.driver.limit(self.id, bytes)
     }
 
     /// Where to write an archive so that it changes what lies below: straight into the tree where that means
     /// the same.
     pub fn place(&self) -> Result<Place<'_>> {
-        if self.snapshots.driver.shape() == Shape::Layered && !self.parents.is_empty() {
-            return self.mounted().map(Place::Mounted);
+        let Tree { dir, form } = self.tree()?;
+        match form {
+            Form::Whole => Ok(Place::Tree(dir, form)),
+            _ if self.parents.is_empty() => Ok(Place::Tree(dir, form)),
+            _ => self.mounted().map(Place::Mounted),
         }
-        let (dir, form) = self.tree()?;
-        Ok(Place::Tree(open_dir(&dir)?, form))
     }
 
     /// What to compare for what was changed. The draft is not mounted for writing any more.

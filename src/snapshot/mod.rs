@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{Mode, OFlags};
 
 pub use self::draft::{Draft, Mounted, Parked, Place, Purpose};
-use self::driver::{Driver, Mount, Shape, SnapshotId};
+use self::driver::{Driver, Mount, Options, Setting, Shape, SnapshotId, Tree};
 use crate::db::{Db, Keyed, LayerNumber, LayerRow, Pending, Reader, SnapshotRow, Swept};
 use crate::error::{Context, Error, Result};
 use crate::image::ChainId;
@@ -28,6 +28,7 @@ use crate::sys;
 pub struct Snapshots {
     db: Db,
     driver: Box<dyn Driver>,
+    options: Options,
     /// What the roots of layers say: rows never change.
     roots: Mutex<HashMap<LayerNumber, Root>>,
 }
@@ -79,21 +80,24 @@ impl Snapshots {
     /// The snapshots of a store, by the driver that the store was made with; a new store takes the wanted
     /// one, or the first that works here, and keeps to it. `Conflict` where another one is wanted than it
     /// has.
-    pub fn open(db: &Db, wanted: Option<&str>) -> Result<Snapshots> {
-        let of_store = |reader: &Reader<'_>| reader.driver();
-        let name = match db.read(of_store)? {
-            Some(name) => name,
+    ///
+    /// `said`: a new store keeps these options; where it has some, these go before them until it is closed.
+    pub fn open(db: &Db, wanted: Option<&str>, said: &Options) -> Result<Snapshots> {
+        let (name, kept) = match db.read(of_store)? {
+            Some(chosen) => chosen,
             None => {
-                let selected = driver::select(db.root(), wanted)?;
-                db.write(|writer| match writer.driver()? {
+                let selected = driver::select(&Setting { root: db.root(), options: said }, wanted)?;
+                db.write(|writer| match of_store(writer)? {
                     // Another process made the choice meanwhile.
-                    Some(name) => Ok(name),
+                    Some(chosen) => Ok(chosen),
                     None => {
-                        writer.set_driver(selected.driver.name()).map(|()| selected.driver.name().to_owned())
+                        writer.set_driver(selected.driver.name(), &said.pairs())?;
+                        Ok((selected.driver.name().to_owned(), said.clone()))
                     }
                 })?
             }
         };
+        let options = said.over(&kept);
         if let Some(wanted) = wanted.filter(|wanted| *wanted != name) {
             return Err(Error::conflict(format!(
                 "the store {} keeps its layers with the driver `{name}`, not `{wanted}`",
@@ -101,8 +105,8 @@ impl Snapshots {
             ))
             .hint("name another `--root` for a store with another driver"));
         }
-        let snapshots =
-            Snapshots { db: db.clone(), driver: driver::open(db.root(), &name)?, roots: Mutex::default() };
+        let driver = driver::open(&Setting { root: db.root(), options: &options }, &name)?;
+        let snapshots = Snapshots { db: db.clone(), driver, options, roots: Mutex::default() };
         if db.read(|reader| reader.trees_may_be_lost())? {
             snapshots.remove_strays()?;
         }
@@ -111,6 +115,16 @@ impl Snapshots {
 
     pub fn driver(&self) -> &dyn Driver {
         &*self.driver
+    }
+
+    /// What its driver was told.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// What each driver says of this store's place.
+    pub fn probe_all(&self) -> Vec<(&'static str, Result<String, String>)> {
+        driver::probe_all(&Setting { root: self.db.root(), options: &self.options })
     }
 
     /// An own tree on a stack (`None`: on nothing), not yet changed.
@@ -172,18 +186,18 @@ impl Snapshots {
     }
 
     fn compared(&self, id: SnapshotId, parents: &[SnapshotId]) -> Result<Compared> {
-        let (dir, form, delta) = match self.driver.delta(id) {
-            Some(delta) => (delta.dir, delta.form, true),
+        let (tree, form, delta) = match self.driver.delta(id) {
+            Some(delta) => (open_dir(&delta.dir)?, delta.form, true),
             None => {
-                let (dir, form) = self.driver.tree(id)?;
-                (dir, form, false)
+                let tree = self.driver.tree(id)?;
+                (tree.dir, tree.form, false)
             }
         };
         let parent = match parents {
             [] => None,
             parents => Some(open_view(&self.driver.view(parents)?)?),
         };
-        Ok(Compared { tree: open_dir(&dir)?, form, parent, delta })
+        Ok(Compared { tree, form, parent, delta })
     }
 
     /// The sealed snapshot that the top of a stack needs; `None`: the layer is known, and not unpacked.
@@ -219,7 +233,11 @@ impl Snapshots {
         };
         match row.driver == self.driver.name() {
             true => remove(&*self.driver),
-            false => remove(&*driver::open(self.db.root(), &row.driver)?),
+            // Its options, if it had any, went with the store's choice of it.
+            false => {
+                let setting = Setting { root: self.db.root(), options: &Options::default() };
+                remove(&*driver::open(&setting, &row.driver)?)
+            }
         }
     }
 
@@ -244,13 +262,13 @@ impl Snapshots {
         }
     }
 
-    /// The directory with a layer's own files, where the driver keeps them apart and has them here.
-    pub fn tree_of(&self, layer: LayerNumber) -> Result<Option<std::path::PathBuf>> {
+    /// A layer's own files, where the driver keeps them apart and has them here.
+    pub fn tree_of(&self, layer: LayerNumber) -> Result<Option<Tree>> {
         if self.driver.shape() == Shape::Stacked {
             return Ok(None);
         }
         let id = self.db.read(|reader| reader.snapshot_of(self.driver.name(), Keyed::Layer(layer)))?;
-        id.map(|id| Ok(self.driver.tree(id)?.0)).transpose()
+        id.map(|id| self.driver.tree(id)).transpose()
     }
 
     fn stack_of(&self, reader: &Reader<'_>, chain: Option<&ChainId>) -> Result<Vec<SnapshotId>> {
@@ -325,10 +343,16 @@ impl Snapshots {
         let Some(nearest) = self.stack_of(reader, Some(below))?.first().copied() else {
             return Ok(());
         };
-        let (from, to) = (open_dir(&self.driver.tree(nearest)?.0)?, open_dir(&self.driver.tree(id)?.0)?);
-        sys::tree::like(from.as_fd(), to.as_fd())
+        let (from, to) = (self.driver.tree(nearest)?, self.driver.tree(id)?);
+        sys::tree::like(from.dir.as_fd(), to.dir.as_fd())
             .context(|| format!("giving the root of snapshot {id} the attributes of {nearest}'s"))
     }
+}
+
+/// The storage driver that a store has chosen, and what it told it.
+fn of_store(reader: &Reader<'_>) -> Result<Option<(String, Options)>> {
+    let Some(name) = reader.driver()? else { return Ok(None) };
+    Ok(Some((name, Options::parse(&reader.driver_options()?)?)))
 }
 
 fn open_view(mount: &Mount) -> Result<View> {

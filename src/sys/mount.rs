@@ -25,8 +25,14 @@ use crate::error::{Context, Result};
 pub enum Mount {
     /// overlayfs. Lowers nearest first. No upper: read-only, and then two lowers at least. `volatile`:
     /// fsync(2) inside does nothing; whoever needs the bytes on disk calls syncfs(2) on the upper's
-    /// filesystem.
-    Overlay { lowers: Vec<PathBuf>, upper: Option<PathBuf>, work: Option<PathBuf>, volatile: bool },
+    /// filesystem. `user`: its marks are `user.overlay.*`, as a user namespace wants them.
+    Overlay {
+        lowers: Vec<PathBuf>,
+        upper: Option<PathBuf>,
+        work: Option<PathBuf>,
+        volatile: bool,
+        user: bool,
+    },
     /// A directory as it is.
     Bind { source: PathBuf, read_only: bool },
 }
@@ -77,7 +83,7 @@ pub enum Reach {
 /// `openat(fd, ".")` to list or sync.
 pub fn detached(mount: &Mount) -> Result<OwnedFd> {
     match mount {
-        Mount::Overlay { lowers, upper, work, volatile } => {
+        Mount::Overlay { lowers, upper, work, volatile, user } => {
             let upper = match (upper, work) {
                 (Some(upper), Some(work)) => Some(overlay::Upper { dir: upper, work, volatile: *volatile }),
                 (None, _) => None,
@@ -89,7 +95,7 @@ pub fn detached(mount: &Mount) -> Result<OwnedFd> {
                 }
             };
             let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
-            overlay::detached(&lowers, upper.as_ref())
+            overlay::detached(&lowers, upper.as_ref(), *user)
         }
         Mount::Bind { source, read_only } => {
             let tree = clone_tree(CWD, source, Reach::One)
@@ -316,6 +322,7 @@ mod tests {
             upper: None,
             work: None,
             volatile: false,
+            user: false,
         };
         let names = || {
             let entries = std::fs::read_dir(place.join("root")).unwrap();

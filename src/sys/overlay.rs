@@ -32,8 +32,8 @@ const OPTIONS: [(&str, &str); 3] = [("redirect_dir", "nofollow"), ("metacopy", "
 
 /// An overlay that nobody sees; lowers nearest first. Stacks of more than 500 lowers, up to 999, are two
 /// overlays: the deepest 500 stand below as one. (Only the deepest can: a whiteout in a merged view does not
-/// show, so it hides nothing below it.)
-pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>) -> Result<OwnedFd> {
+/// show, so it hides nothing below it.) `user`: marks are `user.overlay.*` (overlayfs.rst, "User xattr").
+pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>, user: bool) -> Result<OwnedFd> {
     let doing = || match upper {
         Some(upper) => {
             format!("mounting an overlay of {} layers with the upper {}", lowers.len(), upper.dir.display())
@@ -56,7 +56,7 @@ pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>) -> Result<Ow
     let mut layers: Vec<OwnedFd> = lowers.iter().map(open).collect::<Result<_>>()?;
     if layers.len() > MOST_LOWERS {
         let deepest = layers.split_off(layers.len() - MOST_LOWERS);
-        layers.push(mount(&deepest, None).context(|| "merging the deepest layers").context(doing)?);
+        layers.push(mount(&deepest, None, user).context(|| "merging the deepest layers").context(doing)?);
     }
     let upper = match upper {
         Some(upper) => Some((open(&upper.dir)?, open(&upper.work)?, upper.volatile)),
@@ -65,7 +65,7 @@ pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>) -> Result<Ow
     if let Some((_, work, true)) = &upper {
         forget_volatile(work.as_fd()).context(doing)?;
     }
-    mount(&layers, upper.as_ref()).context(doing)
+    mount(&layers, upper.as_ref(), user).context(doing)
 }
 
 /// A volatile mount leaves a mark that refuses the next one (overlayfs.rst, "Volatile mount"). Whoever mounts
@@ -83,14 +83,16 @@ fn forget_volatile(work: BorrowedFd<'_>) -> io::Result<()> {
 /// Upper, work, volatile.
 type OpenUpper = (OwnedFd, OwnedFd, bool);
 
-fn mount(lowers: &[OwnedFd], upper: Option<&OpenUpper>) -> io::Result<OwnedFd> {
+fn mount(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) -> io::Result<OwnedFd> {
     // The mount API reports a parameter it does not know as EINVAL, at once: that decides which dialect is
     // spoken.
-    let root = match by_context(lowers, upper, Naming::Descriptors) {
-        Err((Step::Lower, Errno::INVAL | Errno::BADF)) => match by_context(lowers, upper, Naming::Paths) {
-            Err((Step::Lower, Errno::INVAL)) => by_classic_call(lowers, upper)?,
-            other => other.map_err(|(_, errno)| errno)?,
-        },
+    let root = match by_context(lowers, upper, user, Naming::Descriptors) {
+        Err((Step::Lower, Errno::INVAL | Errno::BADF)) => {
+            match by_context(lowers, upper, user, Naming::Paths) {
+                Err((Step::Lower, Errno::INVAL)) => by_classic_call(lowers, upper, user)?,
+                other => other.map_err(|(_, errno)| errno)?,
+            }
+        }
         Err((Step::Said(error), _)) => return Err(error),
         other => other.map_err(|(_, errno)| errno)?,
     };
@@ -124,6 +126,7 @@ enum Step {
 fn by_context(
     lowers: &[OwnedFd],
     upper: Option<&OpenUpper>,
+    user: bool,
     naming: Naming,
 ) -> std::result::Result<OwnedFd, (Step, Errno)> {
     use rustix::mount::{
@@ -151,6 +154,9 @@ fn by_context(
     for (key, value) in OPTIONS {
         fsconfig_set_string(&context, key, value).map_err(said)?;
     }
+    if user {
+        fsconfig_set_flag(&context, "userxattr").map_err(said)?;
+    }
     fsconfig_create(&context).map_err(said)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(other)
 }
@@ -162,7 +168,7 @@ fn proc_path(dir: &OwnedFd) -> String {
 /// mount(2) for kernels before 6.5. It attaches, so a thread with a mount namespace of its own does it, and
 /// takes the mount away again as a detached copy. Options are one page: some 190 lowers.
 #[allow(unsafe_code, reason = "unshare(2) of one thread")]
-fn by_classic_call(lowers: &[OwnedFd], upper: Option<&OpenUpper>) -> io::Result<OwnedFd> {
+fn by_classic_call(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) -> io::Result<OwnedFd> {
     use rustix::thread::UnshareFlags;
     let attached = || -> Result<OwnedFd> {
         let doing = || "mounting in the namespace of a thread";
@@ -182,7 +188,7 @@ fn by_classic_call(lowers: &[OwnedFd], upper: Option<&OpenUpper>) -> io::Result<
             }
             None => None,
         };
-        let data = classic_options(&lowers, upper.as_ref())?;
+        let data = classic_options(&lowers, upper.as_ref(), user)?;
         // Any directory of this namespace will do as a mount point. The descriptor goes on showing what it
         // was opened on; the path shows the mount.
         let place = lowers.first().map(proc_path).unwrap_or_default();
@@ -197,8 +203,9 @@ fn by_classic_call(lowers: &[OwnedFd], upper: Option<&OpenUpper>) -> io::Result<
     })
 }
 
-fn classic_options(lowers: &[OwnedFd], upper: Option<&OpenUpper>) -> Result<CString> {
+fn classic_options(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) -> Result<CString> {
     let mut data = OPTIONS.map(|(key, value)| format!("{key}={value}")).join(",");
+    data += if user { ",userxattr" } else { "" };
     if let Some((dir, work, volatile)) = upper {
         let volatile = if *volatile { ",volatile" } else { "" };
         data += &format!(",upperdir={},workdir={}{volatile}", proc_path(dir), proc_path(work));
@@ -266,20 +273,20 @@ mod tests {
     #[test]
     fn directories_are_named_by_descriptor() {
         shows_a_stack("by-descriptor", |lowers, upper| {
-            by_context(lowers, upper, Naming::Descriptors).map_err(|(_, errno)| errno.into())
+            by_context(lowers, upper, false, Naming::Descriptors).map_err(|(_, errno)| errno.into())
         });
     }
 
     #[test]
     fn directories_are_named_by_path_before_linux_6_13() {
         shows_a_stack("by-path", |lowers, upper| {
-            by_context(lowers, upper, Naming::Paths).map_err(|(_, errno)| errno.into())
+            by_context(lowers, upper, false, Naming::Paths).map_err(|(_, errno)| errno.into())
         });
     }
 
     #[test]
     fn the_classic_call_serves_kernels_before_6_5() {
-        shows_a_stack("by-classic-call", by_classic_call);
+        shows_a_stack("by-classic-call", |lowers, upper| by_classic_call(lowers, upper, false));
     }
 
     #[test]
@@ -292,11 +299,11 @@ mod tests {
         }
         let nearest_first: Vec<&Path> = dirs[..600].iter().rev().map(PathBuf::as_path).collect();
         let upper = Upper { dir: &temporary.dir("upper"), work: &temporary.dir("work"), volatile: false };
-        let root = detached(&nearest_first, Some(&upper)).unwrap();
+        let root = detached(&nearest_first, Some(&upper), false).unwrap();
         assert_eq!(read(&root, "all").as_deref(), Some("599"));
         assert_eq!(fs::read_dir(proc_path(&root)).unwrap().count(), 601);
         let all: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
-        assert_eq!(detached(&all, None).unwrap_err().kind(), crate::error::Kind::Unsupported);
+        assert_eq!(detached(&all, None, false).unwrap_err().kind(), crate::error::Kind::Unsupported);
     }
 
     #[test]
@@ -305,7 +312,7 @@ mod tests {
         let (lower, dir, work) = (temporary.dir("lower"), temporary.dir("upper"), temporary.dir("work"));
         let upper = Upper { dir: &dir, work: &work, volatile: true };
         for _ in 0..3 {
-            drop(detached(&[&lower], Some(&upper)).unwrap());
+            drop(detached(&[&lower], Some(&upper), false).unwrap());
         }
     }
 }

@@ -135,8 +135,11 @@ fn containers(engine: &Engine, index: &Index, findings: &mut Vec<Finding>) -> Re
             wrong.push(("outcrop.db".to_owned(), format!("its image {} is not there", container.image)));
         }
         let snapshot = index.snapshots.iter().find(|row| row.id == container.snapshot);
-        let tree = driver.tree(container.snapshot)?.0;
-        if snapshot.is_none_or(|row| row.driver == driver.name() && !tree.exists()) {
+        let gone = || match driver.tree(container.snapshot) {
+            Err(error) if error.kind() == Kind::NotFound => Ok(true),
+            tree => tree.map(|_| false),
+        };
+        if snapshot.is_none_or(|row| row.driver == driver.name()) && (snapshot.is_none() || gone()?) {
             let file = format!("{}/{}", driver.name(), container.snapshot);
             wrong.push((file, "its writable layer is missing".into()));
         }

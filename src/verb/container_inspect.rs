@@ -125,6 +125,7 @@ fn host_config(config: &Config, auto_remove: bool) -> Value {
         "ReadonlyRootfs": config.read_only_root,
         "SecurityOpt": some(&security),
         "Tmpfs": tmpfs,
+        "StorageOpt": config.storage_size.map(|bytes| json!({ "size": bytes.to_string() })),
         "ShmSize": config.shm_size.unwrap_or(64 << 20),
         "CpuShares": config.limits.cpu_shares.unwrap_or(0),
         "Memory": config.limits.memory.unwrap_or(0),

@@ -6,7 +6,6 @@ use crate::db::{ContainerState, Time};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::Platform;
-use crate::snapshot::driver;
 
 #[derive(Clone, Debug)]
 pub struct Info {
@@ -20,6 +19,8 @@ pub struct Info {
     pub driver: String,
     /// What trying each driver on this root says: what it found, or why it cannot work here.
     pub drivers: Vec<(&'static str, Result<String, String>)>,
+    /// What the driver says of itself: a name, a text.
+    pub driver_status: Vec<(&'static str, String)>,
     /// Intermediate ones are not counted.
     pub images: u64,
     pub containers: usize,
@@ -67,7 +68,8 @@ pub fn info(engine: &Engine) -> Result<Info> {
         layout,
         made_at,
         driver: engine.snapshots.driver().name().to_owned(),
-        drivers: driver::probe_all(&engine.root),
+        driver_status: engine.snapshots.driver().status()?,
+        drivers: engine.snapshots.probe_all(),
         images: usage.images,
         containers_running: containers.iter().filter(|row| row.state == ContainerState::Running).count(),
         containers: containers.len(),

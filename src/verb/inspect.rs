@@ -100,7 +100,7 @@ fn graph_data(engine: &Engine, row: &ImageRow) -> Result<Value> {
     let trees = engine.snapshots.stack(row.chain.as_ref()).unwrap_or_default();
     let mut dirs = Vec::with_capacity(trees.len());
     for tree in trees {
-        dirs.push(driver.tree(tree)?.0.to_string_lossy().into_owned());
+        dirs.push(driver.path(tree).to_string_lossy().into_owned());
     }
     let Some((upper, lower)) = dirs.split_first() else { return Ok(Value::Null) };
     Ok(match driver.shape() {

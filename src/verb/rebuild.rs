@@ -38,25 +38,25 @@ pub struct Rebuilt {
 }
 
 /// `Conflict` where others use the store. Stopped, it has changed nothing.
-pub fn rebuild(root: &Path, job: &Job) -> Result<Rebuilt> {
+pub fn rebuild(root: &Path, options: &driver::Options, job: &Job) -> Result<Rebuilt> {
     if !root.join("blobs").is_dir() {
         return Err(Error::not_found(format!("there is no store in {}", root.display())));
     }
     let rebuild = Rebuild::start(root).context(|| format!("making the index of {} again", root.display()))?;
-    let rebuilt = fill(rebuild.db(), job)?;
+    let rebuilt = fill(rebuild.db(), options, job)?;
     rebuild.finish()?;
     Ok(rebuilt)
 }
 
-fn fill(db: &Db, job: &Job) -> Result<Rebuilt> {
+fn fill(db: &Db, options: &driver::Options, job: &Job) -> Result<Rebuilt> {
     let mut rebuilt = Rebuilt::default();
     let lease = db.lease()?;
     let blobs = Blobs::open(db);
     let found = read_blobs(db, &blobs, &mut rebuilt, job)?;
-    let snapshots = match driver_of(db.root())? {
+    let snapshots = match driver_of(db.root(), options)? {
         Some(name) => {
-            db.write(|writer| writer.set_driver(name))?;
-            Some(Snapshots::open(db, None)?)
+            db.write(|writer| writer.set_driver(name, &options.pairs()))?;
+            Some(Snapshots::open(db, None, options)?)
         }
         None => None,
     };
@@ -192,10 +192,10 @@ fn read_blob(path: &Path, digest: &Digest, job: &Job) -> Result<Option<Content>>
 }
 
 /// The driver that has trees here.
-fn driver_of(root: &Path) -> Result<Option<&'static str>> {
+fn driver_of(root: &Path, options: &driver::Options) -> Result<Option<&'static str>> {
     let mut first = None;
     for entry in driver::TABLE.iter().filter(|entry| root.join(entry.name).is_dir()) {
-        if !driver::open(root, entry.name)?.list()?.is_empty() {
+        if !driver::open(&driver::Setting { root, options }, entry.name)?.list()?.is_empty() {
             return Ok(Some(entry.name));
         }
         first.get_or_insert(entry.name);
@@ -295,8 +295,7 @@ impl<'r> Stacks<'r> {
         said: bool,
     ) -> Result<bool> {
         let driver = self.snapshots.driver();
-        let path = driver.tree(tree)?.0;
-        let read = |view| rootfs::reread(self.db, diff_id, &path, view, self.lease, self.job);
+        let read = |view| rootfs::reread(self.db, diff_id, driver, tree, view, self.lease, self.job);
         let Some(mut found) = read(None)? else { return Ok(false) };
         let leans = found.scanned.leans && below.is_some();
         if leans {

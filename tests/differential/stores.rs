@@ -92,6 +92,7 @@ impl Stores {
             root: root.clone(),
             run: self.dir.join("run"),
             driver: None,
+            storage: Default::default(),
             runtime: None,
             exe: env!("CARGO_BIN_EXE_outcrop").into(),
             path: std::env::var_os("PATH").unwrap(),

@@ -26,6 +26,7 @@ impl Mounted {
             upper: upper.map(|(upper, _)| upper.to_path_buf()),
             work: upper.map(|(_, work)| work.to_path_buf()),
             volatile: false,
+            user: false,
         };
         Mounted(outcrop::sys::mount::detached(&mount).unwrap())
     }

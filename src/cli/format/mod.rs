@@ -17,7 +17,7 @@ pub(crate) use columns::align;
 pub(crate) use filter::Filters;
 pub(crate) use glob::glob;
 pub(crate) use human::{
-    ago, ago_at, ellipsis, human_duration, parse_size, percent, short_id, size, size_binary, size_exact, time,
+    ago, ago_at, ellipsis, human_duration, percent, short_id, size, size_binary, size_exact, time,
 };
 pub(crate) use list::{List, Row};
 pub(crate) use objects::inspect;

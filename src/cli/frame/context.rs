@@ -1,6 +1,6 @@
 //! What a verb is given besides its flags.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use outcrop::db::Db;
 use outcrop::engine::{self, Engine};
 use outcrop::error::{Context as _, Kind, Result};
 use outcrop::job::{Cancel, Job, Report};
+use outcrop::snapshot::driver::Options;
 
 use super::Out;
 use super::signals::Signals;
@@ -25,6 +26,9 @@ pub(crate) struct Globals {
     /// What keeps and stacks layers; chosen by what the host has unless given
     #[arg(long, global = true, value_name = "NAME", env = "OUTCROP_STORAGE_DRIVER", hide_env_values = true)]
     pub(crate) storage_driver: Option<String>,
+    /// What the storage driver is to do (dm.basesize=20G); with `run` and `create` also the container's size (size=10G)
+    #[arg(long = "storage-opt", global = true, value_name = "NAME=VALUE")]
+    storage_opts: Vec<String>,
     /// What runs containers: the embedded runtime, or an OCI runtime on PATH
     #[arg(long, global = true, value_name = "NAME", env = "OUTCROP_RUNTIME", hide_env_values = true)]
     pub(crate) runtime: Option<String>,
@@ -59,6 +63,14 @@ impl Globals {
         absolute(given)
     }
 
+    /// `OUTCROP_STORAGE_OPTS`, separated by spaces, and over it what stands on the command line.
+    fn storage_options(&self) -> Result<Options> {
+        let surroundings = std::env::var("OUTCROP_STORAGE_OPTS").unwrap_or_default();
+        let words: Vec<&str> = surroundings.split_whitespace().collect();
+        let before = Options::parse(&words).context(|| "reading OUTCROP_STORAGE_OPTS")?;
+        Ok(Options::parse(&self.storage_opts)?.over(&before))
+    }
+
     pub(super) fn start_log(&self) {
         let started = tracing_subscriber::fmt()
             .with_max_level(self.log_level)
@@ -88,11 +100,32 @@ pub(crate) struct Context {
     cancel: Cancel,
     signals: Signals,
     engine: OnceCell<Engine>,
+    /// `--storage-opt size=` is a container's that is to be made.
+    sizes_container: Cell<bool>,
 }
 
 impl Context {
     pub(super) fn new(globals: Globals) -> Self {
-        Context { globals, cancel: Cancel::default(), signals: Signals::default(), engine: OnceCell::new() }
+        Context {
+            globals,
+            cancel: Cancel::default(),
+            signals: Signals::default(),
+            engine: OnceCell::new(),
+            sizes_container: Cell::new(false),
+        }
+    }
+
+    /// `--storage-opt size=`, for a verb that makes a container; asked for before the store is opened.
+    pub(crate) fn container_size(&self) -> Result<Option<u64>> {
+        self.sizes_container.set(true);
+        let options = self.globals.storage_options()?;
+        options.get("size").map(|_| options.bytes("size", 0)).transpose()
+    }
+
+    /// What the storage driver is told.
+    pub(crate) fn storage_options(&self) -> Result<Options> {
+        let options = self.globals.storage_options()?;
+        Ok(if self.sizes_container.get() { options.without("size") } else { options })
     }
 
     /// The store, opened when first asked for.
@@ -103,6 +136,7 @@ impl Context {
                 root: self.globals.root(),
                 run: self.globals.run_root(),
                 driver: self.globals.storage_driver.clone(),
+                storage: self.storage_options()?,
                 runtime: self.globals.runtime.clone(),
                 exe,
                 path: std::env::var_os("PATH").unwrap_or_default(),

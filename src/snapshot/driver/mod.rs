@@ -37,10 +37,14 @@
 //! dataset) is for `mount` to activate and for `release` to undo.
 
 mod folder;
+mod options;
 mod overlay2;
 mod vfs;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+pub use self::options::Options;
 
 pub use crate::db::SnapshotId;
 use crate::error::{Context, Error, Result};
@@ -66,6 +70,21 @@ pub struct Delta {
     pub form: Form,
 }
 
+/// A snapshot's own tree.
+#[derive(Debug)]
+pub struct Tree {
+    /// Open for reading. It keeps what it stands on (a mount that nobody sees, a device) as long as it is open.
+    pub dir: OwnedFd,
+    pub form: Form,
+}
+
+impl Tree {
+    /// In the host's file system. `NotFound` where it is not there.
+    fn open(path: &Path, form: Form) -> Result<Tree> {
+        Ok(Tree { dir: folder::open_dir(path)?, form })
+    }
+}
+
 /// Keeps trees by number; the contract is this module's text.
 pub trait Driver: Send + Sync {
     fn name(&self) -> &'static str;
@@ -80,9 +99,12 @@ pub trait Driver: Send + Sync {
     /// How to mount a stack of sealed snapshots for reading: nearest first, a Stacked driver's is one; of
     /// none, an empty directory.
     fn view(&self, stack: &[SnapshotId]) -> Result<Mount>;
-    /// The directory with the snapshot's own tree (Layered: the layer alone; Stacked: the whole), in the form
-    /// it has.
-    fn tree(&self, id: SnapshotId) -> Result<(PathBuf, Form)>;
+    /// The snapshot's own tree (Layered: the layer alone; Stacked: the whole), in the form it has. `NotFound` where
+    /// there is none. One that is not sealed may be written to through it where the form is `Whole`, and where it has
+    /// no parents.
+    fn tree(&self, id: SnapshotId) -> Result<Tree>;
+    /// Where people find it, below the store's root; it may be mounted there or not.
+    fn path(&self, id: SnapshotId) -> PathBuf;
     /// Undoes what `mount` activated.
     fn release(&self, _id: SnapshotId) -> Result<()> {
         Ok(())
@@ -96,6 +118,19 @@ pub trait Driver: Send + Sync {
     fn seal(&self, _id: SnapshotId) -> Result<()> {
         Ok(())
     }
+    /// No more than this many bytes of its own go into one that is written to (`--storage-opt size=`); not sealed, not
+    /// mounted.
+    fn limit(&self, _id: SnapshotId, _bytes: u64) -> Result<()> {
+        Err(Error::unsupported(format!(
+            "the storage driver `{}` cannot limit the size of a container here",
+            self.name()
+        ))
+        .hint("leave out `--storage-opt size=`; `outcrop info` shows what the storage driver can"))
+    }
+    /// What `info` shows of it, in Docker's words where it has some: a name, a text.
+    fn status(&self) -> Result<Vec<(&'static str, String)>> {
+        Ok(Vec::new())
+    }
     /// All that was written into these is on disk when it returns: one syncfs for each filesystem concerned.
     /// An error of the disk since the driver was opened is an error here.
     fn sync(&self, ids: &[SnapshotId]) -> Result<()>;
@@ -106,13 +141,23 @@ pub trait Driver: Send + Sync {
     fn list(&self) -> Result<Vec<SnapshotId>>;
 }
 
+/// What a driver is given to work with.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// The store's root; it exists.
+    pub root: &'a Path,
+    pub options: &'a Options,
+}
+
 /// A line of the table.
 pub struct Entry {
     pub name: &'static str,
+    /// The names of `--storage-opt` that it knows.
+    pub options: &'static [&'static str],
     /// Tries it on this root, leaves nothing there, and says what it found to be good; an error says why not.
-    pub probe: fn(root: &Path) -> Result<String>,
+    pub probe: fn(&Setting<'_>) -> Result<String>,
     /// Makes its directories where they are missing.
-    pub open: fn(root: &Path) -> Result<Box<dyn Driver>>,
+    pub open: fn(&Setting<'_>) -> Result<Box<dyn Driver>>,
 }
 
 /// The driver of a new store, and why it is this one.
@@ -124,23 +169,25 @@ pub struct Selected {
     pub refused: Vec<(&'static str, String)>,
 }
 
-/// The wanted driver, which must be usable; else the first of the table that is. `root` exists.
-pub fn select(root: &Path, wanted: Option<&str>) -> Result<Selected> {
+/// The wanted driver, which must be usable; else the first of the table that is.
+pub fn select(setting: &Setting<'_>, wanted: Option<&str>) -> Result<Selected> {
+    let root = setting.root;
     if let Some(name) = wanted {
         let entry = entry(name)?;
-        let found = (entry.probe)(root).map_err(|cause| {
+        setting.options.check(entry)?;
+        let found = (entry.probe)(setting).map_err(|cause| {
             Error::new(cause.kind(), format!("the storage driver `{name}` cannot work at {}", root.display()))
                 .hint("leave the driver out: the first that works here is taken")
                 .because(cause)
         })?;
-        let driver = (entry.open)(root)?;
+        let driver = (entry.open)(setting)?;
         return Ok(Selected { driver, reason: format!("asked for; {found}"), refused: Vec::new() });
     }
     let mut refused = Vec::new();
     for entry in TABLE {
-        match (entry.probe)(root) {
-            Ok(reason) => return Ok(Selected { driver: (entry.open)(root)?, reason, refused }),
-            Err(error) => refused.push((entry.name, whole(&error))),
+        match setting.options.check(entry).and_then(|()| (entry.probe)(setting)) {
+            Ok(reason) => return Ok(Selected { driver: (entry.open)(setting)?, reason, refused }),
+            Err(error) => refused.push((entry.name, error.one_line())),
         }
     }
     let reasons: Vec<String> = refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
@@ -149,13 +196,16 @@ pub fn select(root: &Path, wanted: Option<&str>) -> Result<Selected> {
 
 /// What each driver's probe says of this root, in the table's order: what it found to be good, or why it
 /// cannot work.
-pub fn probe_all(root: &Path) -> Vec<(&'static str, std::result::Result<String, String>)> {
-    TABLE.iter().map(|entry| (entry.name, (entry.probe)(root).map_err(|error| whole(&error)))).collect()
+pub fn probe_all(setting: &Setting<'_>) -> Vec<(&'static str, std::result::Result<String, String>)> {
+    let probe = |entry: &Entry| (entry.probe)(setting).map_err(|error| error.one_line());
+    TABLE.iter().map(|entry| (entry.name, probe(entry))).collect()
 }
 
 /// The driver that a store was made with, not probed again.
-pub fn open(root: &Path, name: &str) -> Result<Box<dyn Driver>> {
-    (entry(name)?.open)(root).context(|| format!("opening the storage driver `{name}`"))
+pub fn open(setting: &Setting<'_>, name: &str) -> Result<Box<dyn Driver>> {
+    let entry = entry(name)?;
+    setting.options.check(entry)?;
+    (entry.open)(setting).context(|| format!("opening the storage driver `{name}`"))
 }
 
 fn entry(name: &str) -> Result<&'static Entry> {
@@ -164,15 +214,4 @@ fn entry(name: &str) -> Result<&'static Entry> {
         Error::invalid(format!("unknown storage driver `{name}`"))
             .hint(format!("there are: {}", names.join(", ")))
     })
-}
-
-/// An error and its causes on one line.
-fn whole(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

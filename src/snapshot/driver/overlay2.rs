@@ -2,7 +2,8 @@
 //! it is sealed.
 //!
 //! A layer is mounted so that its upper directory is the diff (see `sys::overlay`), and stored as overlayfs
-//! writes it: 0:0 character devices delete, `trusted.overlay.opaque` hides. A mark on the root of a layer
+//! writes it: 0:0 character devices delete, `trusted.overlay.opaque` hides, `user.overlay.opaque` in a store that was made in a user
+//! namespace. A mark on the root of a layer
 //! hides nothing, so `Snapshots` ends the list of parents there.
 
 use std::ffi::CStr;
@@ -12,16 +13,22 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir, open_dir};
-use super::{Delta, Driver, Entry, Mount, Shape, SnapshotId};
+use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree};
 use crate::error::{Context, Error, Result};
 use crate::layer::Form;
 use crate::sys;
 
-pub(super) const ENTRY: Entry =
-    Entry { name: "overlay2", probe, open: |root| Ok(Box::new(Overlay2::open(root)?) as Box<dyn Driver>) };
+pub(super) const ENTRY: Entry = Entry {
+    name: "overlay2",
+    options: &[],
+    probe,
+    open: |setting| Ok(Box::new(Overlay2::open(setting.root)?) as Box<dyn Driver>),
+};
 
 struct Overlay2 {
     folder: Folder,
+    /// Whose marks: the kernel's own, or in a user namespace the user's.
+    form: Form,
     /// An empty directory: the kernel wants two lowers where there is no upper, and one where there is.
     empty: PathBuf,
 }
@@ -30,8 +37,19 @@ impl Overlay2 {
     fn open(root: &Path) -> Result<Self> {
         let folder = Folder::open(root, "overlay2", "overlay2")?;
         let empty = root.join("overlay2/empty");
-        std::fs::create_dir_all(&empty).context(|| format!("creating {}", empty.display()))?;
-        Ok(Overlay2 { folder, empty })
+        let of_users = root.join("overlay2/userxattr");
+        match std::fs::create_dir(&empty) {
+            // The first to come decides for good: one store cannot have layers of both kinds.
+            Ok(()) if form_in(&empty)? == Form::OverlayUser => {
+                std::fs::write(&of_users, "").context(|| format!("writing {}", of_users.display()))?;
+            }
+            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(cause).context(|| format!("creating {}", empty.display()));
+            }
+            _ => {}
+        }
+        let form = if of_users.exists() { Form::OverlayUser } else { Form::Overlay };
+        Ok(Overlay2 { folder, form, empty })
     }
     fn diff(&self, id: SnapshotId) -> PathBuf {
         self.folder.path(id).join("diff")
@@ -76,7 +94,7 @@ impl Driver for Overlay2 {
             lowers.push(self.empty.clone());
         }
         let (upper, work) = (Some(self.diff(id)), Some(self.work(id)));
-        Ok(Mount::Overlay { lowers, upper, work, volatile: false })
+        Ok(Mount::Overlay { lowers, upper, work, volatile: false, user: self.form == Form::OverlayUser })
     }
 
     fn view(&self, stack: &[SnapshotId]) -> Result<Mount> {
@@ -87,11 +105,25 @@ impl Driver for Overlay2 {
             1 => lowers.push(self.empty.clone()),
             _ => {}
         }
-        Ok(Mount::Overlay { lowers, upper: None, work: None, volatile: false })
+        Ok(Mount::Overlay {
+            lowers,
+            upper: None,
+            work: None,
+            volatile: false,
+            user: self.form == Form::OverlayUser,
+        })
     }
 
-    fn tree(&self, id: SnapshotId) -> Result<(PathBuf, Form)> {
-        Ok((self.diff(id), Form::Overlay))
+    fn tree(&self, id: SnapshotId) -> Result<Tree> {
+        Tree::open(&self.diff(id), self.form)
+    }
+
+    fn path(&self, id: SnapshotId) -> PathBuf {
+        self.diff(id)
+    }
+
+    fn status(&self) -> Result<Vec<(&'static str, String)>> {
+        Ok(vec![("Backing Filesystem", filesystem_of(&self.empty)?)])
     }
 
     fn remove(&self, id: SnapshotId) -> Result<()> {
@@ -117,7 +149,7 @@ impl Driver for Overlay2 {
     }
 
     fn delta(&self, id: SnapshotId) -> Option<Delta> {
-        Some(Delta { dir: self.diff(id), form: Form::Overlay })
+        Some(Delta { dir: self.diff(id), form: self.form })
     }
 
     fn list(&self) -> Result<Vec<SnapshotId>> {
@@ -128,13 +160,32 @@ impl Driver for Overlay2 {
 /// Mounts a layer on another with an upper, deletes a file, replaces a directory, and looks at what the upper
 /// holds: a mount that succeeds proves little (overlayfs.rst; in a user namespace, or on a filesystem without
 /// whiteouts, changes fail later).
-fn probe(root: &Path) -> Result<String> {
+fn probe(setting: &Setting<'_>) -> Result<String> {
+    let root = setting.root;
     let filesystem = filesystem_of(root)?;
-    in_scratch(root, ENTRY.name, |scratch| try_in(scratch, &filesystem))?;
-    Ok(format!("kernel overlayfs on {filesystem}"))
+    let form = in_scratch(root, ENTRY.name, |scratch| {
+        let form = form_in(scratch)?;
+        try_in(scratch, form, &filesystem).map(|()| form)
+    })?;
+    let namespace = if form == Form::OverlayUser { ", in a user namespace" } else { "" };
+    Ok(format!("kernel overlayfs on {filesystem}{namespace}"))
 }
 
-fn try_in(scratch: &Path, filesystem: &str) -> Result<()> {
+/// `trusted` xattrs are for who has CAP_SYS_ADMIN in the first user namespace (xattr(7)).
+fn form_in(dir: &Path) -> Result<Form> {
+    const MARK: &str = "trusted.overlay.opaque";
+    let dir_fd = open_dir(dir)?;
+    match rustix::fs::fsetxattr(&dir_fd, MARK, b"n", rustix::fs::XattrFlags::empty()) {
+        Ok(()) => {
+            let removed = rustix::fs::fremovexattr(&dir_fd, MARK);
+            removed.context(|| format!("taking a mark from {}", dir.display())).map(|()| Form::Overlay)
+        }
+        Err(rustix::io::Errno::PERM) => Ok(Form::OverlayUser),
+        Err(errno) => Err(errno).context(|| format!("marking {}", dir.display())),
+    }
+}
+
+fn try_in(scratch: &Path, form: Form, filesystem: &str) -> Result<()> {
     let [near, far, upper, work] = ["near", "far", "upper", "work"].map(|name| scratch.join(name));
     for dir in [&near, &far, &upper, &work, &far.join("replaced")] {
         make_dir(dir, 0o755)?;
@@ -145,6 +196,7 @@ fn try_in(scratch: &Path, filesystem: &str) -> Result<()> {
         upper: Some(upper.clone()),
         work: Some(work),
         volatile: false,
+        user: form == Form::OverlayUser,
     };
     let root = sys::mount::detached(&stack)
         .context(|| format!("overlayfs cannot be mounted with its upper directory on {filesystem}"))?;
@@ -156,8 +208,10 @@ fn try_in(scratch: &Path, filesystem: &str) -> Result<()> {
         return Err(unlike("write whiteouts"));
     }
     let marks = sys::dir::xattrs(upper.as_fd(), c"replaced").context(|| "looking for an opaque mark")?;
-    if !marks.contains(&(b"trusted.overlay.opaque".to_vec(), b"y".to_vec())) {
-        return Err(unlike("mark replaced directories with a trusted xattr"));
+    let mark: &[u8] =
+        if form == Form::OverlayUser { b"user.overlay.opaque" } else { b"trusted.overlay.opaque" };
+    if !marks.contains(&(mark.to_vec(), b"y".to_vec())) {
+        return Err(unlike("mark replaced directories with an xattr"));
     }
     Ok(())
 }

@@ -4,12 +4,16 @@
 use std::path::{Path, PathBuf};
 
 use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir};
-use super::{Delta, Driver, Entry, Mount, Shape, SnapshotId};
+use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree};
 use crate::error::{Context, Result};
 use crate::layer::Form;
 
-pub(super) const ENTRY: Entry =
-    Entry { name: "vfs", probe, open: |root| Ok(Box::new(Vfs::open(root)?) as Box<dyn Driver>) };
+pub(super) const ENTRY: Entry = Entry {
+    name: "vfs",
+    options: &[],
+    probe,
+    open: |setting| Ok(Box::new(Vfs::open(setting.root)?) as Box<dyn Driver>),
+};
 
 struct Vfs {
     folder: Folder,
@@ -59,8 +63,16 @@ impl Driver for Vfs {
         Ok(Mount::Bind { source, read_only: true })
     }
 
-    fn tree(&self, id: SnapshotId) -> Result<(PathBuf, Form)> {
-        Ok((self.folder.path(id), Form::Whole))
+    fn tree(&self, id: SnapshotId) -> Result<Tree> {
+        Tree::open(&self.folder.path(id), Form::Whole)
+    }
+
+    fn path(&self, id: SnapshotId) -> PathBuf {
+        self.folder.path(id)
+    }
+
+    fn status(&self) -> Result<Vec<(&'static str, String)>> {
+        Ok(vec![("Backing Filesystem", filesystem_of(&self.empty)?)])
     }
 
     fn remove(&self, id: SnapshotId) -> Result<()> {
@@ -80,7 +92,8 @@ impl Driver for Vfs {
     }
 }
 
-fn probe(root: &Path) -> Result<String> {
+fn probe(setting: &Setting<'_>) -> Result<String> {
+    let root = setting.root;
     in_scratch(root, ENTRY.name, |scratch| make_dir(&scratch.join("probe"), 0o755))?;
     Ok(format!("copies on {}", filesystem_of(root)?))
 }
