@@ -8,3 +8,4 @@ pub mod process;
 mod overlay;
 pub mod part;
 pub mod tree;
+pub mod zfs;

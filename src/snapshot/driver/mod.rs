@@ -40,6 +40,7 @@ mod folder;
 mod options;
 mod overlay2;
 mod vfs;
+mod zfs;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ use crate::layer::Form;
 pub use crate::sys::mount::Mount;
 
 /// In order of preference.
-pub const TABLE: &[&Entry] = &[&overlay2::ENTRY, &vfs::ENTRY];
+pub const TABLE: &[&Entry] = &[&overlay2::ENTRY, &zfs::ENTRY, &vfs::ENTRY];
 
 /// What a snapshot is keyed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
