@@ -55,5 +55,6 @@ mod store;
 mod styles;
 mod tags;
 mod verbs;
+mod vm_kit;
 mod web_kit;
 mod zfs;

@@ -244,6 +244,10 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    pub(crate) fn new(line: String, output: std::process::Output) -> Self {
+        Outcome { line, output }
+    }
+
     pub(crate) fn of(command: &mut Command) -> Self {
         command.stdin(Stdio::null());
         Self::run(command, None)
@@ -331,7 +335,7 @@ impl Outcome {
         self
     }
 
-    fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         let lossy = String::from_utf8_lossy;
         let (out, err) = (lossy(&self.output.stdout), lossy(&self.output.stderr));
         format!("$ {}\n{}\n--- stdout\n{out}--- stderr\n{err}", self.line, self.output.status)
