@@ -233,6 +233,7 @@ pub enum Phase {
     Extracting,
     Compressing,
     Uploading,
+    Copying,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

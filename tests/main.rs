@@ -34,6 +34,7 @@ mod links;
 mod load;
 mod login;
 mod manifest;
+mod migrate;
 mod mirrors;
 mod mounts;
 mod output;

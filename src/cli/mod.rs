@@ -46,6 +46,7 @@ mod run;
 mod save;
 mod start;
 mod system_df;
+mod system_migrate;
 mod system_prune;
 mod tag;
 mod undo;
@@ -89,6 +90,7 @@ const TABLE: &[Entry] = &[
     Entry::of::<info::Args>(),
     Entry::of::<system_df::Args>(),
     Entry::of::<system_prune::Args>(),
+    Entry::of::<system_migrate::Args>(),
     Entry::of::<explain::Args>(),
     Entry::of::<cache::Ls>(),
     Entry::of::<cache::Inspect>(),

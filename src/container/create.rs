@@ -2,7 +2,9 @@
 
 use super::names::made_up;
 use super::{Config, Record, check_name, directory, volume};
-use crate::db::{ContainerId, ContainerRow, ContainerState, ImageRow, Lease, NewContainer, Reader};
+use crate::db::{
+    ContainerId, ContainerRow, ContainerState, ImageRow, Lease, NewContainer, Reader, SnapshotId,
+};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::RunConfig;
@@ -53,14 +55,29 @@ pub fn create(
 /// Its directory comes after the row, so that none stands without one; in a transaction, so that none comes after its
 /// removal.
 pub(super) fn record(engine: &Engine, row: &ContainerRow) -> Result<()> {
+    write_record(engine, row, None)
+}
+
+fn write_record(engine: &Engine, row: &ContainerRow, moved: Option<SnapshotId>) -> Result<()> {
     let dir = directory(engine, &row.id);
     engine.db.write(|index| match index.container(&row.id)? {
         Some(now) if matches!(now.state, ContainerState::Created | ContainerState::Exited) => {
             std::fs::create_dir_all(&dir).context(|| format!("making {}", dir.display()))?;
-            Record::of(row, index.volumes_of(&row.id)?).write(&engine.root, &row.id)
+            let record = Record::of(row, index.volumes_of(&row.id)?);
+            Record { moved, ..record }.write(&engine.root, &row.id)
         }
         _ => Ok(()),
     })
+}
+
+/// Of every container anew, after their writable layers were moved.
+pub fn record_all(engine: &Engine) -> Result<()> {
+    let moved = engine.db.read(|index| index.moved())?;
+    for row in engine.db.read(|index| index.containers())? {
+        let also = moved.iter().find(|moved| moved.container == row.id).map(|moved| moved.snapshot);
+        write_record(engine, &row, also)?;
+    }
+    Ok(())
 }
 
 #[expect(clippy::too_many_arguments, reason = "what a row and its neighbours hold")]

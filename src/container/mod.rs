@@ -25,7 +25,7 @@ mod volume;
 
 pub use attach::Console;
 pub use config::{Attach, Config, Mount, MountKind, Tmpfs};
-pub use create::{New, create};
+pub use create::{New, create, record_all};
 pub use failed::{FailedStep, StepMount, adopt, kept};
 pub use find::{find, resolve};
 pub use names::check_name;

@@ -15,6 +15,9 @@ pub struct Record {
     pub image: ImageId,
     /// Of the store's driver.
     pub snapshot: SnapshotId,
+    /// The same with the driver that the store is moved to, or was until a moment ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<SnapshotId>,
     pub auto_remove: bool,
     /// RFC 3339.
     pub created: String,
@@ -35,6 +38,7 @@ impl Record {
             name: row.name.clone(),
             image: row.image,
             snapshot: row.snapshot,
+            moved: None,
             auto_remove: row.auto_remove,
             created: row.created_at.to_string(),
             config: row.config.clone(),
@@ -42,11 +46,14 @@ impl Record {
         }
     }
 
-    /// Its directory stands. Cut short by a kill, it is as if it were not there.
+    /// Its directory stands. Killed meanwhile, it is as it was.
     pub(super) fn write(&self, root: &Path, id: &ContainerId) -> Result<()> {
         let path = path(root, id);
         let text = serde_json::to_vec(self).context(|| "writing a container's configuration")?;
-        fs::write(&path, text).context(|| format!("writing {}", path.display()))
+        let draft = path.with_extension("making");
+        fs::write(&draft, text)
+            .and_then(|()| fs::rename(&draft, &path))
+            .context(|| format!("writing {}", path.display()))
     }
 
     /// `None` where there is none, or none that can be read.

@@ -92,7 +92,8 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "select 'snapshot ' || id from snapshot where state in ('making', 'draft') and lease is null
-             and id not in (select snapshot from container)",
+             and id not in (select snapshot from container)
+             and id not in (select number from intent where what = 'moved')",
         "is held by nothing",
     ),
     (

@@ -3,7 +3,7 @@
 //!
 //! Kinds of this room: `layer` (rows being written under a number, and layers/making-NUMBER; detail: the DiffID once
 //! known), `rows` (both to be removed), `recipe` (layers/DIFFID to be removed if no layer has it), `ingest` (a file in ingest/), and
-//! those of `incoming.rs`, which hang on no lease. Others belong to
+//! those of `incoming.rs` and `switch.rs`, which hang on no lease. Others belong to
 //! those who make them, as devices do.
 
 use super::ids::LayerNumber;

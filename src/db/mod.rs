@@ -36,6 +36,7 @@ mod rebuild;
 mod rows;
 mod snapshot;
 mod sweep;
+mod switch;
 mod tag;
 mod tag_log;
 #[cfg(test)]
@@ -70,6 +71,7 @@ pub use rebuild::Rebuild;
 pub use rows::{Found, LayerSlot, RowWriter, Rows};
 pub use snapshot::{Keyed, Sealed, SnapshotRow, SnapshotState};
 pub use sweep::Swept;
+pub use switch::{DriverAlone, DriverLock, Moved};
 pub use tag::TagRow;
 pub use tag_log::TagMove;
 pub use time::Time;

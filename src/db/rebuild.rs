@@ -61,6 +61,11 @@ impl Rebuild {
         &self.uuid
     }
 
+    /// The driver that the old index named, where it can still say it.
+    pub fn old_driver(&self) -> Option<String> {
+        old_value(self.db.root(), "driver")
+    }
+
     /// The new index takes the old one's place; that one is `outcrop.db.old` and `files.db.old` from now on. Nobody holds
     /// a clone of `db` any more.
     pub fn finish(self) -> Result<()> {

@@ -162,6 +162,7 @@ impl Db {
             self.to_trash(&self.0.root.join("containers").join(id.as_str()))?;
             self.write(|writer| {
                 writer.exec("delete from container where id = ?1 and state = 'removing'", (&id,))?;
+                writer.forget_moved(&id)?;
                 writer.remove_snapshot(snapshot)
             })?;
             swept.containers += 1;
@@ -331,13 +332,15 @@ impl Reader<'_> {
                  or exists (select 1 from chain where condemned is not null)
                  or exists (select 1 from layer where condemned is not null)
                  or exists (select 1 from blob where condemned is not null)
-                 or exists (select 1 from intent where what not in ('incoming', 'upload') or at < ?1)
+                 or exists (select 1 from intent
+                     where what <> 'moved' and (what not in ('incoming', 'upload') or at < ?1))
                  or exists (select 1 from build where status = 'running')
                  or exists (select 1 from container where state = 'running')
                  or exists (select 1 from container where state = 'created' and lease is not null)
                  or exists (select 1 from container where state = 'removing')
                  or exists (select 1 from snapshot where state <> 'sealed'
-                     and id not in (select snapshot from container where state <> 'removing'))",
+                     and id not in (select snapshot from container where state <> 'removing')
+                     and id not in (select number from intent where what = 'moved'))",
             (Time::now().0 - KEPT,),
         )
     }

@@ -43,11 +43,11 @@ pub(super) fn holder(engine: &Engine, layer: &Layer) -> Result<Option<SnapshotId
 }
 
 /// The layer's archive, made again from its recipe and a tree that has its files.
-struct Recipe<'e> {
-    engine: &'e Engine,
-    layer: &'e Layer,
-    from: SnapshotId,
-    job: &'e Job,
+pub(super) struct Recipe<'e> {
+    pub(super) engine: &'e Engine,
+    pub(super) layer: &'e Layer,
+    pub(super) from: SnapshotId,
+    pub(super) job: &'e Job,
 }
 
 impl Archive for Recipe<'_> {

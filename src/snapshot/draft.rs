@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::driver::{Mount, Shape, SnapshotId, Tree};
 use super::{Compared, Snapshots};
-use crate::db::{Lease, Reader, Sealed, Writer};
+use crate::db::{Keyed, Lease, Reader, Sealed, Writer};
 use crate::error::{Context, Error, Result};
 use crate::image::ChainId;
 use crate::layer::Form;
@@ -185,6 +185,20 @@ impl<'s> Draft<'s> {
             })
             .context(|| format!("sealing snapshot {}", self.id))?;
         match sealed {
+            Sealed::Now => {
+                self.kept = true;
+                Ok(self.id)
+            }
+            Sealed::Already(other) => Ok(other),
+        }
+    }
+
+    /// Seals it as what holds `keyed`, which stands already: a tree made again, for another driver. Where it was sealed
+    /// before, that one is returned and this one is gone.
+    pub fn commit_as(mut self, keyed: Keyed) -> Result<SnapshotId> {
+        self.snapshots.driver.seal(self.id)?;
+        let sealed = self.snapshots.db.write(|writer| writer.seal_snapshot(self.id, keyed));
+        match sealed.context(|| format!("sealing snapshot {}", self.id))? {
             Sealed::Now => {
                 self.kept = true;
                 Ok(self.id)

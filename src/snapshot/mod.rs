@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 
 pub use self::draft::{Draft, Mounted, Parked, Place, Purpose};
 use self::driver::{Driver, Mount, Options, Setting, Shape, SnapshotId, Tree};
-use crate::db::{Db, Keyed, LayerNumber, LayerRow, Pending, Reader, SnapshotRow, Swept};
+use crate::db::{Db, DriverLock, Keyed, LayerNumber, LayerRow, Pending, Reader, SnapshotRow, Swept};
 use crate::error::{Context, Error, Result};
 use crate::image::ChainId;
 use crate::layer::{Changes, Form};
@@ -31,6 +31,8 @@ pub struct Snapshots {
     options: Options,
     /// What the roots of layers say: rows never change.
     roots: Mutex<HashMap<LayerNumber, Root>>,
+    /// The store keeps this driver as long as we work with it.
+    keeps: Mutex<Option<DriverLock>>,
 }
 
 /// What a layer says of `/`.
@@ -83,6 +85,7 @@ impl Snapshots {
     ///
     /// `said`: a new store keeps these options; where it has some, these go before them until it is closed.
     pub fn open(db: &Db, wanted: Option<&str>, said: &Options) -> Result<Snapshots> {
+        let keeps = Mutex::new(Some(db.keep_driver()?));
         let (name, kept) = match db.read(of_store)? {
             Some(chosen) => chosen,
             None => {
@@ -103,18 +106,38 @@ impl Snapshots {
                 "the store {} keeps its layers with the driver `{name}`, not `{wanted}`",
                 db.root().display()
             ))
-            .hint("name another `--root` for a store with another driver"));
+            .hint(format!(
+                "`outcrop system migrate --to {wanted}` moves it; a store of its own has another `--root`"
+            )));
         }
         let driver = driver::open(&Setting { root: db.root(), options: &options }, &name)?;
-        let snapshots = Snapshots { db: db.clone(), driver, options, roots: Mutex::default() };
+        let snapshots = Snapshots { db: db.clone(), driver, options, roots: Mutex::default(), keeps };
         if db.read(|reader| reader.trees_may_be_lost())? {
             snapshots.remove_strays()?;
+            db.write(|writer| writer.trees_checked())?;
         }
         Ok(snapshots)
     }
 
     pub fn driver(&self) -> &dyn Driver {
         &*self.driver
+    }
+
+    /// The same store with another driver, which is tried first; `options` are for it.
+    pub fn other(&self, name: &str, options: &Options) -> Result<Snapshots> {
+        let selected = driver::select(&Setting { root: self.db.root(), options }, Some(name))?;
+        Ok(Snapshots {
+            db: self.db.clone(),
+            driver: selected.driver,
+            options: options.clone(),
+            roots: Mutex::default(),
+            keeps: Mutex::default(),
+        })
+    }
+
+    /// Others may switch the store to another driver from now on: for whoever does it.
+    pub fn let_go(&self) {
+        *self.keeps.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// What its driver was told.
@@ -217,7 +240,18 @@ impl Snapshots {
 
     /// All that was written into these is on disk when it returns.
     pub fn sync(&self, pending: &Pending) -> Result<()> {
-        if pending.snapshots.is_empty() { Ok(()) } else { self.driver.sync(&pending.snapshots) }
+        let mut of: HashMap<String, Vec<SnapshotId>> = HashMap::new();
+        for id in &pending.snapshots {
+            // One whose row is gone is nobody's any more.
+            if let Some(row) = self.db.read(|reader| reader.snapshot(*id))? {
+                of.entry(row.driver).or_default().push(*id);
+            }
+        }
+        of.iter().try_for_each(|(name, ids)| match *name == self.driver.name() {
+            true => self.driver.sync(ids),
+            // While the store is on its way to another driver.
+            false => self.open_other(name)?.sync(ids),
+        })
     }
 
     /// Removes what can go, with its trees (`Db::sweep`).
@@ -233,17 +267,19 @@ impl Snapshots {
         };
         match row.driver == self.driver.name() {
             true => remove(&*self.driver),
-            // Its options, if it had any, went with the store's choice of it.
-            false => {
-                let setting = Setting { root: self.db.root(), options: &Options::default() };
-                remove(&*driver::open(&setting, &row.driver)?)
-            }
+            false => remove(&*self.open_other(&row.driver)?),
         }
+    }
+
+    /// A driver that the store was moved from, or is on its way to, as it was told to work.
+    fn open_other(&self, name: &str) -> Result<Box<dyn Driver>> {
+        let options = Options::parse(&self.db.read(|reader| reader.options_of(name))?)?;
+        driver::open(&Setting { root: self.db.root(), options: &options }, name)
     }
 
     /// After a power cut there may be trees whose rows it took. (The list is made first: a row stands before
     /// its tree.)
-    fn remove_strays(&self) -> Result<()> {
+    pub fn remove_strays(&self) -> Result<()> {
         let doing = || "comparing trees with rows after the last start of this machine";
         let trees = self.driver.list().context(doing)?;
         let rows = self.db.read(|reader| reader.snapshots()).context(doing)?;
@@ -252,7 +288,7 @@ impl Snapshots {
             tracing::warn!(driver = self.driver.name(), id = stray.0, "removing a tree that no row knows");
             self.driver.remove(stray).context(doing)?;
         }
-        self.db.write(|writer| writer.trees_checked())
+        Ok(())
     }
 
     fn keyed(&self, chain: &ChainId, layer: LayerNumber) -> Keyed {
@@ -312,6 +348,11 @@ impl Snapshots {
             }
         }
         Ok(needed)
+    }
+
+    /// Whether the layer's archive says anything of `/`.
+    pub fn root_is_described(&self, layer: LayerNumber) -> Result<bool> {
+        Ok(self.root_of(layer)?.described)
     }
 
     fn root_of(&self, layer: LayerNumber) -> Result<Root> {

@@ -70,7 +70,15 @@ fn snapshots(
     for tree in trees.iter().filter(|tree| !known.contains(tree)) {
         leftovers.push(format!("{driver}/{tree}: no row knows it"));
     }
-    let kept: HashSet<SnapshotId> = index.containers.iter().map(|container| container.snapshot).collect();
+    let mut kept: HashSet<SnapshotId> = index.containers.iter().map(|container| container.snapshot).collect();
+    let (migrating, moved) = engine.db.read(|reader| Ok((reader.migrating_to()?, reader.moved()?)))?;
+    kept.extend(moved.iter().map(|moved| moved.snapshot));
+    if let Some(to) = migrating {
+        leftovers.push(format!(
+            "the store's move from {driver} to {to} is not finished: `outcrop system migrate --to {to}` goes on with it, `--to \
+             {driver}` gives it up"
+        ));
+    }
     for row in &index.snapshots {
         let left = match row.state {
             SnapshotState::Sealed => false,

@@ -37,6 +37,7 @@ pub mod load;
 pub mod log;
 pub mod login;
 pub mod manifest;
+pub mod migrate;
 pub mod named_context;
 pub mod ps;
 pub mod pull;

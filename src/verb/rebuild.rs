@@ -43,17 +43,17 @@ pub fn rebuild(root: &Path, options: &driver::Options, job: &Job) -> Result<Rebu
         return Err(Error::not_found(format!("there is no store in {}", root.display())));
     }
     let rebuild = Rebuild::start(root).context(|| format!("making the index of {} again", root.display()))?;
-    let rebuilt = fill(rebuild.db(), options, job)?;
+    let rebuilt = fill(rebuild.db(), rebuild.old_driver().as_deref(), options, job)?;
     rebuild.finish()?;
     Ok(rebuilt)
 }
 
-fn fill(db: &Db, options: &driver::Options, job: &Job) -> Result<Rebuilt> {
+fn fill(db: &Db, named: Option<&str>, options: &driver::Options, job: &Job) -> Result<Rebuilt> {
     let mut rebuilt = Rebuilt::default();
     let lease = db.lease()?;
     let blobs = Blobs::open(db);
     let found = read_blobs(db, &blobs, &mut rebuilt, job)?;
-    let snapshots = match driver_of(db.root(), options)? {
+    let snapshots = match driver_of(db.root(), named, options)? {
         Some(name) => {
             db.write(|writer| writer.set_driver(name, &options.pairs()))?;
             Some(Snapshots::open(db, None, options)?)
@@ -191,16 +191,17 @@ fn read_blob(path: &Path, digest: &Digest, job: &Job) -> Result<Option<Content>>
     Ok(Some(Document::parse(&text, None).map_or(Content::Other, Content::Document)))
 }
 
-/// The driver that has trees here.
-fn driver_of(root: &Path, options: &driver::Options) -> Result<Option<&'static str>> {
-    let mut first = None;
+/// The driver that the old index named, if it has trees here; else the one that has most.
+fn driver_of(root: &Path, named: Option<&str>, options: &driver::Options) -> Result<Option<&'static str>> {
+    let mut best: Option<((bool, usize), &'static str)> = None;
     for entry in driver::TABLE.iter().filter(|entry| root.join(entry.name).is_dir()) {
-        if !driver::open(&driver::Setting { root, options }, entry.name)?.list()?.is_empty() {
-            return Ok(Some(entry.name));
+        let trees = driver::open(&driver::Setting { root, options }, entry.name)?.list()?.len();
+        let rank = (trees > 0 && named == Some(entry.name), trees);
+        if best.is_none_or(|(other, _)| rank > other) {
+            best = Some((rank, entry.name));
         }
-        first.get_or_insert(entry.name);
     }
-    Ok(first)
+    Ok(best.map(|(_, name)| name))
 }
 
 /// Layers and the stacks they stand in, found again one after the other, the lowest first.
@@ -547,19 +548,20 @@ fn add_containers(
             lost("its image is not there");
             continue;
         }
-        if !stacks.trees.contains(&record.snapshot) {
+        let tree = [Some(record.snapshot), record.moved].into_iter().flatten();
+        let Some(tree) = tree.into_iter().find(|tree| stacks.trees.contains(tree)) else {
             lost("its writable layer is not there");
             continue;
-        }
+        };
         let chain = db.read(|reader| reader.image(&record.image))?.and_then(|image| image.chain);
         let parents = snapshots.stack(chain.as_ref())?;
         let inserted = db.write(|writer| {
-            writer.adopt_snapshot(record.snapshot, snapshots.driver().name(), None, &parents)?;
+            writer.adopt_snapshot(tree, snapshots.driver().name(), None, &parents)?;
             writer.insert_container(&NewContainer {
                 id: id.clone(),
                 name: record.name.clone(),
                 image: record.image,
-                snapshot: record.snapshot,
+                snapshot: tree,
                 auto_remove: record.auto_remove,
                 config: record.config.clone(),
             })?;
@@ -572,7 +574,7 @@ fn add_containers(
         });
         match inserted {
             Ok(()) => {
-                stacks.trees.remove(&record.snapshot);
+                stacks.trees.remove(&tree);
                 rebuilt.containers += 1;
             }
             Err(error) if error.kind() == Kind::Conflict => lost(error.message()),

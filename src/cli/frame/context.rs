@@ -130,13 +130,17 @@ impl Context {
 
     /// The store, opened when first asked for.
     pub(crate) fn engine(&self) -> Result<&Engine> {
+        self.open(self.globals.storage_driver.clone(), self.storage_options()?)
+    }
+
+    fn open(&self, driver: Option<String>, storage: Options) -> Result<&Engine> {
         if self.engine.get().is_none() {
             let exe = std::fs::read_link("/proc/self/exe").context(|| "finding outcrop's own binary")?;
             let opened = Engine::open(&engine::Options {
                 root: self.globals.root(),
                 run: self.globals.run_root(),
-                driver: self.globals.storage_driver.clone(),
-                storage: self.storage_options()?,
+                driver,
+                storage,
                 runtime: self.globals.runtime.clone(),
                 exe,
                 path: std::env::var_os("PATH").unwrap_or_default(),
@@ -144,6 +148,11 @@ impl Context {
             let _none_was_there = self.engine.set(opened);
         }
         Ok(self.engine.get().expect("set above"))
+    }
+
+    /// The same, to move it to another driver: what is said of drivers is for that one.
+    pub(crate) fn engine_to_migrate(&self) -> Result<&Engine> {
+        self.open(None, Options::default())
     }
 
     /// The same, to make room in it: opening it needs some, which its reserve gives where there is none.

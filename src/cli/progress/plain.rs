@@ -178,7 +178,7 @@ impl<W: Write> State<W> {
             Phase::Waiting => "Waiting",
             Phase::Verifying => "Verifying Checksum",
             Phase::Extracting => "Download complete",
-            Phase::Downloading | Phase::Compressing | Phase::Uploading => return,
+            Phase::Downloading | Phase::Compressing | Phase::Uploading | Phase::Copying => return,
         };
         self.line(&format!("{layer}: {said}"));
     }

@@ -51,6 +51,7 @@ pub(super) fn phase(phase: Phase) -> &'static str {
         Phase::Extracting => "Extracting",
         Phase::Compressing => "Compressing",
         Phase::Uploading => "Pushing",
+        Phase::Copying => "Copying",
     }
 }
 

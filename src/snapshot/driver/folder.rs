@@ -63,6 +63,16 @@ impl Folder {
         rustix::fs::syncfs(&self.dir).context(|| format!("writing {} to disk", self.path.display()))
     }
 
+    /// Whether files here can share their blocks (ioctl_ficlone(2)); tried.
+    pub(super) fn clones(&self) -> Result<bool> {
+        let doing = || format!("trying to share blocks in {}", self.path.display());
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = || rustix::fs::openat(&self.dir, c".", flags, Mode::RUSR | Mode::WUSR).context(doing);
+        let (one, other) = (file()?, file()?);
+        rustix::io::pwrite(&one, &[1; 4096], 0).context(doing)?;
+        Ok(rustix::fs::ioctl_ficlone(&other, &one).is_ok())
+    }
+
     pub(super) fn list(&self) -> Result<Vec<SnapshotId>> {
         let names =
             sys::dir::names(self.dir.as_fd()).context(|| format!("listing {}", self.path.display()))?;

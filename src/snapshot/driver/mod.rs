@@ -132,6 +132,14 @@ pub trait Driver: Send + Sync {
     fn status(&self) -> Result<Vec<(&'static str, String)>> {
         Ok(Vec::new())
     }
+    /// Whether one that is made on a parent takes no room for what the parent has; else it takes as much again.
+    fn shares(&self) -> Result<bool> {
+        Ok(true)
+    }
+    /// Bytes that can still be written; `None`: as many as the filesystem of the store's root has.
+    fn room(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
     /// All that was written into these is on disk when it returns: one syncfs for each filesystem concerned.
     /// An error of the disk since the driver was opened is an error here.
     fn sync(&self, ids: &[SnapshotId]) -> Result<()>;

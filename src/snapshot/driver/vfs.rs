@@ -75,6 +75,10 @@ impl Driver for Vfs {
         Ok(vec![("Backing Filesystem", filesystem_of(&self.empty)?)])
     }
 
+    fn shares(&self) -> Result<bool> {
+        self.folder.clones()
+    }
+
     fn remove(&self, id: SnapshotId) -> Result<()> {
         self.folder.remove(id)
     }

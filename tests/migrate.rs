@@ -1,0 +1,405 @@
+//! `system migrate`: a store goes from one storage driver to another with all that it keeps, is killed on the way, meets
+//! others on the way, and is the same in the end.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use outcrop::image::Digest;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::sandbox::{Outcome, Sandbox, wait_until};
+
+/// Layers of all kinds: hard links, whiteouts, a replaced directory, attributes, capabilities, a root of its own mode, one
+/// that stands twice.
+const DOCKERFILE: &str = "FROM base AS tools\n\
+    RUN mkdir -p /d/e /gone && echo a > /d/a && ln /d/a /d/e/b && ln -s a /d/l && mkfifo /d/p && echo x > /gone/x\n\
+    RUN rm -r /gone && rm -r /d/e && mkdir /d/e && echo new > /d/e/new && chmod 4711 /d/a && chown 7:8 /d/p\n\
+    RUN head -c 300000 /dev/urandom > /d/noise && truncate -s 5M /d/sparse && touch -d @1700000000 /d/noise\n\
+    FROM base\n\
+    RUN chmod 700 / && touch /touched\n\
+    COPY --from=tools /d /d\n\
+    COPY one /one\n\
+    RUN rm /d/noise && echo z > '/d/a b'\n\
+    ENV A=b\n\
+    COPY one /one\n\
+    CMD [\"cat\", \"/one\"]\n";
+
+/// A store with images, intermediate and dangling ones too, a tag that moved, the build cache, and two containers.
+fn filled(driver: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.outcrop(&["--storage-driver", driver, "info"]).ok();
+    fill(&sandbox);
+    sandbox
+}
+
+fn fill(sandbox: &Sandbox) {
+    sandbox.base_image("base");
+    sandbox.file("one", "first");
+    sandbox.dockerfile(DOCKERFILE);
+    build(sandbox).ok();
+    sandbox.file("one", "one");
+    build(sandbox).ok();
+    let changes = "echo written > /written; rm /one; ln /written /linked; mv /d/e /d/moved; chmod 600 /d/a; \
+        mkdir /d/empty; rm -r /home; echo home > /home";
+    sandbox.outcrop(&["run", "--name", "ended", "--network", "none", "app", "sh", "-c", changes]).ok();
+    sandbox.outcrop(&["create", "--name", "new", "app"]).ok();
+    sandbox.check();
+}
+
+fn build(sandbox: &Sandbox) -> Outcome {
+    sandbox.outcrop(&["build", "--progress", "plain", "--network", "none", "-t", "app", "."])
+}
+
+fn migrate(sandbox: &Sandbox, to: &str) -> Outcome {
+    sandbox.outcrop(&["system", "migrate", "--to", to])
+}
+
+fn driver(sandbox: &Sandbox) -> String {
+    sandbox.outcrop(&["info", "--format", "{{.Driver}}"]).ok().line()
+}
+
+/// All that has to stay as it is, each part by its name.
+fn everything(sandbox: &Sandbox) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut say = |args: &[&str]| drop(all.insert(args.join(" "), sandbox.outcrop(args).ok().stdout()));
+    say(&[
+        "images",
+        "-a",
+        "--no-trunc",
+        "--digests",
+        "--format",
+        "{{.ID}} {{.Repository}}:{{.Tag}} {{.Digest}} {{.Size}}",
+    ]);
+    say(&["history", "--no-trunc", "--format", "{{.ID}} {{.CreatedBy}} {{.Size}}", "app"]);
+    say(&["inspect", "--format", "{{json .RootFS}} {{json .Config}}", "app"]);
+    say(&["layers", "app"]);
+    say(&["log", "--format", "{{.Place}} {{.Verb}} {{.From}} {{.To}}", "app"]);
+    say(&["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.Command}}"]);
+    say(&["diff", "ended"]);
+    say(&["diff", "new"]);
+    // By their last use, which a build that hits is.
+    let mut cache = sandbox
+        .outcrop(&["cache", "ls", "--format", "{{.ID}} {{.Key}} {{.Size}} {{.Instruction}}"])
+        .ok()
+        .lines();
+    cache.sort();
+    all.insert("cache ls".into(), cache.join("\n"));
+    let save = sandbox.outcrop(&["save", "app", "base"]).ok().output.stdout;
+    all.insert("save".into(), Digest::of(&save).to_string());
+    for container in ["ended", "new"] {
+        let tar = sandbox.outcrop(&["export", container]).ok().output.stdout;
+        all.insert(format!("export {container}"), Digest::of(&tar).to_string());
+    }
+    all
+}
+
+#[track_caller]
+fn is_the_same(sandbox: &Sandbox, before: &BTreeMap<String, String>) {
+    let after = everything(sandbox);
+    for (name, text) in before {
+        assert_eq!(after[name], *text, "{name}");
+    }
+    let check = sandbox.outcrop(&["system", "check"]).ok().lines();
+    let left: Vec<&String> = check.iter().filter(|line| line.starts_with("left over")).collect();
+    assert!(left.iter().all(|line| line.contains("is not finished")), "{left:#?}");
+    let again = build(sandbox).ok();
+    assert!(!again.stdout().contains("Running in"), "not all of it is in the cache:\n{}", again.stdout());
+}
+
+/// Numbered trees of a driver.
+fn trees(sandbox: &Sandbox, dir: &str) -> usize {
+    let names = fs::read_dir(sandbox.root().join(dir)).into_iter().flatten().flatten();
+    names.filter(|entry| entry.file_name().to_string_lossy().parse::<u64>().is_ok()).count()
+}
+
+#[test]
+fn a_store_goes_to_another_driver_and_back() {
+    let sandbox = filled("overlay2");
+    let before = everything(&sandbox);
+    let stacks = sandbox.outcrop(&["system", "migrate", "--to", "vfs", "--dry-run"]).ok();
+    assert!(stacks.stdout().starts_with("From overlay2 to vfs: "), "{}", stacks.stdout());
+    assert_eq!((driver(&sandbox), trees(&sandbox, "vfs/dir")), ("overlay2".into(), 0));
+    migrate(&sandbox, "vfs").ok().says("The store is with vfs now: ").says("2 writable layers");
+    assert_eq!((driver(&sandbox), trees(&sandbox, "overlay2")), ("vfs".into(), 0));
+    is_the_same(&sandbox, &before);
+    migrate(&sandbox, "overlay2").ok().says("The store is with overlay2 now: ");
+    assert_eq!((driver(&sandbox), trees(&sandbox, "vfs/dir")), ("overlay2".into(), 0));
+    is_the_same(&sandbox, &before);
+    // It is no museum: containers start, images are built on.
+    sandbox.outcrop(&["start", "-a", "new"]).ok().says("one");
+    sandbox.outcrop(&["start", "-a", "ended"]).ok();
+    sandbox.file("one", "another");
+    build(&sandbox).ok().says("Running in");
+    sandbox.check();
+}
+
+#[test]
+fn times_of_what_a_container_wrote_are_kept_to_the_nanosecond() {
+    let sandbox = filled("overlay2");
+    let tool = |path: &str| crate::sandbox::tool(&sandbox, &["stat", "-c", "%y %a %u:%g %h", path]);
+    let of = |dir: &str| sandbox.outcrop(&["inspect", "--format", dir, "ended"]).ok().line();
+    let upper = of("{{.GraphDriver.Data.UpperDir}}");
+    let written = format!("{upper}/written");
+    crate::sandbox::tool(&sandbox, &["touch", "-d", "2020-01-01 00:00:00.123456789 UTC", &written]);
+    let before = tool(&written);
+    assert!(before.starts_with("2020-01-01 00:00:00.123456789"), "{before}");
+    migrate(&sandbox, "vfs").ok();
+    let dirs = fs::read_dir(sandbox.root().join("vfs/dir")).unwrap().map(|entry| entry.unwrap().path());
+    let written = dirs.map(|dir| dir.join("written")).find(|file| file.exists()).unwrap();
+    assert_eq!(tool(written.to_str().unwrap()), before);
+}
+
+/// A migration under way.
+struct Underway {
+    child: Child,
+    /// What it says.
+    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Underway {
+    fn start(sandbox: &Sandbox, to: &str) -> Self {
+        let mut command = sandbox.command(&["system", "migrate", "--to", to]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        Underway { child, lines }
+    }
+    /// Until it has made so many layers; which.
+    fn until_made(&mut self, count: usize) -> Vec<String> {
+        let made = self.lines.by_ref().map(Result::unwrap).filter(|line| line.ends_with(": Copied"));
+        made.take(count).collect()
+    }
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+    fn ends(mut self) {
+        let said: Vec<String> = self.lines.by_ref().map(Result::unwrap).collect();
+        assert!(self.child.wait().unwrap().success(), "{said:#?}");
+    }
+}
+
+#[test]
+fn a_killed_migration_goes_on_where_it_was() {
+    let sandbox = filled("overlay2");
+    let before = everything(&sandbox);
+    let mut first = Underway::start(&sandbox, "vfs");
+    let made = first.until_made(3);
+    first.kill();
+    assert_eq!((made.len(), driver(&sandbox)), (3, "overlay2".into()));
+    // The store works as before; of what was begun the next command takes away what is not whole.
+    is_the_same(&sandbox, &before);
+    assert_eq!(trees(&sandbox, "vfs/dir"), 3);
+    sandbox.outcrop(&["run", "--rm", "--network", "none", "app"]).ok().says("one");
+    sandbox.outcrop(&["system", "check"]).ok().says("to vfs is not finished");
+    let all = sandbox.outcrop(&["system", "migrate", "--to", "vfs"]).ok().stderr();
+    let again = all.lines().filter(|line| line.ends_with(": Copied")).count();
+    let dry = sandbox.outcrop(&["system", "migrate", "--to", "overlay2", "--dry-run"]).ok();
+    assert!(again > 0 && trees(&sandbox, "vfs/dir") == again + 3 + 2, "{again} {}", dry.stdout());
+    is_the_same(&sandbox, &before);
+}
+
+#[test]
+fn whenever_a_migration_is_killed_the_store_is_whole() {
+    let sandbox = filled("vfs");
+    let before = everything(&sandbox);
+    let mut to = "overlay2";
+    let (mut switched, mut killed) = (0, 0);
+    // There and back until it was killed often, each time some milliseconds later.
+    for round in 0..60_u64 {
+        let mut child = sandbox
+            .command(&["system", "migrate", "--to", to])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut ended = false;
+        wait_until(Duration::from_millis(13 * round), || {
+            ended = child.try_wait().unwrap().is_some();
+            ended
+        });
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        killed += usize::from(!status.success());
+        let now = driver(&sandbox);
+        assert!(ended || !status.success() || now == to, "it ended well, and did nothing");
+        sandbox.outcrop(&["run", "--rm", "--network", "none", "app"]).ok().says("one");
+        if now == to {
+            switched += 1;
+            to = if to == "vfs" { "overlay2" } else { "vfs" };
+        }
+        if round % 10 == 0 {
+            sandbox.check();
+        }
+    }
+    assert!(killed > 5 && switched > 1, "killed {killed} times, switched {switched} times");
+    is_the_same(&sandbox, &before);
+}
+
+#[test]
+fn an_unfinished_migration_can_be_given_up() {
+    let sandbox = filled("overlay2");
+    let before = everything(&sandbox);
+    let mut first = Underway::start(&sandbox, "vfs");
+    first.until_made(2);
+    first.kill();
+    migrate(&sandbox, "overlay2").ok().says("The store stays with overlay2");
+    assert_eq!(trees(&sandbox, "vfs/dir"), 0);
+    is_the_same(&sandbox, &before);
+    migrate(&sandbox, "nonsense").fails(1).complains("unknown storage driver `nonsense`");
+}
+
+#[test]
+fn others_work_meanwhile_and_a_second_migration_is_refused() {
+    let sandbox = filled("overlay2");
+    let before = everything(&sandbox);
+    let mut underway = Underway::start(&sandbox, "vfs");
+    underway.until_made(2);
+    underway.signal(Signal::STOP);
+    migrate(&sandbox, "vfs").fails(1).complains("another migration of this store is under way");
+    sandbox.file("one", "meanwhile");
+    sandbox.outcrop(&["build", "-q", "--network", "none", "-t", "later", "."]).ok();
+    sandbox
+        .outcrop(&["run", "--name", "late", "--network", "none", "later", "sh", "-c", "echo late > /late"])
+        .ok();
+    sandbox.outcrop(&["start", "-a", "ended"]).ok();
+    sandbox.outcrop(&["run", "--rm", "--network", "none", "app"]).ok().says("one");
+    underway.signal(Signal::CONT);
+    underway.ends();
+    assert_eq!(driver(&sandbox), "vfs");
+    assert_eq!(sandbox.outcrop(&["run", "--rm", "--network", "none", "later"]).ok().line(), "meanwhile");
+    sandbox.outcrop(&["diff", "late"]).ok().says("A /late");
+    sandbox.outcrop(&["rm", "late"]).ok();
+    sandbox.outcrop(&["rmi", "later"]).ok();
+    sandbox.file("one", "one");
+    assert_eq!(everything(&sandbox)["save"], before["save"]);
+    sandbox.outcrop(&["system", "check"]).ok().says_not("left over");
+}
+
+#[test]
+fn verbs_without_end_lose_nothing_to_a_migration() {
+    let sandbox = filled("overlay2");
+    let before = everything(&sandbox);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let work = |n: usize| {
+            let mut round = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                let name = format!("made-{n}-{round}");
+                let context = sandbox.dir().join(&name);
+                fs::create_dir(&context).unwrap();
+                fs::write(
+                    context.join("Dockerfile"),
+                    format!("FROM app\nRUN echo {name} > /it\nCMD [\"cat\",\"/it\"]\n"),
+                )
+                .unwrap();
+                sandbox
+                    .outcrop(&["build", "-q", "--network", "none", "-t", &name, context.to_str().unwrap()])
+                    .ok();
+                assert_eq!(sandbox.outcrop(&["run", "--rm", "--network", "none", &name]).ok().line(), name);
+                round += 1;
+            }
+            round
+        };
+        let workers = [scope.spawn(move || work(0)), scope.spawn(move || work(1))];
+        for to in ["vfs", "overlay2", "vfs"] {
+            migrate(&sandbox, to).ok();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        for (n, worker) in workers.into_iter().enumerate() {
+            for round in 0..worker.join().unwrap() {
+                let name = format!("made-{n}-{round}");
+                assert_eq!(sandbox.outcrop(&["run", "--rm", "--network", "none", &name]).ok().line(), name);
+                sandbox.outcrop(&["rmi", &name]).ok();
+            }
+        }
+    });
+    assert_eq!(everything(&sandbox)["save"], before["save"]);
+    sandbox.check();
+}
+
+#[test]
+fn a_running_container_is_named() {
+    let sandbox = filled("overlay2");
+    let mut run = sandbox
+        .command(&["run", "--name", "busy", "--network", "none", "app", "sleep", "100"])
+        .spawn()
+        .unwrap();
+    let runs = || sandbox.outcrop(&["ps", "--format", "{{.Names}}"]).ok().line() == "busy";
+    assert!(wait_until(Duration::from_secs(30), runs));
+    migrate(&sandbox, "vfs").fails(1).complains("these containers are running: busy");
+    sandbox.outcrop(&["rm", "-f", "busy"]).ok();
+    run.wait().unwrap();
+    assert_eq!(trees(&sandbox, "vfs/dir"), 0);
+    migrate(&sandbox, "vfs").ok();
+}
+
+#[test]
+fn where_there_is_no_room_nothing_is_changed() {
+    // A mount that nobody else sees.
+    outcrop::sys::namespace::unshare_mounts().unwrap();
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.root()).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("none", sandbox.root(), "tmpfs", flags, Some(c"size=120m")).unwrap();
+    sandbox.outcrop(&["--storage-driver", "overlay2", "info"]).ok();
+    sandbox.base_image("base");
+    sandbox.dockerfile(
+        "FROM base\nRUN head -c 40000000 /dev/urandom > /noise\nRUN echo a > /a\nRUN echo b > /b\n",
+    );
+    build(&sandbox).ok();
+    let index = || {
+        crate::sandbox::tool(
+            &sandbox,
+            &["sqlite3", "-readonly", sandbox.root().join("outcrop.db").to_str().unwrap(), ".dump"],
+        )
+    };
+    let before = index();
+    migrate(&sandbox, "vfs").fails(1).complains("with `vfs` all that").complains("MB are free");
+    assert_eq!((driver(&sandbox), trees(&sandbox, "vfs/dir")), ("overlay2".into(), 0));
+    assert_eq!(
+        index().lines().filter(|line| !line.contains("epoch")).count(),
+        before.lines().filter(|line| !line.contains("epoch")).count()
+    );
+    sandbox.check();
+    rustix::mount::unmount(sandbox.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+#[test]
+fn a_damaged_layer_is_named_and_the_store_stays() {
+    let sandbox = filled("overlay2");
+    let dirs = fs::read_dir(sandbox.root().join("overlay2")).unwrap().map(|entry| entry.unwrap().path());
+    let one = dirs.map(|dir| dir.join("diff/one")).find(|file| file.is_file()).unwrap();
+    fs::write(&one, "two").unwrap();
+    let said = migrate(&sandbox, "vfs").fails(1).complains("making layer ").stderr();
+    assert!(said.contains("with `vfs`"), "{said}");
+    assert_eq!(driver(&sandbox), "overlay2");
+}
+
+#[test]
+fn the_databases_are_made_again_after_a_migration_and_in_the_middle_of_one() {
+    let sandbox = filled("overlay2");
+    let before = everything(&sandbox);
+    let stays = ["save", "export ended", "export new", "diff ended"];
+    let rebuild = || {
+        sandbox.outcrop(&["system", "check", "--rebuild-index"]);
+        sandbox.check();
+        let after = everything(&sandbox);
+        for name in stays {
+            assert_eq!(after[name], before[name], "{name}");
+        }
+    };
+    let mut first = Underway::start(&sandbox, "vfs");
+    first.until_made(2);
+    first.kill();
+    rebuild();
+    assert_eq!(driver(&sandbox), "overlay2");
+    migrate(&sandbox, "vfs").ok();
+    rebuild();
+    assert_eq!(driver(&sandbox), "vfs");
+}
