@@ -128,12 +128,90 @@ fn comparable(history: &[(String, bool)], is_ours: bool) -> Vec<(String, bool)> 
     entries.collect()
 }
 
-/// The judges, ready: a daemon of their own that all tests of this process share while one of them runs, and a store.
-pub(crate) struct Court {
-    sandbox: Sandbox,
-    daemon: Child,
+/// A dockerd of our own with what it needs in one directory. Dropped, it ends, and with it all that it started and mounted.
+pub(crate) struct Daemon {
+    dir: PathBuf,
+    child: Child,
     /// Keeps the thread that started it.
     _parent: std::sync::mpsc::Sender<()>,
+}
+
+impl Daemon {
+    /// `data` is its data root.
+    pub(crate) fn start(dir: &Path, data: &Path, driver: &str) -> Daemon {
+        fs::write(dir.join("daemon.json"), "{}").unwrap();
+        // In namespaces of its own: whatever it mounts and starts goes with it, and it goes with us.
+        let mut command = Command::new(find_on_path("setpriv"));
+        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]);
+        command.arg("--mount-proc").arg("/usr/sbin/dockerd");
+        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]);
+        command.args(["--ip-forward=false", "--userland-proxy=false", "--storage-driver", driver]);
+        command.arg("--data-root").arg(data);
+        for (option, name) in
+            [("--config-file", "daemon.json"), ("--exec-root", "docker-run"), ("--pidfile", "docker.pid")]
+        {
+            command.arg(option).arg(dir.join(name));
+        }
+        command.arg("--host").arg(format!("unix://{}", dir.join("docker.sock").display()));
+        let log = File::create(dir.join("docker.log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        // The signal comes when the thread that started it dies, and threads of tests do.
+        let (started, child) = std::sync::mpsc::channel();
+        let (parent, adjourned) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            started.send(command.spawn()).unwrap();
+            adjourned.recv()
+        });
+        let child = child.recv().unwrap().unwrap();
+        let daemon = Daemon { dir: dir.to_owned(), child, _parent: parent };
+        let up = wait_until(Duration::from_secs(60), || {
+            daemon.docker(&["version"]).output().unwrap().status.success()
+        });
+        let log = fs::read_to_string(dir.join("docker.log")).unwrap();
+        assert!(up, "dockerd does not answer:\n{log}");
+        daemon
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("docker.sock")
+    }
+
+    /// Debian's client, which needs no plug-in to speak with the BuildKit in the daemon.
+    pub(crate) fn docker(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("/usr/bin/docker");
+        command.arg("--host").arg(format!("unix://{}", self.socket().display())).args(args);
+        command.env("HOME", &self.dir).env("DOCKER_CONFIG", self.dir.join("docker-config"));
+        command.env("DOCKER_BUILDKIT", "1").stdin(Stdio::null());
+        command
+    }
+
+    /// What `unshare` started.
+    fn own_process(&self) -> Option<rustix::process::Pid> {
+        let id = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        rustix::process::Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It undoes its mounts and ends its containerd; what it forgets goes with its namespaces.
+        if let Some(pid) = self.own_process() {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let child = &mut self.child;
+        if !wait_until(Duration::from_secs(20), || child.try_wait().unwrap().is_some()) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+/// The judges, ready: a daemon of their own that all tests of this process share while one of them runs, and a store.
+pub(crate) struct Court {
+    // Ended before its directory goes.
+    daemon: Daemon,
+    sandbox: Sandbox,
 }
 
 impl Court {
@@ -150,38 +228,8 @@ impl Court {
 
     fn new() -> Court {
         let sandbox = Sandbox::new();
-        let dir = sandbox.dir();
-        fs::write(dir.join("daemon.json"), "{}").unwrap();
-        // In namespaces of its own: whatever it mounts and starts goes with it, and it goes with us.
-        let mut command = Command::new(find_on_path("setpriv"));
-        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]);
-        command.arg("--mount-proc").arg("/usr/sbin/dockerd");
-        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]);
-        command.args(["--ip-forward=false", "--userland-proxy=false", "--storage-driver=overlay2"]);
-        for (option, name) in [
-            ("--config-file", "daemon.json"),
-            ("--data-root", "docker"),
-            ("--exec-root", "docker-run"),
-            ("--pidfile", "docker.pid"),
-        ] {
-            command.arg(option).arg(dir.join(name));
-        }
-        command.arg("--host").arg(format!("unix://{}", dir.join("docker.sock").display()));
-        let log = File::create(dir.join("docker.log")).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        // The signal comes when the thread that started it dies, and threads of tests do.
-        let (started, daemon) = std::sync::mpsc::channel();
-        let (parent, adjourned) = std::sync::mpsc::channel::<()>();
-        std::thread::spawn(move || {
-            started.send(command.spawn()).unwrap();
-            adjourned.recv()
-        });
-        let court = Court { sandbox, daemon: daemon.recv().unwrap().unwrap(), _parent: parent };
-        let up = wait_until(Duration::from_secs(60), || {
-            court.docker(&["version"]).output().unwrap().status.success()
-        });
-        let log = fs::read_to_string(court.sandbox.dir().join("docker.log")).unwrap();
-        assert!(up, "dockerd does not answer:\n{log}");
+        let daemon = Daemon::start(sandbox.dir(), &sandbox.dir().join("docker"), "overlay2");
+        let court = Court { daemon, sandbox };
         let base = court.sandbox.busybox_archive();
         Outcome::of(court.docker(&["import"]).arg(&base).arg("base")).ok();
         let context = court.sandbox.dir().join("base");
@@ -194,17 +242,11 @@ impl Court {
 
     /// Of the daemon.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.sandbox.dir().join("docker.sock")
+        self.daemon.socket()
     }
 
-    /// Debian's client, which needs no plug-in to speak with the BuildKit in the daemon.
     pub(crate) fn docker(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("/usr/bin/docker");
-        let dir = self.sandbox.dir();
-        command.arg("--host").arg(format!("unix://{}", dir.join("docker.sock").display())).args(args);
-        command.env("HOME", dir).env("DOCKER_CONFIG", dir.join("docker-config"));
-        command.env("DOCKER_BUILDKIT", "1").stdin(Stdio::null());
-        command
+        self.daemon.docker(args)
     }
 
     pub(crate) fn buildah(&self, args: &[&str]) -> Command {
@@ -257,29 +299,6 @@ impl Court {
         let image = described(&layers, &config, judge == Judge::Buildah);
         fs::remove_dir_all(&dir).unwrap();
         image
-    }
-}
-
-impl Drop for Court {
-    fn drop(&mut self) {
-        // The daemon undoes its mounts and ends its containerd; what it forgets goes with its namespaces.
-        if let Some(pid) = self.child_of_daemon() {
-            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let daemon = &mut self.daemon;
-        if !wait_until(Duration::from_secs(20), || daemon.try_wait().unwrap().is_some()) {
-            daemon.kill().unwrap();
-            daemon.wait().unwrap();
-        }
-    }
-}
-
-impl Court {
-    /// What `unshare` started.
-    fn child_of_daemon(&self) -> Option<rustix::process::Pid> {
-        let id = self.daemon.id();
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
-        rustix::process::Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one integration-test binary. `house::no_test_file_is_forgotten` checks that every file here is listed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod adopt;
 mod archive;
 mod bake;
 mod build;

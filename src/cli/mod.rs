@@ -45,6 +45,7 @@ mod rollback;
 mod run;
 mod save;
 mod start;
+mod system_adopt;
 mod system_df;
 mod system_migrate;
 mod system_prune;
@@ -91,6 +92,7 @@ const TABLE: &[Entry] = &[
     Entry::of::<system_df::Args>(),
     Entry::of::<system_prune::Args>(),
     Entry::of::<system_migrate::Args>(),
+    Entry::of::<system_adopt::Args>(),
     Entry::of::<explain::Args>(),
     Entry::of::<cache::Ls>(),
     Entry::of::<cache::Inspect>(),

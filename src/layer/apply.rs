@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::target::{Below, Saver, Target};
 use super::tree::{self, Node, Parents};
+use super::twins::{Shared, Twins};
 use super::unpack::unpack;
 use super::{Form, Kind, Row, RowSink};
 use crate::error::{Context, Error, Result};
@@ -43,7 +44,22 @@ pub fn apply(
     rows: &mut dyn RowSink,
     recipe: &mut dyn Write,
 ) -> Result<Applied> {
-    let mut disk = Disk { form, parents: Parents::new(tree), dirs: Vec::new(), file: None };
+    apply_sharing(job, tar, None, tree, form, rows, recipe)
+}
+
+/// The same; `files` is a tree that has the archive's files at the paths that it says: their blocks are shared with it where
+/// the filesystem can (ioctl_ficlone(2)). Each is read back and compared with the archive.
+pub fn apply_sharing(
+    job: &Job,
+    tar: &mut dyn Read,
+    files: Option<BorrowedFd<'_>>,
+    tree: BorrowedFd<'_>,
+    form: Form,
+    rows: &mut dyn RowSink,
+    recipe: &mut dyn Write,
+) -> Result<Applied> {
+    let twins = files.map(Twins::new);
+    let mut disk = Disk { form, parents: Parents::new(tree), dirs: Vec::new(), file: None, twins };
     let done = unpack(job, tar, &mut disk, rows, Some(recipe))?;
     Ok(Applied {
         diff_id: done.diff_id,
@@ -69,6 +85,7 @@ struct Disk<'a> {
     /// new files would inherit.
     dirs: Vec<(Vec<u8>, i64, Option<Vec<u8>>)>,
     file: Option<OpenFile>,
+    twins: Option<Twins<'a>>,
 }
 
 struct OpenFile {
@@ -78,6 +95,8 @@ struct OpenFile {
     /// Zeros not written yet begin here.
     zeros: Option<u64>,
     small: bool,
+    /// It has all its bytes already: they are compared in place of being written.
+    shared: Option<Shared>,
 }
 
 fn failed(doing: &str, path: &[u8]) -> impl FnOnce() -> String {
@@ -317,25 +336,40 @@ impl Target for Disk<'_> {
     }
 
     fn create(&mut self, row: &Row) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let access = if self.twins.is_some() { OFlags::RDWR } else { OFlags::WRONLY };
+        let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = None;
         self.make(&row.path, "making the file", |dir, name| {
             file = Some(fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?);
             Ok(())
         })?;
         let file = file.expect("made above");
-        self.file = Some(OpenFile { file, end: 0, zeros: None, small: row.size < HOLE });
+        let small = row.size < HOLE;
+        let shared = match &mut self.twins {
+            // It costs more than it saves.
+            Some(twins) if !small => {
+                twins.share(&row.path, row.size, &file).context(failed("making", &row.path))?
+            }
+            _ => None,
+        };
+        self.file = Some(OpenFile { file, end: 0, zeros: None, small, shared });
         Ok(())
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let file = self.file.as_mut().expect("created before");
+        if let Some(shared) = &mut file.shared {
+            return shared.compare(&file.file, offset, bytes);
+        }
         file.write(offset, bytes).context(|| "writing a file")
     }
 
     fn close(&mut self, row: &Row) -> Result<()> {
         let mut file = self.file.take().expect("created before");
-        file.end(row.size).context(failed("writing", &row.path))?;
+        match &mut file.shared {
+            Some(shared) => shared.end(&file.file, row.size)?,
+            None => file.end(row.size).context(failed("writing", &row.path))?,
+        }
         self.describe(file.file.as_fd(), row)?;
         fs::futimens(&file.file, &tree::modified(row.mtime)).context(failed("setting the time of", &row.path))
     }

@@ -24,11 +24,12 @@ mod scan;
 mod seen;
 mod target;
 mod tree;
+mod twins;
 mod unpack;
 mod verify;
 mod walk;
 
-pub use apply::{Applied, apply};
+pub use apply::{Applied, apply, apply_sharing};
 pub use content::content_id;
 pub use header::plain_header;
 pub use newest::Newest;

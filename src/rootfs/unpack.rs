@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
 use super::{Layer, Made, Stack};
@@ -21,6 +21,10 @@ use crate::snapshot::{Draft, Purpose};
 /// A tar, uncompressed, that can be read from its beginning as often as it takes.
 pub trait Archive: Sync {
     fn open(&self) -> Result<Box<dyn Read + Send + '_>>;
+    /// A tree that has its files at the paths that it says, to share their blocks with.
+    fn files(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// A layer that is unpacked and has no place in a stack yet.
@@ -111,7 +115,8 @@ fn apply<'e>(
     let mut tar = archive.open()?;
     let applied = {
         let place = draft.place()?;
-        layer::apply(job, &mut tar, place.as_fd(), place.form(), &mut rows, recipe.out())?
+        let (tree, form) = (place.as_fd(), place.form());
+        layer::apply_sharing(job, &mut tar, archive.files(), tree, form, &mut rows, recipe.out())?
     };
     drop(tar);
     let row_count = rows.finish()?;

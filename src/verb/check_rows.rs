@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::check::{Cure, Finding, Index, database, familiar};
-use crate::db::{ContainerState, Fault};
+use crate::db::{ContainerState, Fault, Origin};
 use crate::engine::Engine;
 use crate::error::{Context as _, Kind, Result};
 use crate::image::{Digest, ImageConfig, ImageId, MAX_CONFIG};
@@ -75,7 +75,10 @@ fn names(index: &Index, findings: &mut Vec<Finding>) {
             finding(&tag.name, format!("its manifest {target} is not among the blobs"));
         }
     }
-    for known in &index.repo_digests {
+    // Those that came out of an engine that keeps no manifests are names and nothing more.
+    let loaded: HashSet<ImageId> =
+        index.images.iter().filter(|image| image.origin == Origin::Loaded).map(|image| image.id).collect();
+    for known in index.repo_digests.iter().filter(|known| !loaded.contains(&known.image)) {
         if !index.blobs.contains_key(&known.digest) {
             let what = format!("the manifest {} is not among the blobs", known.digest);
             finding(&format!("{}@{}", known.repository, known.digest), what);

@@ -1,5 +1,6 @@
 //! What the command line, and whatever else is a front door, can ask for: one flow per file.
 
+pub mod adopt;
 mod arrive;
 pub mod bootstrap;
 pub mod build;
