@@ -19,6 +19,7 @@ mod copying;
 mod corpus;
 mod differential;
 mod debug;
+mod devicemapper;
 mod dockerfile;
 mod drafts;
 mod faults;

@@ -91,6 +91,17 @@ impl Bench {
         let driver = select(&root, Some(name)).unwrap().driver;
         Bench { root, _pool: None, sandbox, driver, _disk: Some(disk), next: Cell::new(1) }
     }
+    /// In a machine: small, and with this filesystem in its volumes.
+    fn devicemapper(filesystem: &str) -> Self {
+        let sandbox = Sandbox::new();
+        fs::create_dir_all(sandbox.root().join("trash")).unwrap();
+        let kind = format!("dm.fs={filesystem}");
+        let said = ["dm.basesize=512M", "dm.loopdatasize=4G", "dm.loopmetadatasize=32M", &kind];
+        let options = Options::parse(&said).unwrap();
+        let setting = Setting { root: &sandbox.root(), options: &options };
+        let driver = driver::open(&setting, "devicemapper").unwrap();
+        Bench { root: sandbox.root(), _pool: None, sandbox, driver, _disk: None, next: Cell::new(1) }
+    }
     fn number(&self) -> SnapshotId {
         SnapshotId(self.next.replace(self.next.get() + 1))
     }
@@ -188,6 +199,8 @@ fn the_driver_itself_serves(bench: &Bench) {
             assert_eq!(names(&bench.root.join("zfs/graph/1")), ["below"]);
             assert_eq!(crate::zfs::datasets(), ["1", "1@2", "2"]);
         }
+        // tests/devicemapper.rs looks at its devices.
+        "devicemapper" => assert_eq!(names(&bench.root.join("devicemapper/snapshots")), ["1", "2"]),
         other => panic!("say here how {other} looks from outside"),
     }
 }
@@ -613,6 +626,15 @@ fn the_rest_of_a_killed_process_is_removed(bench: &Bench) {
         assert_eq!(crate::zfs::datasets(), [""; 0]);
         return nothing_is_left(bench);
     }
+    if again.name() == "devicemapper" {
+        let records = bench.root.join("devicemapper");
+        let of = |state: &str| records.join(state).join(below[0].to_string());
+        fs::rename(of("snapshots"), of("deleted")).unwrap();
+        again.remove(below[0]).unwrap();
+        // Of the other one the first driver still has its mount.
+        assert_eq!(names(&records.join("deleted")), ["2"]);
+        return nothing_is_left(bench);
+    }
     let home = again.path(below[0]);
     let home = if again.shape() == Shape::Layered { home.parent().unwrap() } else { &home };
     fs::rename(home, bench.root.join(format!("trash/{}-{}", again.name(), below[0]))).unwrap();
@@ -624,6 +646,7 @@ fn a_tree_is_written_without_a_mount(bench: &Bench) {
     let id = bench.create(&[]);
     let tree = bench.tree(id);
     fs::write(tree.at("file"), "applied").unwrap();
+    drop(tree);
     bench.driver.seal(id).unwrap();
     assert_eq!(bench.view(&[id]).read("file"), "applied");
 }
@@ -725,6 +748,17 @@ macro_rules! suite {
                     )*
                 }
             };
+            ($dollar name:ident in_a_machine on $dollar kind:ident) => {
+                mod $dollar kind {
+                    $(
+                        #[test]
+                        #[ignore = "tests/devicemapper.rs runs it in a machine"]
+                        fn $test() {
+                            super::super::$test(&super::super::Bench::$dollar name(stringify!($dollar kind)));
+                        }
+                    )*
+                }
+            };
             ($dollar name:ident on $dollar kind:ident) => {
                 mod $dollar kind {
                     $(
@@ -776,6 +810,31 @@ suite! { $
 driver!(overlay2);
 driver!(zfs);
 driver!(vfs);
+
+mod in_a_machine {
+    driver!(devicemapper in_a_machine on ext4);
+
+    mod xfs {
+        macro_rules! some {
+            ($($test:ident)*) => {
+                $(
+                    #[test]
+                    #[ignore = "tests/devicemapper.rs runs it in a machine"]
+                    fn $test() {
+                        super::super::$test(&super::super::Bench::devicemapper("xfs"));
+                    }
+                )*
+            };
+        }
+        some! {
+            a_child_changes_nothing_below_it
+            owners_modes_xattrs_and_capabilities_are_kept
+            holes_stay_holes
+            a_snapshot_is_removed_while_it_is_mounted
+            a_copy_is_made_of_what_is_not_sealed
+        }
+    }
+}
 
 mod overlay2_on {
     driver!(overlay2 on xfs);
@@ -852,7 +911,9 @@ fn overlay2_works_in_a_user_namespace() {
 fn every_driver_of_the_table_runs_the_suite() {
     let text = include_str!("snapshot.rs");
     for entry in driver::TABLE {
-        assert!(text.contains(&format!("\ndriver!({});", entry.name)), "{}", entry.name);
+        let lines =
+            [format!("\ndriver!({});", entry.name), format!("driver!({} in_a_machine on ", entry.name)];
+        assert!(lines.iter().any(|line| text.contains(line)), "{}", entry.name);
     }
 }
 
@@ -895,7 +956,7 @@ fn an_unknown_driver_is_refused_with_the_names_of_all() {
     let sandbox = Sandbox::new();
     let Err(error) = select(sandbox.dir(), Some("overlay3")) else { panic!("it is there") };
     assert_eq!(error.kind(), Kind::Invalid);
-    assert_eq!(error.hint_text(), Some("there are: overlay2, zfs, vfs"));
+    assert_eq!(error.hint_text(), Some("there are: overlay2, zfs, devicemapper, vfs"));
 }
 
 #[test]

@@ -34,6 +34,11 @@ impl Machine {
         self.with("-d", size_or_file)
     }
 
+    /// In MiB; 1,024 where it is not said.
+    pub(crate) fn memory(self, size: u32) -> Self {
+        self.with("-m", size.to_string())
+    }
+
     /// To read and write, at `/run/share`, where the command begins.
     pub(crate) fn share(self, dir: &Path) -> Self {
         self.with("-s", dir)

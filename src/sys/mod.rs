@@ -1,11 +1,15 @@
 //! What only the kernel can do: the one room with `unsafe` in it.
 
+pub mod block;
 pub mod device_filter;
 pub mod dir;
+pub mod dm;
+pub mod loop_device;
 pub mod mount;
 pub mod namespace;
 pub mod process;
 mod overlay;
 pub mod part;
+pub mod thin;
 pub mod tree;
 pub mod zfs;

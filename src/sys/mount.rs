@@ -16,7 +16,7 @@ use rustix::mount::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::overlay;
+use super::{overlay, thin};
 use crate::error::{Context, Result};
 
 /// How to bring a stack to a mount point: a value, so that it can be handed to the process that will hold it.
@@ -35,6 +35,9 @@ pub enum Mount {
     },
     /// A directory as it is.
     Bind { source: PathBuf, read_only: bool },
+    /// The filesystem on a thin volume of device mapper, which becomes a device when it is mounted. `read_only`: it cannot be
+    /// written through this mount, and perhaps through another one.
+    Thin { volume: thin::Volume, filesystem: thin::Filesystem, read_only: bool },
 }
 
 /// What a mount forbids to those who look through it (mount_setattr(2), MOUNT_ATTR_*).
@@ -105,6 +108,14 @@ pub fn detached(mount: &Mount) -> Result<OwnedFd> {
                     .context(|| format!("making a read-only view of {}", source.display()))?;
             }
             Ok(tree)
+        }
+        Mount::Thin { volume, filesystem, read_only } => {
+            let root = volume.mount(filesystem)?;
+            if *read_only {
+                restrict(root.as_fd(), Attributes::READ_ONLY, Reach::One)
+                    .context(|| format!("making a read-only view of {}", volume.name))?;
+            }
+            Ok(root)
         }
     }
 }
@@ -210,6 +221,35 @@ pub fn filesystem(kind: &str, options: &[(&str, Option<&str>)], attributes: Attr
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes.flags())
     };
     configured().map_err(|errno| with_log(errno, context.as_fd())).context(doing)
+}
+
+/// A filesystem on a device (`source`), not attached, with options as in mount(8); those that belong to a mount point
+/// (`noatime`) too.
+pub(super) fn on_device(kind: &str, options: &[(&str, Option<&str>)]) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let mut attributes = MountAttrFlags::empty();
+    let mut configured = || -> rustix::io::Result<OwnedFd> {
+        for (key, value) in options {
+            match (*key, value) {
+                ("nosuid", None) => attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID,
+                ("nodev", None) => attributes |= MountAttrFlags::MOUNT_ATTR_NODEV,
+                ("noexec", None) => attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC,
+                ("noatime", None) => attributes |= MountAttrFlags::MOUNT_ATTR_NOATIME,
+                ("strictatime", None) => attributes |= MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+                ("nodiratime", None) => attributes |= MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+                ("defaults" | "relatime" | "suid" | "dev" | "exec", None) => {}
+                (key, Some(value)) => rustix::mount::fsconfig_set_string(&context, key, *value)?,
+                (key, None) => rustix::mount::fsconfig_set_flag(&context, key)?,
+            }
+        }
+        rustix::mount::fsconfig_create(&context)?;
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    configured().map_err(|errno| match errno {
+        // For who tries again.
+        rustix::io::Errno::BUSY => errno.into(),
+        _ => with_log(errno, context.as_fd()),
+    })
 }
 
 /// The processes of the caller's pid namespace.

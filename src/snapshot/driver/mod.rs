@@ -36,6 +36,7 @@
 //! `tests/snapshot.rs`, which runs the behaviour suite. What has no place in the file system yet (a device, a
 //! dataset) is for `mount` to activate and for `release` to undo.
 
+mod devicemapper;
 mod folder;
 mod options;
 mod overlay2;
@@ -53,7 +54,7 @@ use crate::layer::Form;
 pub use crate::sys::mount::Mount;
 
 /// In order of preference.
-pub const TABLE: &[&Entry] = &[&overlay2::ENTRY, &zfs::ENTRY, &vfs::ENTRY];
+pub const TABLE: &[&Entry] = &[&overlay2::ENTRY, &zfs::ENTRY, &devicemapper::ENTRY, &vfs::ENTRY];
 
 /// What a snapshot is keyed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,475 @@
+//! The storage driver `devicemapper`, in a machine whose kernel has thin pools: one test of this host starts it and runs there
+//! what is marked for it, here and in `snapshot.rs`.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::vm_kit::Machine;
+
+/// What runs in the machine alone says so in its path.
+const INSIDE: &str = "in_a_machine::";
+
+/// The host's own kernel may have no device mapper, and its devices are not for tests.
+#[test]
+fn under_a_kernel_with_thin_pools_all_of_it_works() {
+    let binary = std::env::current_exe().unwrap();
+    let listed = Command::new(&binary).args(["--ignored", "--list", INSIDE]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let expected = listed.lines().filter(|line| line.ends_with(": test")).count();
+    assert!(expected > 30, "{listed}");
+
+    let script = "mkdir /run/tests && TMPDIR=/run/tests exec \"$0\" --ignored --test-threads 3 \"$1\"";
+    let machine = Machine::new().modules("dm-thin-pool loop ext4 xfs").memory(2048);
+    // For pools on given devices.
+    let machine = machine.disk("400M").disk("16M").disk("100M").disk("16M").limit(Duration::from_secs(1200));
+    let outcome = machine.run(&["sh", "-c", script, binary.to_str().unwrap(), INSIDE]).ok();
+    let passed = format!("test result: ok. {expected} passed; 0 failed; 0 ignored;");
+    outcome.says(&passed);
+}
+
+mod in_a_machine {
+    use std::fs;
+    use std::os::fd::{AsRawFd as _, OwnedFd};
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::time::Duration;
+
+    use outcrop::error::{Kind, Result};
+    use outcrop::snapshot::driver::{self, Driver, Options, Setting, SnapshotId};
+    use outcrop::sys::mount::detached;
+
+    use crate::sandbox::{Outcome, Sandbox, find_on_path, wait_until};
+
+    const FIRST: SnapshotId = SnapshotId(1);
+    const SECOND: SnapshotId = SnapshotId(2);
+    const THIRD: SnapshotId = SnapshotId(3);
+    const SMALL: [&str; 3] = ["dm.basesize=256M", "dm.loopdatasize=1G", "dm.loopmetadatasize=16M"];
+
+    /// A root for the driver alone.
+    struct Store {
+        sandbox: Sandbox,
+        said: Vec<String>,
+    }
+
+    impl Store {
+        fn new(said: &[&str]) -> Self {
+            let sandbox = Sandbox::new();
+            fs::create_dir(sandbox.root()).unwrap();
+            Store { sandbox, said: said.iter().map(|said| (*said).to_owned()).collect() }
+        }
+        fn dir(&self) -> PathBuf {
+            self.sandbox.root().join("devicemapper")
+        }
+        fn try_open(&self, more: &[&str]) -> Result<Box<dyn Driver>> {
+            let said: Vec<&str> = self.said.iter().map(String::as_str).chain(more.iter().copied()).collect();
+            let options = Options::parse(&said).unwrap();
+            driver::open(&Setting { root: &self.sandbox.root(), options: &options }, "devicemapper")
+        }
+        fn probe(&self) -> Result<String> {
+            let options = Options::parse(&self.said).unwrap();
+            let setting = Setting { root: &self.sandbox.root(), options: &options };
+            let reason = driver::select(&setting, Some("devicemapper"))?.reason;
+            self.leaves_no_device();
+            Ok(reason)
+        }
+        fn open(&self) -> Box<dyn Driver> {
+            self.try_open(&[]).unwrap()
+        }
+        fn prefix(&self) -> String {
+            use std::os::unix::fs::MetadataExt as _;
+            let stat = self.dir().metadata().unwrap();
+            let (major, minor) = (rustix::fs::major(stat.dev()), rustix::fs::minor(stat.dev()));
+            format!("outcrop-{major}:{minor}-{}", stat.ino())
+        }
+        /// The names of its devices, without what they all begin with.
+        fn devices(&self) -> Vec<String> {
+            let own = format!("{}-", self.prefix());
+            let listed = dmsetup(&["ls"]).ok().stdout();
+            let names = listed.lines().filter_map(|line| line.split('\t').next()?.strip_prefix(&own));
+            let mut names: Vec<String> = names.map(str::to_owned).collect();
+            names.sort();
+            names
+        }
+        /// What dmsetup says of one: from its first sector on, in words.
+        fn status(&self, name: &str) -> Vec<String> {
+            let said = dmsetup(&["status", &format!("{}-{name}", self.prefix())]).ok().stdout();
+            said.split_whitespace().map(str::to_owned).collect()
+        }
+        fn tell_pool(&self, message: &str) -> Outcome {
+            dmsetup(&["message", &format!("{}-pool", self.prefix()), "0", message])
+        }
+        fn transaction(&self) -> u64 {
+            self.status("pool")[3].parse().unwrap()
+        }
+        #[track_caller]
+        fn leaves_no_device(&self) {
+            let loops = || Command::new("losetup").arg("-a").output().unwrap().stdout;
+            let root = self.sandbox.dir().to_str().unwrap().to_owned();
+            let gone = || {
+                self.devices().is_empty()
+                    && !String::from_utf8(loops()).unwrap().contains(&format!("{root}/"))
+            };
+            assert!(wait_until(Duration::from_secs(20), gone), "{:?}", self.devices());
+        }
+    }
+
+    fn dmsetup(words: &[&str]) -> Outcome {
+        Outcome::of(Command::new(find_on_path("dmsetup")).args(words))
+    }
+
+    fn path(root: &OwnedFd, name: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{name}", root.as_raw_fd()).into()
+    }
+
+    fn write(driver: &dyn Driver, id: SnapshotId, name: &str, bytes: &[u8]) {
+        let root = detached(&driver.mount(id, &[]).unwrap()).unwrap();
+        fs::write(path(&root, name), bytes).unwrap();
+    }
+
+    fn read(driver: &dyn Driver, id: SnapshotId, name: &str) -> Vec<u8> {
+        let root = detached(&driver.view(&[id]).unwrap()).unwrap();
+        fs::read(path(&root, name)).unwrap()
+    }
+
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn devices_are_there_while_somebody_needs_them() {
+        let store = Store::new(&SMALL);
+        let selected = store.probe().unwrap();
+        assert_eq!(selected, "asked for; a thin pool in files on tmpfs, volumes with ext4");
+        let driver = store.open();
+        assert_eq!(store.devices(), [""; 0], "opening makes none");
+        driver.create(FIRST, &[]).unwrap();
+        assert_eq!(store.devices(), ["pool"]);
+        assert_eq!(store.transaction(), 2);
+        write(&*driver, FIRST, "file", &[7; 4 << 20]);
+        assert_eq!(store.devices(), ["1", "pool"]);
+        driver.sync(&[FIRST]).unwrap();
+        let thin = store.status("1");
+        assert_eq!(thin[1..3], ["524288", "thin"]);
+        assert!(thin[3].parse::<u64>().unwrap() >= 8192, "{thin:?}");
+        driver.seal(FIRST).unwrap();
+        assert_eq!(store.devices(), ["pool"]);
+        let view = detached(&driver.view(&[FIRST]).unwrap()).unwrap();
+        let table = dmsetup(&["info", "-c", "--noheadings", "-o", "attr", &format!("{}-1", store.prefix())]);
+        assert_eq!(table.ok().stdout().trim(), "L--r");
+        drop((view, driver));
+        store.leaves_no_device();
+    }
+
+    /// Written from outside as a killed process would leave it: before and after the volume was made.
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn a_creation_that_was_killed_is_undone() {
+        let store = Store::new(&SMALL);
+        let driver = store.open();
+        driver.create(FIRST, &[]).unwrap();
+        write(&*driver, FIRST, "file", b"first");
+        driver.seal(FIRST).unwrap();
+        let mut running = driver;
+        for made in [false, true] {
+            let next = store.transaction() + 1;
+            let record = format!("{{\"device_id\":2,\"size\":268435456,\"transaction_id\":{next}}}");
+            fs::write(store.dir().join("snapshots/2"), &record).unwrap();
+            if made {
+                store.tell_pool("create_snap 2 1").ok();
+            }
+            drop(running);
+            store.leaves_no_device();
+            running = store.open();
+            assert_eq!(running.list().unwrap().len(), 2);
+            assert_eq!(read(&*running, FIRST, "file"), b"first");
+            assert_eq!(running.list().unwrap(), [FIRST], "made: {made}");
+            store.tell_pool("delete 2").fails(1).complains("No data available");
+        }
+        running.create(SECOND, &[FIRST]).unwrap();
+        assert_eq!(read(&*running, SECOND, "file"), b"first");
+    }
+
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn metadata_that_are_older_than_the_store_are_told() {
+        let store = Store::new(&SMALL);
+        let driver = store.open();
+        driver.create(FIRST, &[]).unwrap();
+        drop(driver);
+        store.leaves_no_device();
+        fs::write(store.dir().join("snapshots/9"), "{\"device_id\":9,\"size\":1,\"transaction_id\":99}")
+            .unwrap();
+        let driver = store.open();
+        let error = driver.create(SECOND, &[]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{}", error.one_line());
+        assert!(error.one_line().contains("snapshot 9 was made in 99"), "{}", error.one_line());
+        drop(driver);
+        store.leaves_no_device();
+        fs::remove_file(store.dir().join("snapshots/9")).unwrap();
+        // Without its metadata it does not begin anew.
+        let size = store.dir().join("metadata").metadata().unwrap().len();
+        fs::File::create(store.dir().join("metadata")).unwrap().set_len(size).unwrap();
+        let error = store.open().create(SECOND, &[]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{}", error.one_line());
+    }
+
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn what_is_removed_in_use_goes_when_it_is_not_used_any_more() {
+        let store = Store::new(&SMALL);
+        let driver = store.open();
+        driver.create(FIRST, &[]).unwrap();
+        write(&*driver, FIRST, "file", b"first");
+        driver.seal(FIRST).unwrap();
+        let view = detached(&driver.view(&[FIRST]).unwrap()).unwrap();
+        driver.remove(FIRST).unwrap();
+        let waiting = || {
+            let lines = driver.status().unwrap();
+            lines.into_iter().find(|(name, _)| *name == "Deferred Deleted Device Count").unwrap().1
+        };
+        assert_eq!(waiting(), "1");
+        assert_eq!(fs::read(path(&view, "file")).unwrap(), b"first");
+        assert_eq!(driver.create(FIRST, &[]).unwrap_err().kind(), Kind::Conflict);
+        drop(view);
+        driver.create(SECOND, &[]).unwrap();
+        assert_eq!(waiting(), "0");
+        store.tell_pool("delete 1").fails(1).complains("No data available");
+    }
+
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn a_full_pool_loses_nothing_that_was_sealed() {
+        let store = Store::new(&["dm.basesize=256M", "dm.loopdatasize=64M", "dm.loopmetadatasize=16M"]);
+        let driver = store.open();
+        driver.create(FIRST, &[]).unwrap();
+        write(&*driver, FIRST, "kept", &[1; 8 << 20]);
+        driver.seal(FIRST).unwrap();
+        driver.create(SECOND, &[FIRST]).unwrap();
+        // No error for who writes and does not wait.
+        write(&*driver, SECOND, "too much", &vec![2; 80 << 20]);
+        let error = driver.seal(SECOND).unwrap_err();
+        assert!(error.one_line().starts_with("sealing snapshot 2"), "{}", error.one_line());
+        let full = driver.create(THIRD, &[FIRST]).unwrap_err();
+        assert_eq!(full.kind(), Kind::Unavailable);
+        assert!(full.one_line().contains("0 % of its data left"), "{}", full.one_line());
+        assert!(full.hint_text().unwrap().contains("dm.loopdatasize"));
+        assert!(driver.sync(&[]).is_err());
+        driver.remove(SECOND).unwrap();
+        driver.create(THIRD, &[FIRST]).unwrap();
+        assert_eq!(read(&*driver, THIRD, "kept"), [1; 8 << 20]);
+        driver.seal(THIRD).unwrap();
+        driver.sync(&[THIRD]).unwrap();
+        // It is made larger where it is wanted so.
+        drop(driver);
+        store.leaves_no_device();
+        let driver = store.try_open(&["dm.loopdatasize=1G"]).unwrap();
+        driver.create(SECOND, &[FIRST]).unwrap();
+        write(&*driver, SECOND, "enough", &vec![2; 80 << 20]);
+        driver.seal(SECOND).unwrap();
+        assert_eq!(read(&*driver, SECOND, "enough"), vec![2; 80 << 20]);
+    }
+
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn metadata_do_not_run_full() {
+        let store = Store::new(&[
+            "dm.basesize=64M",
+            "dm.loopdatasize=1G",
+            "dm.loopmetadatasize=2M",
+            "dm.min_free_space=80%",
+        ]);
+        let driver = store.open();
+        let mut made = Vec::new();
+        let refused = loop {
+            let id = SnapshotId(made.len() as u64 + 1);
+            match driver.create(id, &[]) {
+                Ok(()) => made.push(id),
+                Err(error) => break error,
+            }
+            write(&*driver, id, "file", &id.0.to_ne_bytes());
+            driver.seal(id).unwrap();
+        };
+        assert!(made.len() > 3, "{}", made.len());
+        assert_eq!(refused.kind(), Kind::Unavailable);
+        assert!(refused.one_line().contains("79 % of its metadata left"), "{}", refused.one_line());
+        assert!(refused.hint_text().unwrap().contains("dm.loopmetadatasize"));
+        assert!(store.status("pool").contains(&"rw".to_owned()));
+        let last = *made.last().unwrap();
+        assert_eq!(read(&*driver, last, "file"), last.0.to_ne_bytes());
+        let mut list = driver.list().unwrap();
+        list.sort();
+        assert_eq!(list, made);
+        let next = SnapshotId(last.0 + 1);
+        drop(driver);
+        store.leaves_no_device();
+        let driver = store.try_open(&["dm.loopmetadatasize=4M"]).unwrap();
+        driver.create(next, &[last]).unwrap();
+        assert_eq!(read(&*driver, next, "file"), last.0.to_ne_bytes());
+        assert_eq!(store.status("pool")[4].split_once('/').unwrap().1, "1024");
+    }
+
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn a_container_may_be_larger_than_its_image() {
+        for kind in ["ext4", "xfs"] {
+            let filesystem = format!("dm.fs={kind}");
+            let store = Store::new(&[
+                "dm.basesize=320M",
+                "dm.loopdatasize=2G",
+                "dm.loopmetadatasize=16M",
+                &filesystem,
+            ]);
+            let driver = store.open();
+            driver.create(FIRST, &[]).unwrap();
+            let size = || {
+                let root = detached(&driver.view(&[FIRST]).unwrap()).unwrap();
+                let stat = rustix::fs::fstatvfs(&root).unwrap();
+                stat.f_blocks * stat.f_frsize
+            };
+            assert!((200 << 20..320 << 20).contains(&size()), "{kind}: {}", size());
+            let small = driver.limit(FIRST, 100 << 20).unwrap_err();
+            assert_eq!(small.kind(), Kind::Invalid);
+            driver.limit(FIRST, 320 << 20).unwrap();
+            driver.limit(FIRST, 640 << 20).unwrap();
+            assert!((500 << 20..640 << 20).contains(&size()), "{kind}: {}", size());
+            driver.create(SECOND, &[]).unwrap();
+            // The base grows, too, for what is made of it later.
+            drop(driver);
+            store.leaves_no_device();
+            let driver = store.try_open(&["dm.basesize=512M"]).unwrap();
+            driver.create(THIRD, &[]).unwrap();
+            let root = detached(&driver.view(&[THIRD]).unwrap()).unwrap();
+            let stat = rustix::fs::fstatvfs(&root).unwrap();
+            assert!(stat.f_blocks * stat.f_frsize > 400 << 20);
+            drop((root, driver));
+            store.leaves_no_device();
+            let driver = store.try_open(&["dm.basesize=128M"]).unwrap();
+            assert_eq!(driver.create(SnapshotId(4), &[]).unwrap_err().kind(), Kind::Conflict);
+        }
+    }
+
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn given_devices_are_used_and_what_is_on_them_is_not_overwritten() {
+        let given = ["dm.datadev=/dev/vda", "dm.metadatadev=/dev/vdb", "dm.fs=xfs", "dm.basesize=320M"];
+        let store = Store::new(&given);
+        let driver = store.open();
+        driver.create(FIRST, &[]).unwrap();
+        write(&*driver, FIRST, "file", b"first");
+        driver.seal(FIRST).unwrap();
+        driver.sync(&[FIRST]).unwrap();
+        assert!(!store.dir().join("data").exists());
+        drop(driver);
+        store.leaves_no_device();
+        Outcome::of(Command::new(find_on_path("thin_check")).arg("/dev/vdb")).ok();
+        // The store remembers where its pool is.
+        let root = store.sandbox.root();
+        let options = Options::default();
+        let driver = driver::open(&Setting { root: &root, options: &options }, "devicemapper").unwrap();
+        assert_eq!(read(&*driver, FIRST, "file"), b"first");
+        let other = Store::new(&given);
+        let error = other.open().create(FIRST, &[]).unwrap_err();
+        assert_eq!(error.to_string(), "/dev/vdb is not empty");
+    }
+
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn a_pool_of_somebody_else_is_used_and_stays() {
+        let table = "0 204800 thin-pool /dev/vdd /dev/vdc 128 100";
+        dmsetup(&["create", "others-pool", "--table", table]).ok();
+        let store = Store::new(&["dm.thinpooldev=/dev/mapper/others-pool", "dm.basesize=64M"]);
+        let driver = store.open();
+        driver.create(FIRST, &[]).unwrap();
+        write(&*driver, FIRST, "file", b"first");
+        driver.seal(FIRST).unwrap();
+        drop(driver);
+        store.leaves_no_device();
+        assert_eq!(read(&*store.open(), FIRST, "file"), b"first");
+        let other = Store::new(&["dm.thinpooldev=others-pool", "dm.basesize=64M"]);
+        let error = other.open().create(FIRST, &[]).unwrap_err();
+        assert!(error.one_line().contains("the pool others-pool is not empty"), "{}", error.one_line());
+        store.open().remove(FIRST).unwrap();
+        dmsetup(&["message", "others-pool", "0", "delete 1"]).fails(1).complains("No data available");
+        drop((store, other));
+        let removed = || dmsetup(&["remove", "others-pool"]).code() == Some(0);
+        assert!(wait_until(Duration::from_secs(20), removed));
+        let store = Store::new(&["dm.thinpooldev=others-pool"]);
+        let error = store.probe().unwrap_err();
+        assert!(error.one_line().contains("there is no pool others-pool"), "{}", error.one_line());
+    }
+
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn a_store_keeps_to_what_it_was_made_with() {
+        let store = Store::new(&SMALL);
+        store.open().create(FIRST, &[]).unwrap();
+        for other in ["dm.fs=xfs", "dm.blocksize=128K", "dm.thinpooldev=others"] {
+            let root = store.sandbox.root();
+            let options = Options::parse(&[other]).unwrap();
+            let error =
+                driver::open(&Setting { root: &root, options: &options }, "devicemapper").err().unwrap();
+            assert_eq!(error.kind(), Kind::Conflict, "{other}");
+        }
+    }
+
+    /// Hidden by what is mounted over it.
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn without_device_mapper_it_is_told_and_another_driver_serves() {
+        let sandbox = Sandbox::new();
+        let hidden = |words: &[&str]| {
+            let mut command = Command::new("unshare");
+            command.args(["-m", "sh", "-c", "mount -t tmpfs none /dev/mapper && exec \"$0\" \"$@\""]);
+            let real = sandbox.command(words);
+            command.arg(real.get_program()).args(real.get_args()).current_dir(sandbox.context());
+            Outcome::of(&mut command)
+        };
+        hidden(&["--storage-driver", "devicemapper", "info"])
+            .fails(1)
+            .complains("/dev/mapper/control cannot be opened (`modprobe dm-thin-pool` may help)");
+        hidden(&["info"]).ok().says(" Not devicemapper: refused: there is no device mapper");
+    }
+
+    /// The verbs of every day. The runtime is one that Linux 6.1 is enough for.
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn images_are_built_and_run_and_saved_and_go_again() {
+        let sandbox = Sandbox::new().driver("devicemapper").variable("OUTCROP_RUNTIME", "crun");
+        let sandbox = sandbox.variable("OUTCROP_STORAGE_OPTS", &SMALL.join(" "));
+        let outcrop = |words: &str| sandbox.outcrop(&words.split(' ').collect::<Vec<_>>()).ok();
+        sandbox.base_image("base");
+        sandbox.file("file", "content\n");
+        sandbox.dockerfile(
+            "FROM base\nCOPY file /dir/\nRUN echo built > /dir/built; rm /bin/cpio\nCMD [\"sh\"]\n",
+        );
+        outcrop("build -t it .");
+        let image = outcrop("build -q -t it .").line();
+        outcrop("run --name it --storage-opt size=512M it sh -c mkdir$IFS/new;rm$IFS/dir/file;df$IFS-m$IFS/")
+            .says("/dev/dm-");
+        assert_eq!(outcrop("diff it").lines(), ["C /dir", "D /dir/file", "A /new"]);
+        outcrop("commit it committed");
+        outcrop("run --rm committed ls / /dir").says("new").says("built").says_not("file");
+        outcrop("export -o exported.tar it");
+        let listed = crate::sandbox::tool(&sandbox, &["tar", "-tf", "exported.tar"]);
+        assert!(listed.lines().any(|line| line == "dir/built"), "{listed}");
+        outcrop("save -o saved.tar it");
+        let info = outcrop("info").stdout();
+        for line in [
+            "Storage Driver: devicemapper",
+            "Pool Name: outcrop-",
+            "Base Device Size: 268.4MB",
+            "Pool Mode: rw",
+        ] {
+            assert!(info.contains(line), "{line}\n{info}");
+        }
+        outcrop("rm it");
+        outcrop("rmi it committed");
+        outcrop("load -i saved.tar");
+        assert_eq!(outcrop("images -q --no-trunc it").line(), image);
+        sandbox.check();
+        outcrop("rmi it base");
+        outcrop("system prune -af");
+        sandbox.check();
+        let snapshots = sandbox.root().join("devicemapper/snapshots");
+        assert_eq!(fs::read_dir(snapshots).unwrap().count(), 0);
+        let store = Store { sandbox, said: Vec::new() };
+        store.leaves_no_device();
+    }
+}
