@@ -1,8 +1,11 @@
 //! Clearing up: what was condemned and nobody can see any more, and what the dead left under way. All of it is found in
 //! the index; nothing is looked for on disk but in `trash/` and `locks/`, which are small.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::Db;
@@ -14,6 +17,7 @@ use super::time::Time;
 use super::transaction::{Reader, Writer};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{ChainId, DiffId, Digest, ImageId};
+use crate::sys;
 
 /// What a sweep did.
 #[derive(Debug, Default)]
@@ -303,21 +307,15 @@ fn lock_rubbish(path: &Path) -> Result<Option<Option<File>>> {
 fn empty(trash: &Path, failed: &mut Vec<Error>) -> usize {
     let mut emptied = 0;
     let mut remove = || -> Result<()> {
+        let dir = sys::dir::open_path(trash).context(|| "opening the trash")?;
         for entry in fs::read_dir(trash).context(|| "listing the trash")? {
             let path = entry.context(|| "listing the trash")?.path();
             // What is locked is being worked in.
             let Some(_lock) = lock_rubbish(&path)? else { continue };
-            let removed = match fs::symlink_metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
-                Ok(_) => fs::remove_file(&path),
-                Err(cause) => Err(cause),
-            };
-            match removed {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                    return Err(cause).context(|| format!("removing {}", path.display()));
-                }
-                _ => emptied += 1,
-            }
+            let name = path.file_name().map(|name| CString::new(name.as_bytes()));
+            let name = name.and_then(std::result::Result::ok).expect("the kernel's names have no NUL");
+            sys::tree::remove(dir.as_fd(), &name).context(|| format!("removing {}", path.display()))?;
+            emptied += 1;
         }
         Ok(())
     };

@@ -1,6 +1,7 @@
 //! What only the kernel can do: the one room with `unsafe` in it.
 
 pub mod block;
+pub mod btrfs;
 pub mod device_filter;
 pub mod dir;
 pub mod dm;
