@@ -395,6 +395,7 @@ fn what_a_draft_changed_is_there_to_compare(store: &Store) {
             (upper, parent, vec!["above"])
         }
         Changes::Trees { tree, parent } => (tree, parent, vec!["above", "below"]),
+        Changes::Touched { tree, parent, .. } => (tree, Some(parent), vec!["above", "below"]),
     };
     assert_eq!(names(path_of(tree)), expected);
     assert_eq!(names(path_of(parent.unwrap())), ["below"]);
@@ -459,7 +460,8 @@ fn a_container_keeps_its_tree_until_it_is_removed(store: &Store) {
         assert!(path_of(mounted.as_fd()).join("below").exists());
     }
     let compared = store.snapshots.compare(snapshot).unwrap();
-    let (Changes::Upper { upper: tree, .. } | Changes::Trees { tree, .. }) = compared.changes(false);
+    let (Changes::Upper { upper: tree, .. } | Changes::Trees { tree, .. } | Changes::Touched { tree, .. }) =
+        compared.changes(false);
     assert!(names(path_of(tree)).ends_with(&["one".to_owned(), "two".to_owned()]));
     store.db.write(|writer| writer.remove_container(&id)).unwrap();
     let swept = store.snapshots.sweep().unwrap();

@@ -54,6 +54,7 @@ mod several;
 mod snapshot;
 mod sources;
 mod squash;
+mod stacked;
 mod store;
 mod styles;
 mod tags;

@@ -23,7 +23,7 @@ pub fn changed_bytes(engine: &Engine, row: &ContainerRow, job: &Job) -> Result<u
             Ok(bytes)
         }
         // Only a comparison tells.
-        trees @ Changes::Trees { .. } => {
+        trees @ (Changes::Trees { .. } | Changes::Touched { .. }) => {
             let packed = layer::pack(job, trees, PackOptions::default(), &mut (), &mut std::io::sink());
             Ok(packed.context(doing)?.bytes)
         }

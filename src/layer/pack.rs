@@ -12,6 +12,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 
 use super::archive::Archive;
 use super::hashing::Hashing;
+use super::touched::Touched;
 use super::tree;
 use super::walk::{Walk, Way};
 use super::{Form, Row, RowSink};
@@ -33,6 +34,18 @@ pub enum Changes<'a> {
     },
     /// A whole tree and the whole tree before; compares everything, contents too. `None`: all of it is new.
     Trees { tree: BorrowedFd<'a>, parent: Option<BorrowedFd<'a>> },
+    /// A whole tree that began as a snapshot of the one before, and what need be compared.
+    Touched { tree: BorrowedFd<'a>, parent: BorrowedFd<'a>, touched: &'a Touched },
+}
+
+impl<'a> Changes<'a> {
+    /// What stands below, merged.
+    pub fn parent(&self) -> Option<BorrowedFd<'a>> {
+        match self {
+            Changes::Upper { parent, .. } | Changes::Trees { parent, .. } => *parent,
+            Changes::Touched { parent, .. } => Some(*parent),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -97,9 +110,11 @@ pub fn pack(
     recipe: &mut dyn Write,
 ) -> Result<Packed> {
     let PackOptions { clamp, stamp, tee, time, root, always, watch } = options;
-    let (new, form, parent, settle) = match changes {
-        Changes::Upper { upper, form, parent, settle } => (upper, form, parent, settle),
-        Changes::Trees { tree, parent } => (tree, Form::Whole, parent, false),
+    let parent = changes.parent();
+    let (new, form, settle, touched) = match changes {
+        Changes::Upper { upper, form, settle, .. } => (upper, form, settle, None),
+        Changes::Trees { tree, .. } => (tree, Form::Whole, false, None),
+        Changes::Touched { tree, touched, .. } => (tree, Form::Whole, false, Some(touched.clone())),
     };
     // A mount's descriptor may be an O_PATH one, which has no attributes to read.
     let new = tree::open_dir(new, b".").context(|| "opening the tree to pack")?;
@@ -120,6 +135,7 @@ pub fn pack(
             new: new.as_fd(),
             form,
             parent: parent.as_ref().map(AsFd::as_fd),
+            touched,
             settle,
             stamp: stamp || settle,
             always,

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Stat};
-use rustix::io::Errno;
 
 use super::archive::{Archive, Inode};
 use super::pack::Root;
-use super::tree::{self, Attributes, Node, OPAQUE, Parents};
+use super::touched::{Scope, Touched};
+use super::tree::{self, Attributes, Node, OPAQUE};
 use super::{Form, Kind, Packed, Row};
 use crate::error::{Context, Error, Result};
 
@@ -19,6 +19,8 @@ pub(super) struct Walk<'a> {
     /// The form of `new`; a whole tree's is compared with its parent name by name.
     pub(super) form: Form,
     pub(super) parent: Option<BorrowedFd<'a>>,
+    /// What need be compared with the parent; `None`: all.
+    pub(super) touched: Option<Touched>,
     pub(super) settle: bool,
     /// Times on disk become those of the archive.
     pub(super) stamp: bool,
@@ -38,8 +40,10 @@ pub(super) struct Way {
     /// Directories on the way that did not change themselves: in the archive once something in them did.
     pending: Vec<Row>,
     written: usize,
-    /// Files with several names of which one changed.
-    groups: Option<HashMap<Inode, bool>>,
+    /// The names of files with several.
+    pub(super) names: Option<HashMap<Inode, Vec<Vec<u8>>>>,
+    /// Whether one of a file's names changed.
+    pub(super) groups: HashMap<Inode, bool>,
 }
 
 /// What stood at the place of a directory.
@@ -58,6 +62,7 @@ struct Here<'h> {
     dir: BorrowedFd<'h>,
     row: Row,
     old: Old<'h>,
+    scope: Scope<'h>,
     /// Nothing of the same name shows from below.
     covered: bool,
     /// Itself, apart from what is in it.
@@ -69,16 +74,20 @@ struct Here<'h> {
 
 impl Walk<'_> {
     pub(super) fn run(mut self) -> Result<Packed> {
-        self.root()?;
+        let touched = match self.touched.take() {
+            Some(touched) => self.with_links(touched)?,
+            None => None,
+        };
+        self.root(touched.as_ref().map_or(Scope::All, Scope::of))?;
         self.archive.finish()
     }
 
-    fn doing(&self) -> impl FnOnce() -> String + use<> {
+    pub(super) fn doing(&self) -> impl FnOnce() -> String + use<> {
         let path = self.way.path.escape_ascii().to_string();
         move || format!("packing `{path}`")
     }
 
-    fn root(&mut self) -> Result<()> {
+    fn root(&mut self, scope: Scope<'_>) -> Result<()> {
         let stat = fs::fstat(self.new).context(|| "packing the root")?;
         let (mut row, attributes) = self.describe(Kind::Dir, &stat, Node::Open(self.new))?;
         let mut base = Row { mode: 0o755, ..Row::bare("", Kind::Dir) };
@@ -100,6 +109,7 @@ impl Walk<'_> {
             dir: self.new,
             changed,
             old: self.parent.map_or(Old::Unknown, Old::Dir),
+            scope,
             covered: self.form == Form::Whole || attributes.opaque,
             opaque: attributes.opaque,
             mtime_on_disk: nanoseconds(&stat),
@@ -110,7 +120,7 @@ impl Walk<'_> {
 
     /// Whether anything of it is in the archive.
     fn dir(&mut self, here: Here<'_>) -> Result<bool> {
-        let Here { dir, mut row, old, covered, changed, .. } = here;
+        let Here { dir, mut row, old, scope, covered, changed, .. } = here;
         let is_root = row.path.is_empty();
         let mut names = Vec::new();
         let mut whiteouts = Vec::new();
@@ -168,8 +178,9 @@ impl Walk<'_> {
                 self.way.path.truncate(length);
             } else {
                 let (name, kind) = next_name.next().expect("peeked");
+                let Some(scope) = scope.at(name) else { continue };
                 let length = self.push(name);
-                touched |= self.name(dir, name, *kind, old, covered)?;
+                touched |= self.name(dir, name, *kind, old, scope, covered)?;
                 self.way.path.truncate(length);
             }
         }
@@ -245,6 +256,7 @@ impl Walk<'_> {
         name: &[u8],
         kind: FileType,
         old: Old<'_>,
+        scope: Scope<'_>,
         covered: bool,
     ) -> Result<bool> {
         let before = match old {
@@ -253,7 +265,7 @@ impl Walk<'_> {
         };
         let before = before.filter(|stat| tree::kind(stat).is_some());
         if kind == FileType::Directory {
-            return self.subdirectory(dir, name, old, before, covered);
+            return self.subdirectory(dir, name, old, before, scope, covered);
         }
         let (file, stat) = match kind {
             FileType::RegularFile => {
@@ -300,6 +312,7 @@ impl Walk<'_> {
         name: &[u8],
         old: Old<'_>,
         before: Option<Stat>,
+        scope: Scope<'_>,
         covered: bool,
     ) -> Result<bool> {
         let inner = tree::open_dir(dir, name).context(self.doing())?;
@@ -321,6 +334,7 @@ impl Walk<'_> {
             dir: inner.as_fd(),
             row,
             old,
+            scope,
             covered: covered || attributes.opaque,
             changed,
             opaque: attributes.opaque,
@@ -351,7 +365,7 @@ impl Walk<'_> {
     }
 
     /// A row without what only the content tells.
-    fn describe(&self, kind: Kind, stat: &Stat, node: Node<'_>) -> Result<(Row, Attributes)> {
+    pub(super) fn describe(&self, kind: Kind, stat: &Stat, node: Node<'_>) -> Result<(Row, Attributes)> {
         let attributes = node.attributes(self.form).context(self.doing())?;
         if attributes.elsewhere {
             let path = self.way.path.escape_ascii();
@@ -390,7 +404,7 @@ impl Walk<'_> {
     }
 
     /// Whether it is what stood there before, its bytes too.
-    fn equal(
+    pub(super) fn equal(
         &self,
         row: &Row,
         new: &Stat,
@@ -422,82 +436,6 @@ impl Walk<'_> {
             }
             _ => Ok(true),
         }
-    }
-
-    /// Whether a file that did not change under this name did under another, or got another: then all its names are
-    /// in the archive, as a layer must not link to what lies below.
-    fn group_changed(&mut self, inode: Inode) -> Result<bool> {
-        if self.way.groups.is_none() {
-            let mut names = HashMap::new();
-            self.collect(self.new, &mut Vec::new(), &mut names)?;
-            let mut groups = HashMap::new();
-            for (inode, paths) in names.into_iter().filter(|(_, paths)| paths.len() > 1) {
-                groups.insert(inode, self.any_changed(&paths)?);
-            }
-            self.way.groups = Some(groups);
-        }
-        let groups = self.way.groups.as_ref().expect("set above");
-        Ok(groups.get(&inode).copied().unwrap_or(false))
-    }
-
-    fn collect(
-        &self,
-        dir: BorrowedFd<'_>,
-        path: &mut Vec<u8>,
-        names: &mut HashMap<Inode, Vec<Vec<u8>>>,
-    ) -> Result<()> {
-        for (name, kind) in tree::list(dir).context(self.doing())? {
-            let length = path.len();
-            if length > 0 {
-                path.push(b'/');
-            }
-            path.extend_from_slice(&name);
-            if kind == FileType::Directory {
-                let inner = tree::open_dir(dir, &name).context(self.doing())?;
-                self.collect(inner.as_fd(), path, names)?;
-            } else if kind != FileType::Socket
-                && !tree::is_whiteout(self.form, dir, &name, kind).context(self.doing())?
-                && !name.starts_with(b".wh.")
-                && let Some(stat) = tree::stat(dir, &name).context(self.doing())?
-                && stat.st_nlink > 1
-            {
-                names.entry((stat.st_dev, stat.st_ino)).or_default().push(path.clone());
-            }
-            path.truncate(length);
-        }
-        Ok(())
-    }
-
-    fn any_changed(&self, paths: &[Vec<u8>]) -> Result<bool> {
-        let Some(parent) = self.parent else { return Ok(true) };
-        let (mut new, mut old) = (Parents::new(self.new), Parents::new(parent));
-        let mut inodes = Vec::new();
-        for path in paths {
-            let (dir, name) = tree::split(path);
-            let new = new.dir(dir).context(self.doing())?;
-            let old = match old.dir(dir) {
-                Ok(old) => old,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(true),
-                Err(error) => return Err(error).context(self.doing()),
-            };
-            let stat = tree::stat(new, name).context(self.doing())?;
-            let before = tree::stat(old, name).context(self.doing())?;
-            let (Some(stat), Some(before)) = (stat, before) else { return Ok(true) };
-            let Some(kind) = tree::kind(&stat) else { return Ok(true) };
-            let file = match kind {
-                Kind::File => Some(tree::open_file(new, name).context(self.doing())?),
-                _ => None,
-            };
-            let (mut row, _) = self.describe(kind, &stat, Node::Name(new, name))?;
-            if kind == Kind::Symlink {
-                row.target = fs::readlinkat(new, name, Vec::new()).context(self.doing())?.into_bytes();
-            }
-            if !self.equal(&row, &stat, file.as_ref(), old, name, &before)? {
-                return Ok(true);
-            }
-            inodes.push((before.st_dev, before.st_ino));
-        }
-        Ok(inodes.windows(2).any(|pair| pair[0] != pair[1]))
     }
 
     /// Whiteouts and the opaque mark on disk become those of the archive.

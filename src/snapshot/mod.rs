@@ -22,7 +22,7 @@ use self::driver::{Driver, Mount, Options, Setting, Shape, SnapshotId, Tree};
 use crate::db::{Db, DriverLock, Keyed, LayerNumber, LayerRow, Pending, Reader, SnapshotRow, Swept};
 use crate::error::{Context, Error, Result};
 use crate::image::ChainId;
-use crate::layer::{Changes, Form};
+use crate::layer::{Changes, Form, Touched};
 use crate::sys;
 
 pub struct Snapshots {
@@ -51,15 +51,18 @@ pub struct Compared {
     parent: Option<View>,
     /// The tree holds the changes alone.
     delta: bool,
+    /// What is not the same in both whole trees, where that is known.
+    touched: Option<Touched>,
 }
 
 impl Compared {
     /// `settle`: see [`Changes::Upper`].
     pub fn changes(&self, settle: bool) -> Changes<'_> {
         let (tree, parent) = (self.tree.as_fd(), self.parent.as_ref().map(|view| view.root.as_fd()));
-        match self.delta {
-            true => Changes::Upper { upper: tree, form: self.form, parent, settle },
-            false => Changes::Trees { tree, parent },
+        match (&self.touched, parent) {
+            _ if self.delta => Changes::Upper { upper: tree, form: self.form, parent, settle },
+            (Some(touched), Some(parent)) => Changes::Touched { tree, parent, touched },
+            _ => Changes::Trees { tree, parent },
         }
     }
 }
@@ -220,7 +223,11 @@ impl Snapshots {
             [] => None,
             parents => Some(open_view(&self.driver.view(parents)?)?),
         };
-        Ok(Compared { tree, form, parent, delta })
+        let touched = match parents {
+            [parent] if !delta => self.driver.touched(id, *parent)?,
+            _ => None,
+        };
+        Ok(Compared { tree, form, parent, delta, touched })
     }
 
     /// The sealed snapshot that the top of a stack needs; `None`: the layer is known, and not unpacked.

@@ -10,7 +10,7 @@ use crate::db::ContainerRow;
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::job::Job;
-use crate::layer::{self, Changes, Kind, PackOptions, Row, RowSink};
+use crate::layer::{self, Kind, PackOptions, Row, RowSink};
 use crate::sys::dir;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,7 @@ pub fn diff(engine: &Engine, row: &ContainerRow, job: &Job) -> Result<BTreeMap<V
     let compared = engine.snapshots.compare(row.snapshot).context(doing)?;
     let mut rows = Rows::default();
     let changes = compared.changes(false);
-    let parent = match &changes {
-        Changes::Upper { parent, .. } | Changes::Trees { parent, .. } => *parent,
-    };
+    let parent = changes.parent();
     layer::pack(job, changes, PackOptions::default(), &mut rows, &mut std::io::sink()).context(doing)?;
     let mut rows = rows.0;
     rows.remove(&b""[..]);

@@ -36,9 +36,11 @@
 //! `tests/snapshot.rs`, which runs the behaviour suite. What has no place in the file system yet (a device, a
 //! dataset) is for `mount` to activate and for `release` to undo.
 
+mod btrfs;
 mod devicemapper;
 mod folder;
 mod options;
+mod overlay;
 mod overlay2;
 mod vfs;
 mod zfs;
@@ -50,11 +52,12 @@ pub use self::options::Options;
 
 pub use crate::db::SnapshotId;
 use crate::error::{Context, Error, Result};
-use crate::layer::Form;
+use crate::layer::{Form, Touched};
 pub use crate::sys::mount::Mount;
 
 /// In order of preference.
-pub const TABLE: &[&Entry] = &[&overlay2::ENTRY, &zfs::ENTRY, &devicemapper::ENTRY, &vfs::ENTRY];
+pub const TABLE: &[&Entry] =
+    &[&overlay2::ENTRY, &btrfs::ENTRY, &zfs::ENTRY, &devicemapper::ENTRY, &overlay::ENTRY, &vfs::ENTRY];
 
 /// What a snapshot is keyed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +149,12 @@ pub trait Driver: Send + Sync {
     fn sync(&self, ids: &[SnapshotId]) -> Result<()>;
     /// Where the changes of this snapshot lie; `None` where only a comparison with the parent tells.
     fn delta(&self, id: SnapshotId) -> Option<Delta>;
+    /// What may differ between this snapshot, sealed or not mounted for writing, and its parent, as the filesystem
+    /// knows it without looking at every file. What it leaves out is the same to the byte; any doubt is `None`: then all
+    /// is compared. Of a Stacked driver.
+    fn touched(&self, _id: SnapshotId, _parent: SnapshotId) -> Result<Option<Touched>> {
+        Ok(None)
+    }
     /// All numbers that have something on disk, whole or not, in no order: what a check compares with the
     /// rows.
     fn list(&self) -> Result<Vec<SnapshotId>>;

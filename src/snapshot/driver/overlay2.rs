@@ -185,7 +185,7 @@ fn form_in(dir: &Path) -> Result<Form> {
     }
 }
 
-fn try_in(scratch: &Path, form: Form, filesystem: &str) -> Result<()> {
+pub(super) fn try_in(scratch: &Path, form: Form, filesystem: &str) -> Result<()> {
     let [near, far, upper, work] = ["near", "far", "upper", "work"].map(|name| scratch.join(name));
     for dir in [&near, &far, &upper, &work, &far.join("replaced")] {
         make_dir(dir, 0o755)?;
