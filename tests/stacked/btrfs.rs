@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use outcrop::snapshot::driver::SnapshotId;
@@ -25,6 +26,11 @@ fn numbers(sandbox: &Sandbox) -> BTreeSet<String> {
 
 fn property(path: &Path, name: &str) -> String {
     run(Command::new("btrfs").args(["property", "get", "-ts"]).arg(path).arg(name)).trim_end().to_owned()
+}
+
+/// A path by a descriptor of this process, for another one.
+fn outside(path: &Path) -> PathBuf {
+    PathBuf::from(format!("/proc/{}", std::process::id())).join(path.strip_prefix("/proc/self").unwrap())
 }
 
 #[test]
@@ -54,9 +60,7 @@ fn its_numbers_are_the_filesystems() {
     fs::write(root.join("file"), vec![7; 30 << 20]).unwrap();
     place.driver.sync(&[]).unwrap();
     let status: BTreeMap<_, _> = place.driver.status().unwrap().into_iter().collect();
-    let seen_from_outside =
-        format!("/proc/{}/{}", std::process::id(), root.strip_prefix("/proc/self").unwrap().display());
-    let df = run(Command::new("btrfs").args(["filesystem", "df", "-b"]).arg(seen_from_outside));
+    let df = run(Command::new("btrfs").args(["filesystem", "df", "-b"]).arg(outside(&root)));
     for kind in ["Data", "Metadata"] {
         let number = |what: &str| &status[&*format!("{kind} Space {what}")];
         let expected = format!("total={}, used={}", number("Total"), number("Used"));
@@ -186,4 +190,46 @@ fn what_killed_processes_left_goes_with_the_next_sweep() {
     expected.insert("btrfs/send/held".to_owned());
     assert_eq!(subvolumes(sandbox), expected, "what is locked is being worked with");
     sandbox.check();
+}
+
+/// Whoever died while a subvolume became a directory is finished by who seals again.
+#[test]
+fn sealing_goes_on_where_it_was_killed() {
+    let place = Place::new("btrfs", Some("btrfs"));
+    let driver = &place.driver;
+    let subvolume = |path: &Path| {
+        run(Command::new("btrfs").args(["subvolume", "create"]).arg(outside(path)));
+        let file = fs::File::open(path).unwrap();
+        outcrop::sys::btrfs::id(file.as_fd()).unwrap()
+    };
+    driver.create(SnapshotId(1), &[]).unwrap();
+    let tree = driver.path(SnapshotId(1));
+    fs::create_dir(tree.join("dir")).unwrap();
+    // One whose copy was begun, and one that is a directory already.
+    let begun = subvolume(&tree.join("dir/begun"));
+    fs::write(tree.join("dir/begun/file"), "content").unwrap();
+    fs::create_dir(tree.join(format!("dir/.outcrop-plain-{begun}"))).unwrap();
+    fs::write(tree.join(format!("dir/.outcrop-plain-{begun}/half")), "").unwrap();
+    let done = subvolume(&tree.join("done"));
+    fs::rename(tree.join("done"), tree.join(format!(".outcrop-plain-{done}"))).unwrap();
+    fs::write(tree.join(format!(".outcrop-plain-{done}/file")), "").unwrap();
+    fs::create_dir(tree.join("done")).unwrap();
+    fs::write(tree.join("done/file"), "kept").unwrap();
+    let time = tree.join("dir").metadata().unwrap().modified().unwrap();
+
+    driver.seal(SnapshotId(1)).unwrap();
+    let names = |path: &str| {
+        let mut names: Vec<String> = fs::read_dir(tree.join(path))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!((names(""), names("dir")), (vec!["dir".into(), "done".into()], vec!["begun".into()]));
+    assert_eq!(fs::read_to_string(tree.join("dir/begun/file")).unwrap(), "content");
+    assert_eq!(fs::read_to_string(tree.join("done/file")).unwrap(), "kept");
+    assert_eq!(tree.join("dir").metadata().unwrap().modified().unwrap(), time);
+    assert_eq!(tree.join("dir/begun").metadata().unwrap().dev(), tree.metadata().unwrap().dev());
+    assert!(fs::write(tree.join("new"), "").is_err());
 }

@@ -14,6 +14,7 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use outcrop::image::Digest;
 use outcrop::job::Job;
@@ -520,5 +521,31 @@ fn vfs_finds_what_changed() {
 /// By `btrfs send`, every time.
 #[test]
 fn btrfs_finds_what_changed() {
-    cases("btrfs", Some("btrfs"));
+    let said = logged(|| cases("btrfs", Some("btrfs")));
+    assert!(!said.contains("compared"), "the fast way was not taken: {said}");
+    // What would be said.
+    assert!(logged(|| tracing::debug!("everything is compared")).contains("compared"));
+}
+
+/// The engine's diagnostics while it works.
+fn logged(work: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, work);
+    let bytes = log.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
 }
