@@ -13,6 +13,13 @@ use super::tree::{self, Node, Parents};
 use super::walk::Walk;
 use crate::error::{Context, Result};
 
+/// Files with several names, of which one is among what is touched; and those of which one is not, and changed.
+#[derive(Default)]
+struct Survey {
+    linked: HashSet<Inode>,
+    doubtful: HashSet<Inode>,
+}
+
 impl Walk<'_> {
     /// Whether a file that did not change under this name did under another, or got another: then all its names are
     /// in the archive, as a layer must not link to what lies below.
@@ -42,8 +49,10 @@ impl Walk<'_> {
         for path in &self.always {
             touched.add(path);
         }
-        let mut linked = HashSet::new();
-        if !self.survey(self.new, Some(parent), Scope::of(&touched), &mut linked)? {
+        let mut found = Survey::default();
+        let as_told = self.survey(self.new, Some(parent), Scope::of(&touched), &mut found)?;
+        let Survey { linked, doubtful } = found;
+        if !as_told || !doubtful.is_subset(&linked) {
             tracing::debug!("a file that is told to be the same is not: all are compared");
             return Ok(None);
         }
@@ -62,7 +71,7 @@ impl Walk<'_> {
         new: BorrowedFd<'_>,
         old: Option<BorrowedFd<'_>>,
         scope: Scope<'_>,
-        linked: &mut HashSet<Inode>,
+        found: &mut Survey,
     ) -> Result<bool> {
         for (name, kind) in tree::list(new).context(self.doing())? {
             let before = || old.map_or(Ok(None), |old| tree::stat(old, &name)).context(self.doing());
@@ -70,12 +79,19 @@ impl Walk<'_> {
                 let now = tree::stat(new, &name).context(self.doing())?;
                 match (now, before()?) {
                     (Some(now), Some(before)) if is_the_same(&now, &before) => continue,
+                    // Another of its names may be touched.
+                    (Some(now), Some(before)) if now.st_nlink > 1 && now.st_ino == before.st_ino => {
+                        found.doubtful.insert((now.st_dev, now.st_ino));
+                        continue;
+                    }
                     _ => return Ok(false),
                 }
             };
             if kind != FileType::Directory {
                 let stat = tree::stat(new, &name).context(self.doing())?;
-                linked.extend(stat.filter(|stat| stat.st_nlink > 1).map(|stat| (stat.st_dev, stat.st_ino)));
+                found
+                    .linked
+                    .extend(stat.filter(|stat| stat.st_nlink > 1).map(|stat| (stat.st_dev, stat.st_ino)));
                 continue;
             }
             let was_dir = before()?.is_some_and(|before| tree::kind(&before) == Some(Kind::Dir));
@@ -84,7 +100,7 @@ impl Walk<'_> {
                 Some(old) => Some(tree::open_dir(old, &name).context(self.doing())?),
                 None => None,
             };
-            if !self.survey(inner.as_fd(), before.as_ref().map(AsFd::as_fd), scope, linked)? {
+            if !self.survey(inner.as_fd(), before.as_ref().map(AsFd::as_fd), scope, found)? {
                 return Ok(false);
             }
         }
