@@ -387,12 +387,11 @@ impl Walk<'_> {
     }
 
     /// To the nanosecond, though archives say seconds: what is written twice within one second changed twice, and whether a
-    /// layer has it must not depend on when the clock ticked. Where times are clamped it is the clamped ones that count.
+    /// layer has it must not depend on when the clock ticked. Where times are clamped the clamped ones count, too.
     fn same_time(&self, new: &Stat, old: &Stat) -> bool {
-        match self.clamp {
-            Some(clamp) if clamp < new.st_mtime => clamp == old.st_mtime,
-            _ => (new.st_mtime, new.st_mtime_nsec) == (old.st_mtime, old.st_mtime_nsec),
-        }
+        let clamped = self.clamp.is_some_and(|clamp| clamp < new.st_mtime && clamp == old.st_mtime);
+        // What nobody touched since a layer below, whose times are not ours to clamp.
+        clamped || (new.st_mtime, new.st_mtime_nsec) == (old.st_mtime, old.st_mtime_nsec)
     }
 
     fn same_metadata(&self, row: &Row, new: &Stat, old: &Stat, node: Node<'_>) -> Result<bool> {

@@ -200,6 +200,20 @@ fn no_time_is_later_than_asked() {
     assert_eq!(times, [100, 5]);
 }
 
+/// A whole tree holds what lies below, with its times.
+#[test]
+fn what_is_later_than_asked_since_before_is_no_change() {
+    let sandbox = Sandbox::new();
+    let (before, after) = (new_dir(&sandbox, "before"), new_dir(&sandbox, "after"));
+    fs::write(before.join("late"), "").unwrap();
+    run("cp", &["-a", "before/.", "after"], sandbox.dir());
+    fs::write(after.join("new"), "").unwrap();
+    let (before, after) = (open(&before), open(&after));
+    let layer = packed_at(Changes::Trees { tree: after.as_fd(), parent: Some(before.as_fd()) }, Some(100));
+    let paths: Vec<_> = layer.rows.iter().map(|row| row.path.as_slice()).collect();
+    assert_eq!(paths, [b"new"]);
+}
+
 #[test]
 fn a_settled_upper_has_no_time_later_than_asked_either() {
     let sandbox = Sandbox::new();
