@@ -2,12 +2,14 @@
 //! daemon and test share a mount namespace in which `/run` is their own, and which ends with the test's thread.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use outcrop::error::Kind;
+use outcrop::layer::{Kinship, Touched, compare};
 use outcrop::snapshot::driver::{self, Driver, Options, Setting, SnapshotId};
 use outcrop::sys::mount::{Propagation, Reach, detach, detached, set_propagation};
 use rustix::mount::MountFlags;
@@ -405,4 +407,40 @@ fn times_are_kept_by_the_second() {
     file.set_modified(std::time::UNIX_EPOCH + Duration::new(1_000_000_000, 500_000_000)).unwrap();
     let meta = place.join("file").metadata().unwrap();
     assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_000_000_000, 0));
+}
+
+#[test]
+fn what_is_older_than_the_snapshot_is_not_compared() {
+    let bench = Bench::new();
+    bench.create(1, None);
+    for name in ["same", "content", "xattr"] {
+        bench.write(1, name);
+    }
+    bench.driver.seal(SnapshotId(1)).unwrap();
+    // Its times are whole seconds.
+    std::thread::sleep(Duration::from_millis(1100));
+    let sealed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let sealed = i64::try_from(sealed.as_nanos()).unwrap();
+    bench.create(2, Some(1));
+    let touched = |sealed| {
+        let [tree, parent] = [2, 1].map(|id| bench.driver.tree(SnapshotId(id)).unwrap().dir);
+        compare(tree.as_fd(), parent.as_fd(), Kinship { sealed, xattrs_move_ctime: false }).unwrap()
+    };
+    let these = |paths: &[&str]| {
+        let mut these = Touched::nothing();
+        paths.iter().for_each(|path| these.add(path.as_bytes()));
+        these
+    };
+    assert_eq!(touched(sealed), Touched::nothing());
+    assert_eq!(
+        touched(sealed - 1_100_000_000),
+        these(&["same", "content", "xattr"]),
+        "they may have changed"
+    );
+    bench.write(2, "content");
+    let xattr = bench.driver.path(SnapshotId(2)).join("xattr");
+    rustix::fs::setxattr(&xattr, "user.name", b"value", rustix::fs::XattrFlags::empty()).unwrap();
+    assert_eq!(touched(sealed), these(&["content", "xattr"]));
+    fs::remove_file(&xattr).unwrap();
+    assert_eq!(touched(sealed), these(&["content"]), "that a name is gone is seen in its directory");
 }

@@ -168,7 +168,8 @@ impl Writer<'_> {
         self.exec(
             "insert into snapshot (id, driver, state, layer, chain, made_at, pending_boot)
              values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            (id, driver, state, layer, chain, Time::now(), pending),
+            // When it was sealed is not known any more.
+            (id, driver, state, layer, chain, Time(0), pending),
         )?;
         for (n, parent) in parents.iter().enumerate() {
             self.exec(

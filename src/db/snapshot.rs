@@ -32,6 +32,7 @@ pub struct SnapshotRow {
     pub chain: Option<ChainId>,
     /// Who is at work on it; a container's writable layer has none, the container holds it.
     pub lease: Option<String>,
+    /// Of a sealed one: when it was sealed; it did not change since. Long ago where nobody knows.
     pub made_at: Time,
 }
 
@@ -154,9 +155,9 @@ impl Writer<'_> {
             (driver, layer, chain),
         )?;
         let sealed = self.exec(
-            "update snapshot set state = 'sealed', lease = null, layer = ?2, chain = ?3, pending_boot = ?4
+            "update snapshot set state = 'sealed', lease = null, layer = ?2, chain = ?3, pending_boot = ?4, made_at = ?5
              where id = ?1 and state in ('making', 'draft')",
-            (id, layer, chain, self.db.boot()),
+            (id, layer, chain, self.db.boot(), Time::now()),
         )?;
         self.changed(id, sealed)?;
         if layer.is_some() {

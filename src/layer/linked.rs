@@ -169,7 +169,7 @@ impl Walk<'_> {
 }
 
 /// One file in two trees of which the newer began as a snapshot of the older: whatever happens to it moves its ctime.
-fn is_the_same(new: &Stat, old: &Stat) -> bool {
+pub(super) fn is_the_same(new: &Stat, old: &Stat) -> bool {
     let of = |stat: &Stat| {
         let times = (stat.st_ctime, stat.st_ctime_nsec, stat.st_mtime, stat.st_mtime_nsec);
         (

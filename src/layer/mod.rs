@@ -11,6 +11,7 @@ pub mod compress;
 
 mod apply;
 mod archive;
+mod compare;
 mod content;
 mod fields;
 mod hashing;
@@ -32,6 +33,7 @@ mod verify;
 mod walk;
 
 pub use apply::{Applied, apply, apply_sharing};
+pub use compare::{Kinship, compare};
 pub use content::content_id;
 pub use header::plain_header;
 pub use newest::Newest;

@@ -72,10 +72,17 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Opens a directory deep below `root`; a symbolic link on the way is an error.
+/// Bytes of a path that the kernel takes at once, with some to spare.
+const LONGEST: usize = 4000;
+
+/// Opens a directory deep below `root`, by a path of any length; a symbolic link on the way is an error.
 pub(super) fn open_below(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
     if path.is_empty() {
         return open_dir(root, b".");
+    }
+    if path.len() > LONGEST {
+        let cut = path[..LONGEST].iter().rposition(|byte| *byte == b'/').expect("names end at 255 bytes");
+        return open_below(open_below(root, &path[..cut])?.as_fd(), &path[cut + 1..]);
     }
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match fs::openat2(root, path, DIR, Mode::empty(), resolve) {

@@ -11,18 +11,18 @@ mod draft;
 pub mod driver;
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 
 pub use self::draft::{Draft, Mounted, Parked, Place, Purpose};
-use self::driver::{Driver, Mount, Options, Setting, Shape, SnapshotId, Tree};
+use self::driver::{Driver, Mount, Options, Setting, Shape, SnapshotId, Stamps, Tree};
 use crate::db::{Db, DriverLock, Keyed, LayerNumber, LayerRow, Pending, Reader, SnapshotRow, Swept};
 use crate::error::{Context, Error, Result};
 use crate::image::ChainId;
-use crate::layer::{Changes, Form, Touched};
+use crate::layer::{self, Changes, Form, Kinship, Touched};
 use crate::sys;
 
 pub struct Snapshots {
@@ -223,11 +223,29 @@ impl Snapshots {
             [] => None,
             parents => Some(open_view(&self.driver.view(parents)?)?),
         };
-        let touched = match parents {
-            [parent] if !delta => self.driver.touched(id, *parent)?,
+        let touched = match (parents, &parent) {
+            ([below], Some(view)) if !delta => self.touched(id, *below, tree.as_fd(), view.as_fd())?,
             _ => None,
         };
         Ok(Compared { tree, form, parent, delta, touched })
+    }
+
+    /// What may differ between a whole tree and its parent's, where the filesystem or its stamps tell.
+    fn touched(
+        &self,
+        id: SnapshotId,
+        parent: SnapshotId,
+        tree: BorrowedFd<'_>,
+        below: BorrowedFd<'_>,
+    ) -> Result<Option<Touched>> {
+        if let Some(touched) = self.driver.touched(id, parent)? {
+            return Ok(Some(touched));
+        }
+        let Some(stamps) = self.driver.stamps(id)? else { return Ok(None) };
+        // A child is made once the row says that its parent is sealed; whatever copies of it hold was written later.
+        let Some(row) = self.db.read(|reader| reader.snapshot(parent))? else { return Ok(None) };
+        let kinship = Kinship { sealed: row.made_at.0, xattrs_move_ctime: stamps == Stamps::All };
+        layer::compare(tree, below, kinship).map(Some)
     }
 
     /// The sealed snapshot that the top of a stack needs; `None`: the layer is known, and not unpacked.

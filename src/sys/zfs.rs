@@ -11,12 +11,6 @@ use rustix::fs::{AtFlags, CWD, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-/// Whether this kernel has ZFS itself (OpenZFS's module is loaded).
-pub fn in_kernel() -> bool {
-    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    known.lines().any(|line| line.split_whitespace().last() == Some("zfs"))
-}
-
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {

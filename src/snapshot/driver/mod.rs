@@ -75,6 +75,15 @@ pub struct Delta {
     pub form: Form,
 }
 
+/// What moves the ctime of a file that a snapshot has from its parent, where it keeps inode number and ctime until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamps {
+    /// Every change.
+    All,
+    /// Every change but that of extended attributes.
+    ButXattrs,
+}
+
 /// A snapshot's own tree.
 #[derive(Debug)]
 pub struct Tree {
@@ -153,6 +162,11 @@ pub trait Driver: Send + Sync {
     /// knows it without looking at every file. What it leaves out is the same to the byte; any doubt is `None`: then all
     /// is compared. Of a Stacked driver.
     fn touched(&self, _id: SnapshotId, _parent: SnapshotId) -> Result<Option<Touched>> {
+        Ok(None)
+    }
+    /// Where `touched` does not know: whether inode numbers and ctimes tell what changed in this one since `create` or
+    /// `copy`; what was written to it has its ctime when this returns. `None`: each snapshot has its own.
+    fn stamps(&self, _id: SnapshotId) -> Result<Option<Stamps>> {
         Ok(None)
     }
     /// All numbers that have something on disk, whole or not, in no order: what a check compares with the

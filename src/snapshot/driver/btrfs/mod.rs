@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 
 use super::folder::{Folder, filesystem_of, in_scratch, open_dir};
-use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree};
+use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Stamps, Tree};
 use crate::error::{Context, Error, Result};
 use crate::layer::{Form, Touched};
 use crate::sys::btrfs;
@@ -212,6 +212,10 @@ impl Driver for Btrfs {
             tracing::debug!(id = id.0, %error, "everything is compared");
             None
         }))
+    }
+
+    fn stamps(&self, _id: SnapshotId) -> Result<Option<Stamps>> {
+        Ok(Some(Stamps::All))
     }
 
     fn list(&self) -> Result<Vec<SnapshotId>> {

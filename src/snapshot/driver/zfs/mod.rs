@@ -20,7 +20,7 @@ use rustix::fs::Mode;
 use self::removed::Removed;
 use self::tool::{Dialect, Tool, Why};
 use super::folder::open_dir;
-use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree};
+use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Stamps, Tree};
 use crate::error::{Context as _, Error, Result};
 use crate::layer::Form;
 use crate::sys;
@@ -251,6 +251,13 @@ impl Driver for Zfs {
 
     fn delta(&self, _id: SnapshotId) -> Option<Delta> {
         None
+    }
+
+    /// zfs-fuse keeps xattrs in files of their own, whose times they move; OpenZFS may, too. Pages written through mmap(2)
+    /// move times when they are written out.
+    fn stamps(&self, id: SnapshotId) -> Result<Option<Stamps>> {
+        self.flush(id)?;
+        Ok(Some(Stamps::ButXattrs))
     }
 
     fn list(&self) -> Result<Vec<SnapshotId>> {

@@ -88,7 +88,9 @@ impl Tool {
             Error::unsupported("there is no `zfs` command on this host")
                 .hint("install OpenZFS (Debian: zfsutils-linux) or zfs-fuse")
         })?;
-        let dialect = if sys::zfs::in_kernel() { Dialect::Module } else { Dialect::Fuse };
+        // Either brings all its commands: they are in each other's way.
+        let daemon = zfs.with_file_name("zfs-fuse");
+        let dialect = if daemon.is_file() { Dialect::Fuse } else { Dialect::Module };
         Ok(Tool { zfs, dialect })
     }
 
