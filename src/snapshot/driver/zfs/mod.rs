@@ -69,28 +69,28 @@ impl Zfs {
     fn placed(&self, id: SnapshotId) -> Result<PathBuf> {
         let (name, place) = (self.name_of(id), self.place(id));
         let doing = || format!("mounting the dataset {name}");
-        loop {
-            match look(&place)? {
-                At::Mount => return Ok(place),
-                At::Dead => self.tool.unmount(&place)?,
-                At::NoMount => {}
+        match look(&place)? {
+            At::Mount => return Ok(place),
+            At::Dead => self.tool.unmount(&place)?,
+            At::NoMount => {}
+        }
+        fs::create_dir_all(&place).context(|| format!("creating {}", place.display()))?;
+        match self.tool.mount(&name, &place) {
+            Ok(()) => {}
+            // By another process, meanwhile.
+            Err(refused) if refused.why == Why::Mounted => {}
+            Err(refused) => {
+                // Of a dataset that is not there nothing shall be found.
+                let _not_empty = fs::remove_dir(&place);
+                return Err(refused).context(doing);
             }
-            fs::create_dir_all(&place).context(|| format!("creating {}", place.display()))?;
-            match self.tool.mount(&name, &place) {
-                Ok(()) => {}
-                // By another process, meanwhile.
-                Err(refused) if refused.why == Why::Mounted => {}
-                Err(refused) => {
-                    // Of a dataset that is not there nothing shall be found.
-                    let _not_empty = fs::remove_dir(&place);
-                    return Err(refused).context(doing);
-                }
-            }
-            return match look(&place)? {
-                At::Mount => Ok(place),
-                At::Dead => continue,
-                At::NoMount => Err(unseen(&name)),
-            };
+        }
+        match look(&place)? {
+            At::Mount => Ok(place),
+            At::NoMount => Err(unseen(&name)),
+            At::Dead => Err(Error::unavailable(format!("zfs-fuse does not serve the dataset {name}")).hint(
+                "it mounts some 1,000 datasets at most: `outcrop system prune` removes what nothing uses",
+            )),
         }
     }
 
