@@ -940,6 +940,63 @@ fn overlay2_works_in_a_user_namespace() {
     assert!(selected.reason.ends_with(", in a user namespace"), "{}", selected.reason);
 }
 
+mod in_a_machine {
+    use super::*;
+
+    #[test]
+    #[ignore = "the host's kernel may have no quotas: it runs in the machine of tests/devicemapper.rs"]
+    fn overlay2_limits_containers_by_projects_of_xfs() {
+        let disk = Sandbox::new();
+        let (image, root) = (disk.dir().join("disk"), disk.root());
+        fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
+        fs::create_dir(&root).unwrap();
+        let ran = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
+        ran(Command::new("mkfs.xfs").arg("-q").arg(&image));
+        ran(Command::new("mount").args(["-o", "loop,prjquota"]).arg(&image).arg(&root));
+        let driver = select(&root, Some("overlay2")).unwrap().driver;
+        let bench =
+            Bench { root: root.clone(), _pool: None, sandbox: disk, driver, _disk: None, next: Cell::new(1) };
+        let below = bench.base(|root| fs::write(root.at("below"), vec![1; 8 << 20]).unwrap());
+        let free = bench.create(&below);
+        let limited = bench.create(&below);
+        bench.driver.limit(limited, 4 << 20).unwrap();
+        let write = |id, bytes: usize| {
+            let mounted = bench.open(&bench.driver.mount(id, &below).unwrap());
+            let mut file = fs::File::create(mounted.at("own")).unwrap();
+            file.write_all(&vec![7; bytes]).and_then(|()| file.sync_all()).map_err(|error| error.kind())
+        };
+        assert_eq!(write(limited, 3 << 20), Ok(()));
+        assert!(matches!(
+            write(limited, 6 << 20),
+            Err(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        ));
+        assert_eq!(write(free, 6 << 20), Ok(()));
+        // Room is given back, and what lies below counts only once it is copied up.
+        let mounted = bench.open(&bench.driver.mount(limited, &below).unwrap());
+        fs::remove_file(mounted.at("own")).unwrap();
+        assert!(fs::OpenOptions::new().append(true).open(mounted.at("below")).is_err());
+        drop(mounted);
+        assert_eq!(write(limited, 3 << 20), Ok(()));
+        bench.driver.remove(limited).unwrap();
+        bench.driver.remove(free).unwrap();
+        bench.driver.remove(below[0]).unwrap();
+        nothing_is_left(&bench);
+        ran(Command::new("umount").arg("-l").arg(&root));
+    }
+}
+
+/// Where the file system keeps no quotas the user is told what would.
+#[test]
+fn a_limit_that_cannot_be_kept_is_refused() {
+    for (driver, kind) in [("overlay2", "xfs"), ("vfs", "tmpfs")] {
+        let bench = Bench::on_filesystem(driver, kind);
+        let id = bench.create(&[]);
+        let error = bench.driver.limit(id, 1 << 20).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported, "{}", error.one_line());
+        assert!(error.hint_text().unwrap().contains("size="), "{:?}", error.hint_text());
+    }
+}
+
 #[test]
 fn every_driver_of_the_table_runs_the_suite() {
     let text = include_str!("snapshot.rs");

@@ -9,6 +9,7 @@ pub mod loop_device;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod quota;
 mod overlay;
 pub mod part;
 pub mod thin;

@@ -39,6 +39,7 @@
 mod btrfs;
 mod devicemapper;
 mod folder;
+mod limits;
 mod options;
 mod overlay;
 mod overlay2;

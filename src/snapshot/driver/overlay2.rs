@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir, open_dir};
-use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree};
+use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree, limits};
 use crate::error::{Context, Error, Result};
 use crate::layer::Form;
 use crate::sys;
@@ -126,7 +126,12 @@ impl Driver for Overlay2 {
         Ok(vec![("Backing Filesystem", filesystem_of(&self.empty)?)])
     }
 
+    fn limit(&self, id: SnapshotId, bytes: u64) -> Result<()> {
+        limits::limit(&[self.diff(id), self.work(id)], id, bytes)
+    }
+
     fn remove(&self, id: SnapshotId) -> Result<()> {
+        limits::lift(&self.diff(id));
         self.folder.remove(id)
     }
 
