@@ -836,6 +836,8 @@ driver!(overlay);
 driver!(vfs);
 
 mod in_a_machine {
+    use super::*;
+
     driver!(devicemapper in_a_machine on ext4);
 
     mod xfs {
@@ -857,6 +859,57 @@ mod in_a_machine {
             a_snapshot_is_removed_while_it_is_mounted
             a_copy_is_made_of_what_is_not_sealed
         }
+    }
+
+    #[test]
+    #[ignore = "the host's kernel may have no quotas: it runs in the machine of tests/devicemapper.rs"]
+    fn overlay2_limits_containers_by_projects_of_xfs() {
+        let disk = Sandbox::new();
+        let (image, root) = (disk.dir().join("disk"), disk.root());
+        fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
+        fs::create_dir(&root).unwrap();
+        let ran = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
+        ran(Command::new("mkfs.xfs").arg("-q").arg(&image));
+        ran(Command::new("mount").args(["-o", "loop,prjquota"]).arg(&image).arg(&root));
+        let driver = select(&root, Some("overlay2")).unwrap().driver;
+        let bench =
+            Bench { root: root.clone(), _pool: None, sandbox: disk, driver, _disk: None, next: Cell::new(1) };
+        let below = bench.base(|root| fs::write(root.at("below"), vec![1; 8 << 20]).unwrap());
+        let free = bench.create(&below);
+        let limited = bench.create(&below);
+        bench.driver.limit(limited, 4 << 20).unwrap();
+        let write = |id, bytes: usize| {
+            let mounted = bench.open(&bench.driver.mount(id, &below).unwrap());
+            let mut file = fs::File::create(mounted.at("own")).unwrap();
+            file.write_all(&vec![7; bytes]).and_then(|()| file.sync_all()).map_err(|error| error.kind())
+        };
+        assert_eq!(write(limited, 3 << 20), Ok(()));
+        assert!(matches!(
+            write(limited, 6 << 20),
+            Err(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        ));
+        assert_eq!(write(free, 6 << 20), Ok(()));
+        // It is full, and can be mounted all the same. Room is given back, and what lies below counts only once it is copied up.
+        let mounted = bench.open(&bench.driver.mount(limited, &below).unwrap());
+        fs::remove_file(mounted.at("own")).unwrap();
+        assert!(fs::OpenOptions::new().append(true).open(mounted.at("below")).is_err());
+        drop(mounted);
+        assert_eq!(write(limited, 3 << 20), Ok(()));
+        let limits = || {
+            Command::new("xfs_quota")
+                .args(["-x", "-c", "report -p -N -b"])
+                .arg(&root)
+                .output()
+                .unwrap()
+                .stdout
+        };
+        let reported = String::from_utf8(limits()).unwrap();
+        assert!(reported.lines().any(|line| line.split_whitespace().nth(3) == Some("4096")), "{reported}");
+        bench.driver.remove(limited).unwrap();
+        bench.driver.remove(free).unwrap();
+        bench.driver.remove(below[0]).unwrap();
+        nothing_is_left(&bench);
+        ran(Command::new("umount").arg("-l").arg(&root));
     }
 }
 
@@ -938,51 +991,6 @@ fn overlay2_works_in_a_user_namespace() {
     assert_eq!(xattr(&bench.driver.path(second[0]).join("dir"), "user.overlay.opaque"), b"y");
     let selected = select(&bench.root, None).unwrap();
     assert!(selected.reason.ends_with(", in a user namespace"), "{}", selected.reason);
-}
-
-mod in_a_machine {
-    use super::*;
-
-    #[test]
-    #[ignore = "the host's kernel may have no quotas: it runs in the machine of tests/devicemapper.rs"]
-    fn overlay2_limits_containers_by_projects_of_xfs() {
-        let disk = Sandbox::new();
-        let (image, root) = (disk.dir().join("disk"), disk.root());
-        fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
-        fs::create_dir(&root).unwrap();
-        let ran = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
-        ran(Command::new("mkfs.xfs").arg("-q").arg(&image));
-        ran(Command::new("mount").args(["-o", "loop,prjquota"]).arg(&image).arg(&root));
-        let driver = select(&root, Some("overlay2")).unwrap().driver;
-        let bench =
-            Bench { root: root.clone(), _pool: None, sandbox: disk, driver, _disk: None, next: Cell::new(1) };
-        let below = bench.base(|root| fs::write(root.at("below"), vec![1; 8 << 20]).unwrap());
-        let free = bench.create(&below);
-        let limited = bench.create(&below);
-        bench.driver.limit(limited, 4 << 20).unwrap();
-        let write = |id, bytes: usize| {
-            let mounted = bench.open(&bench.driver.mount(id, &below).unwrap());
-            let mut file = fs::File::create(mounted.at("own")).unwrap();
-            file.write_all(&vec![7; bytes]).and_then(|()| file.sync_all()).map_err(|error| error.kind())
-        };
-        assert_eq!(write(limited, 3 << 20), Ok(()));
-        assert!(matches!(
-            write(limited, 6 << 20),
-            Err(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        ));
-        assert_eq!(write(free, 6 << 20), Ok(()));
-        // Room is given back, and what lies below counts only once it is copied up.
-        let mounted = bench.open(&bench.driver.mount(limited, &below).unwrap());
-        fs::remove_file(mounted.at("own")).unwrap();
-        assert!(fs::OpenOptions::new().append(true).open(mounted.at("below")).is_err());
-        drop(mounted);
-        assert_eq!(write(limited, 3 << 20), Ok(()));
-        bench.driver.remove(limited).unwrap();
-        bench.driver.remove(free).unwrap();
-        bench.driver.remove(below[0]).unwrap();
-        nothing_is_left(&bench);
-        ran(Command::new("umount").arg("-l").arg(&root));
-    }
 }
 
 /// Where the file system keeps no quotas the user is told what would.

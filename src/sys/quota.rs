@@ -53,13 +53,26 @@ pub fn set_project(dir: BorrowedFd<'_>, project: u32) -> io::Result<()> {
     set_attributes(dir, Attributes { flags: attributes.flags | INHERIT, project, ..attributes })
 }
 
-/// Whether the file system that `dir` is on counts this project, or limits it.
-pub fn is_used(dir: BorrowedFd<'_>, project: u32) -> io::Result<bool> {
+/// What the file system that `dir` is on knows of a project.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Of its files.
+    pub bytes: u64,
+    pub files: u64,
+    /// Bytes; 0: none.
+    pub limit: u64,
+}
+
+pub fn usage(dir: BorrowedFd<'_>, project: u32) -> io::Result<Usage> {
     let mut quota = Quota::default();
     match call(dir, GET, project, &mut quota) {
-        Ok(()) => Ok(quota.bytes > 0 || quota.inodes > 0 || quota.hard_blocks > 0),
+        Ok(()) => Ok(Usage {
+            bytes: quota.bytes,
+            files: quota.inodes,
+            limit: quota.hard_blocks.saturating_mul(BLOCK),
+        }),
         // xfs has no record of it yet.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Usage::default()),
         Err(error) => Err(error),
     }
 }

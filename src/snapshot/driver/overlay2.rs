@@ -93,6 +93,7 @@ impl Driver for Overlay2 {
         if lowers.is_empty() {
             lowers.push(self.empty.clone());
         }
+        limits::make_room_to_mount(&self.folder.path(id))?;
         let (upper, work) = (Some(self.diff(id)), Some(self.work(id)));
         Ok(Mount::Overlay { lowers, upper, work, volatile: false, user: self.form == Form::OverlayUser })
     }
@@ -127,11 +128,11 @@ impl Driver for Overlay2 {
     }
 
     fn limit(&self, id: SnapshotId, bytes: u64) -> Result<()> {
-        limits::limit(&[self.diff(id), self.work(id)], id, bytes)
+        limits::limit(&self.folder.path(id), id, bytes)
     }
 
     fn remove(&self, id: SnapshotId) -> Result<()> {
-        limits::lift(&self.diff(id));
+        limits::lift(&self.folder.path(id));
         self.folder.remove(id)
     }
 
