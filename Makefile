@@ -25,6 +25,7 @@ bench: tools-bench build
 	bench/run
 	bench/builds
 	bench/transfers
+	bench/drivers
 
 # Each fuzz target for FUZZ_SECONDS (60).
 fuzz: tools-fuzz
@@ -41,7 +42,7 @@ tools-test:
 
 tools-bench:
 	@tools/need cargo:- cc:gcc hyperfine:hyperfine python3:python3 busybox:busybox-static mmdebstrap:mmdebstrap \
-	  skopeo:skopeo docker-registry:docker-registry
+	  skopeo:skopeo docker-registry:docker-registry mkfs.btrfs:btrfs-progs zfs-fuse:zfs-fuse
 
 tools-fuzz:
 	@tools/need cargo:- cc:gcc c++:g++
