@@ -18,7 +18,7 @@ use crate::image::ChainId;
 use crate::job::Job;
 use crate::layer::{self, Extras, Form, Kind, PackOptions, Row};
 use crate::snapshot::driver::Shape;
-use crate::snapshot::{Draft, Purpose, Snapshots};
+use crate::snapshot::{Draft, Place, Purpose, Snapshots};
 use crate::sys;
 
 /// A tree to be made.
@@ -47,10 +47,16 @@ pub fn move_layer(
     let draft = to.draft(new.parent.as_ref(), Purpose::Layer)?;
     let recipe = Recipe { engine, layer: &new.layer, from: new.from, job };
     let mut tar = Passing { tar: recipe.open()?, passed };
-    let applied = {
+    let (applied, mounted) = {
         let place = draft.place()?;
-        layer::apply(job, &mut tar, place.as_fd(), place.form(), &mut (), &mut std::io::sink())?
+        let applied =
+            layer::apply(job, &mut tar, place.as_fd(), place.form(), &mut (), &mut std::io::sink())?;
+        (applied, matches!(place, Place::Mounted(_)))
     };
+    if mounted {
+        let tree = draft.tree()?;
+        layer::settle(tree.dir.as_fd(), tree.form, engine.db.rows(new.layer.number))?;
+    }
     if applied.diff_id != new.layer.diff_id {
         return Err(Error::corrupt(format!("its archive is {} now", applied.diff_id)));
     }

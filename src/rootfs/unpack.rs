@@ -16,7 +16,7 @@ use crate::image::{ContentId, DiffId};
 use crate::job::Job;
 use crate::layer::{self, Applied};
 use crate::snapshot::driver::Shape;
-use crate::snapshot::{Draft, Purpose};
+use crate::snapshot::{Draft, Place, Purpose};
 
 /// A tar, uncompressed, that can be read from its beginning as often as it takes.
 pub trait Archive: Sync {
@@ -113,13 +113,19 @@ fn apply<'e>(
     let mut recipe = RecipeFile::create(engine, &slot)?;
     let mut rows = slot.rows()?;
     let mut tar = archive.open()?;
-    let applied = {
+    let (applied, mounted) = {
         let place = draft.place()?;
         let (tree, form) = (place.as_fd(), place.form());
-        layer::apply_sharing(job, &mut tar, archive.files(), tree, form, &mut rows, recipe.out())?
+        let applied =
+            layer::apply_sharing(job, &mut tar, archive.files(), tree, form, &mut rows, recipe.out())?;
+        (applied, matches!(place, Place::Mounted(_)))
     };
     drop(tar);
     let row_count = rows.finish()?;
+    if mounted {
+        let tree = draft.tree()?;
+        layer::settle(tree.dir.as_fd(), tree.form, engine.db.rows(slot.number()))?;
+    }
     let content_id = layer::content_id(engine.db.rows(slot.number()))?;
     recipe.keep(&slot, &applied.diff_id)?;
     Ok(Prepared { slot, applied, content_id, row_count, draft })
