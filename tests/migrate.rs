@@ -10,7 +10,9 @@ use std::time::Duration;
 use outcrop::image::Digest;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::sandbox::{Outcome, Sandbox, wait_until};
+use crate::registry_kit::{Image, Layout, config_for};
+use crate::sandbox::{Outcome, Sandbox, tool, wait_until};
+use crate::zfs::{Pool, datasets};
 
 /// Layers of all kinds: hard links, whiteouts, a replaced directory, attributes, capabilities, a root of its own mode, one
 /// that stands twice.
@@ -139,17 +141,17 @@ fn a_store_goes_to_another_driver_and_back() {
 #[test]
 fn times_of_what_a_container_wrote_are_kept_to_the_nanosecond() {
     let sandbox = filled("overlay2");
-    let tool = |path: &str| crate::sandbox::tool(&sandbox, &["stat", "-c", "%y %a %u:%g %h", path]);
+    let stat = |path: &str| tool(&sandbox, &["stat", "-c", "%y %a %u:%g %h", path]);
     let of = |dir: &str| sandbox.outcrop(&["inspect", "--format", dir, "ended"]).ok().line();
     let upper = of("{{.GraphDriver.Data.UpperDir}}");
     let written = format!("{upper}/written");
-    crate::sandbox::tool(&sandbox, &["touch", "-d", "2020-01-01 00:00:00.123456789 UTC", &written]);
-    let before = tool(&written);
+    tool(&sandbox, &["touch", "-d", "2020-01-01 00:00:00.123456789 UTC", &written]);
+    let before = stat(&written);
     assert!(before.starts_with("2020-01-01 00:00:00.123456789"), "{before}");
     migrate(&sandbox, "vfs").ok();
     let dirs = fs::read_dir(sandbox.root().join("vfs/dir")).unwrap().map(|entry| entry.unwrap().path());
     let written = dirs.map(|dir| dir.join("written")).find(|file| file.exists()).unwrap();
-    assert_eq!(tool(written.to_str().unwrap()), before);
+    assert_eq!(stat(written.to_str().unwrap()), before);
 }
 
 /// A migration under way.
@@ -354,7 +356,7 @@ fn where_there_is_no_room_nothing_is_changed() {
     );
     build(&sandbox).ok();
     let index = || {
-        crate::sandbox::tool(
+        tool(
             &sandbox,
             &["sqlite3", "-readonly", sandbox.root().join("outcrop.db").to_str().unwrap(), ".dump"],
         )
@@ -402,4 +404,81 @@ fn the_databases_are_made_again_after_a_migration_and_in_the_middle_of_one() {
     migrate(&sandbox, "vfs").ok();
     rebuild();
     assert_eq!(driver(&sandbox), "vfs");
+}
+
+#[test]
+fn a_store_goes_to_datasets_and_back() {
+    let sandbox = Sandbox::new();
+    let pool = Pool::new(&sandbox);
+    sandbox.outcrop(&["--storage-driver", "overlay2", "info"]).ok();
+    fill(&sandbox);
+    let before = everything(&sandbox);
+    let option = format!("zfs.fsname={}", Pool::DATASET);
+    let to_zfs = ["system", "migrate", "--to", "zfs", "--storage-opt", &option];
+    sandbox.outcrop(&[&to_zfs[..], &["--dry-run"]].concat()).ok().says("From overlay2 to zfs: ");
+    sandbox.outcrop(&to_zfs).ok().says("The store is with zfs now: ");
+    assert_eq!((driver(&sandbox), trees(&sandbox, "overlay2")), ("zfs".into(), 0));
+    is_the_same(&sandbox, &before);
+    sandbox.outcrop(&["run", "--rm", "--network", "none", "app"]).ok().says("one");
+    migrate(&sandbox, "overlay2").ok();
+    // Whoever removes them knows what the driver was told.
+    assert_eq!(datasets(), [""; 0]);
+    is_the_same(&sandbox, &before);
+    drop(pool);
+}
+
+/// A layer that leaves out a parent directory, hides what stands in another, and deletes what is there and what is not.
+fn leaning(sandbox: &Sandbox) -> Image {
+    let tar = |names: &[&str]| {
+        let dir = fresh(sandbox);
+        for name in names {
+            let path = dir.join(name);
+            match name.strip_suffix('/') {
+                Some(_) => fs::create_dir_all(path).unwrap(),
+                None => fs::write(path, name).unwrap(),
+            }
+        }
+        let archive = dir.with_extension("tar");
+        let words = ["tar", "--no-recursion", "-cf", archive.to_str().unwrap(), "-C", dir.to_str().unwrap()];
+        tool(sandbox, &[&words[..], names].concat());
+        fs::read(archive).unwrap()
+    };
+    let below = tar(&["a/", "a/d/", "a/d/x", "a/d/e/", "a/d/e/y", "a/k"]);
+    fs::create_dir_all(sandbox.dir().join("made-1/a")).unwrap();
+    let above = tar(&["a/d/", "a/d/.wh..wh..opq", "a/d/new", "a/d/e/", "a/d/e/z", "a/.wh.k", "a/.wh.never"]);
+    Image::made(&[below, above], config_for(&"linux/amd64".parse().unwrap()))
+}
+
+fn fresh(sandbox: &Sandbox) -> std::path::PathBuf {
+    let free = (0..)
+        .map(|n| sandbox.dir().join(format!("made-{n}")))
+        .find(|dir| !dir.with_extension("tar").exists());
+    let dir = free.unwrap();
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+#[test]
+fn a_layer_that_leans_is_what_its_rows_say_however_it_came() {
+    for (first, then) in [("overlay2", &["vfs", "overlay2"][..]), ("vfs", &["overlay2"])] {
+        let sandbox = Sandbox::new();
+        sandbox.outcrop(&["--storage-driver", first, "info"]).ok();
+        let layout = sandbox.dir().join("layout");
+        Layout::single(&layout, &leaning(&sandbox));
+        let said = sandbox.outcrop(&["load", "-i", layout.to_str().unwrap()]).ok().line();
+        let id = said.rsplit(' ').next().unwrap().to_owned();
+        sandbox.check();
+        let export = || {
+            let container = sandbox.outcrop(&["create", &id, "/none"]).ok().line();
+            let tar = sandbox.outcrop(&["export", &container]).ok().output.stdout;
+            sandbox.outcrop(&["rm", &container]).ok();
+            Digest::of(&tar)
+        };
+        let before = export();
+        for to in then {
+            migrate(&sandbox, to).ok();
+            sandbox.check();
+            assert_eq!(export(), before, "{first} {to}");
+        }
+    }
 }

@@ -211,6 +211,11 @@ impl Driver for Zfs {
         Ok(self.tool.set(&self.name_of(id), "quota", &bytes.to_string())?)
     }
 
+    fn room(&self) -> Result<Option<u64>> {
+        let [available] = self.tool.get(&self.dataset, ["available"])?;
+        Ok(available.parse().ok())
+    }
+
     fn status(&self) -> Result<Vec<(&'static str, String)>> {
         let pool = self.dataset.split('/').next().unwrap_or_default();
         let [used, available, quota, compression] =
