@@ -136,6 +136,13 @@ pub(crate) struct Daemon {
     _parent: std::sync::mpsc::Sender<()>,
 }
 
+/// What other tests have mounted just now must not be kept by it.
+const NOT_OF_OTHERS: &str = r#"
+awk '$5 ~ "/outcrop-test-" { print $5 }' /proc/self/mountinfo | while read -r at; do
+    case "$at" in "$0"/*) ;; *) umount -l "$at" ;; esac
+done
+exec "$@""#;
+
 impl Daemon {
     /// `data` is its data root.
     pub(crate) fn start(dir: &Path, data: &Path, driver: &str) -> Daemon {
@@ -143,7 +150,7 @@ impl Daemon {
         // In namespaces of its own: whatever it mounts and starts goes with it, and it goes with us.
         let mut command = Command::new(find_on_path("setpriv"));
         command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]);
-        command.arg("--mount-proc").arg("/usr/sbin/dockerd");
+        command.args(["--mount-proc", "sh", "-c", NOT_OF_OTHERS]).arg(dir).arg("/usr/sbin/dockerd");
         command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]);
         command.args(["--ip-forward=false", "--userland-proxy=false", "--storage-driver", driver]);
         command.arg("--data-root").arg(data);
