@@ -490,3 +490,26 @@ fn a_layer_that_leans_is_what_its_rows_say_however_it_came() {
         }
     }
 }
+
+/// A disk of its own, where nobody else sees it.
+#[test]
+fn a_store_on_btrfs_goes_through_all_drivers_that_work_there() {
+    outcrop::sys::namespace::unshare_mounts().unwrap();
+    let sandbox = Sandbox::new();
+    let image = sandbox.dir().join("disk");
+    fs::File::create(&image).unwrap().set_len(2 << 30).unwrap();
+    fs::create_dir(sandbox.root()).unwrap();
+    tool(&sandbox, &["mkfs.btrfs", "-q", image.to_str().unwrap()]);
+    tool(&sandbox, &["mount", "-o", "loop", image.to_str().unwrap(), sandbox.root().to_str().unwrap()]);
+    sandbox.outcrop(&["--storage-driver", "overlay2", "info"]).ok();
+    fill(&sandbox);
+    let before = everything(&sandbox);
+    for to in ["btrfs", "overlay", "vfs", "btrfs", "overlay2"] {
+        migrate(&sandbox, to).ok();
+        assert_eq!(driver(&sandbox), to);
+        is_the_same(&sandbox, &before);
+    }
+    let left = ["btrfs/subvolumes", "overlay", "vfs/dir"].map(|dir| trees(&sandbox, dir));
+    assert_eq!(left, [0, 0, 0]);
+    rustix::mount::unmount(sandbox.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+}
