@@ -206,7 +206,8 @@ impl DeviceMapper {
     fn delete(&self, running: &Running, locked: &Locked, id: SnapshotId, record: &Record) -> Result<()> {
         let Running { pool, fixed } = running;
         let doing = || format!("deleting the volume of snapshot {id}");
-        let volume = self.volume(running, id, record);
+        // Sealed or not: what is discarded is written to.
+        let volume = Volume { read_only: false, ..self.volume(running, id, record) };
         match pool.control.state(&volume.name).context(doing)? {
             Some(state) if state.openers > 0 => return Ok(()),
             Some(_) => {
