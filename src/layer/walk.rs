@@ -123,12 +123,13 @@ impl Walk<'_> {
         let Here { dir, mut row, old, scope, covered, changed, .. } = here;
         let is_root = row.path.is_empty();
         let mut names = Vec::new();
-        let mut whiteouts = Vec::new();
+        let (mut whiteouts, mut sockets) = (Vec::new(), Vec::new());
         let mut marked = here.opaque;
         let mut touched = false;
         for (name, kind) in tree::list(dir).context(self.doing())? {
             if kind == FileType::Socket {
                 touched |= self.drop_name(dir, &name, AtFlags::empty())?;
+                sockets.push(name);
             } else if self.form == Form::Aufs && name.starts_with(b".wh.") {
                 marked |= name == OPAQUE;
                 if !name.starts_with(b".wh..wh.") {
@@ -145,7 +146,7 @@ impl Walk<'_> {
             }
         }
         let covered = covered || marked;
-        let (mut gone, all_gone) = self.gone(&names, &whiteouts, old, covered)?;
+        let (mut gone, all_gone) = self.gone(&names, &whiteouts, &sockets, old, covered)?;
         row.opaque = match old {
             Old::Unknown => marked,
             Old::Nothing => false,
@@ -218,6 +219,7 @@ impl Walk<'_> {
         &self,
         names: &[(Vec<u8>, FileType)],
         whiteouts: &[Vec<u8>],
+        sockets: &[Vec<u8>],
         old: Old<'_>,
         covered: bool,
     ) -> Result<(Vec<Vec<u8>>, bool)> {
@@ -237,11 +239,14 @@ impl Walk<'_> {
             let all = gone.len() == count;
             return Ok((gone, all));
         }
+        // No archive has sockets: what one stands in place of is gone.
+        let mut hidden = [whiteouts, sockets].concat();
+        hidden.sort_unstable();
         let mut gone = Vec::new();
-        for name in whiteouts {
-            let stat = tree::stat(old, name).context(self.doing())?;
+        for name in hidden {
+            let stat = tree::stat(old, &name).context(self.doing())?;
             if stat.is_some_and(|stat| tree::kind(&stat).is_some()) {
-                gone.push(name.clone());
+                gone.push(name);
             }
         }
         // Listing the directory below is only worth it when it may have lost everything.
