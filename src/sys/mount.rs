@@ -145,6 +145,47 @@ pub fn clone_tree(dir: BorrowedFd<'_>, path: &Path, reach: Reach) -> io::Result<
     Ok(rustix::mount::open_tree(dir, path, flags)?)
 }
 
+/// The same of a part of a mount that is not attached: of all of it where `part` is its root. Linux before 6.15 copies
+/// only what stands in the caller's mount namespace; there it is attached in one that ends at once. `mount` goes on
+/// showing what it shows, but can be copied and attached no more.
+pub fn clone_detached(mount: BorrowedFd<'_>, part: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    match clone_tree(part, "".as_ref(), Reach::One) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => clone_attached(mount, part),
+        cloned => cloned,
+    }
+}
+
+fn clone_attached(mount: BorrowedFd<'_>, part: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let attached = || -> Result<OwnedFd> {
+        attach_at(mount, CWD, "/".as_ref()).context(|| "attaching a mount for a moment")?;
+        clone_tree(part, "".as_ref(), Reach::One).context(|| "copying a mount")
+    };
+    Ok(in_own_mounts(attached)?)
+}
+
+/// Works in a thread with a mount namespace of its own; both are gone when it returns.
+#[allow(unsafe_code, reason = "unshare(2) of one thread")]
+pub(super) fn in_own_mounts<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let (told, number) = std::sync::mpsc::channel();
+    let alone = move || {
+        let _heard = told.send(rustix::thread::gettid());
+        let flags = rustix::thread::UnshareFlags::FS | rustix::thread::UnshareFlags::NEWNS;
+        // SAFETY: the file descriptor table stays shared.
+        unsafe { rustix::thread::unshare_unsafe(flags) }
+            .context(|| "mounting in the namespace of a thread")?;
+        set_propagation(Path::new("/"), Propagation::Private, Reach::Tree)?;
+        work()
+    };
+    let done =
+        std::thread::scope(|scope| scope.spawn(alone).join().expect("the thread above does not panic"));
+    // It is joined a moment before the kernel forgets it, and who forks must be one thread.
+    let task = number.recv().ok().map(|tid| format!("/proc/self/task/{}", tid.as_raw_nonzero()));
+    while task.as_ref().is_some_and(|task| Path::new(task).exists()) {
+        std::thread::yield_now();
+    }
+    done
+}
+
 /// A bind mount, not attached, with everything it forbids; with `Reach::Tree` it forbids it in the mounts
 /// below, too, which `mount --bind -o ro` does not.
 pub fn bind(source: &Path, reach: Reach, attributes: Attributes) -> Result<OwnedFd> {
@@ -333,6 +374,20 @@ mod tests {
         let kinds = all.each_ref().map(|root| rustix::fs::fstatfs(root).unwrap().f_type);
         assert_eq!(kinds, [0x9fa0, 0x6265_6572, 0x0102_1994, 0x1cd1, 0x1980_0202]);
         assert_eq!(rustix::fs::fstat(&all[2]).unwrap().st_mode & 0o7777, 0o1777);
+    }
+
+    #[test]
+    fn a_mount_is_copied_as_before_linux_6_15() {
+        let file = |mount: &OwnedFd| format!("/proc/self/fd/{}/dir/file", mount.as_raw_fd());
+        let whole = tmpfs(Some(65536), 0o755, Attributes::INERT).unwrap();
+        std::fs::create_dir(format!("/proc/self/fd/{}/dir", whole.as_raw_fd())).unwrap();
+        std::fs::write(file(&whole), "here").unwrap();
+        let copy = clone_attached(whole.as_fd(), whole.as_fd()).unwrap();
+        restrict(copy.as_fd(), Attributes::READ_ONLY, Reach::One).unwrap();
+        assert_eq!(std::fs::read_to_string(file(&copy)).unwrap(), "here");
+        assert!(std::fs::write(file(&copy), "").is_err());
+        std::fs::write(file(&whole), "changed").unwrap();
+        assert_eq!(std::fs::read_to_string(file(&copy)).unwrap(), "changed");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags};
 
-use super::mount::{Propagation, Reach, set_propagation, with_log};
+use super::mount::{in_own_mounts, with_log};
 use crate::error::{Context, Error, Result};
 
 /// The changes of one mount. Two mounts must never share one: the kernel only logs it.
@@ -93,6 +93,9 @@ fn mount(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) -> io::Resul
                 other => other.map_err(|(_, errno)| errno)?,
             }
         }
+        // fsconfig(2) takes no descriptors for a filesystem that does not speak the mount API, as overlayfs
+        // before 6.5; of strings it takes any (fs/fsopen.c).
+        Err((Step::Lower, Errno::OPNOTSUPP)) => by_classic_call(lowers, upper, user)?,
         Err((Step::Said(error), _)) => return Err(error),
         other => other.map_err(|(_, errno)| errno)?,
     };
@@ -167,14 +170,9 @@ fn proc_path(dir: &OwnedFd) -> String {
 
 /// mount(2) for kernels before 6.5. It attaches, so a thread with a mount namespace of its own does it, and
 /// takes the mount away again as a detached copy. Options are one page: some 190 lowers.
-#[allow(unsafe_code, reason = "unshare(2) of one thread")]
 fn by_classic_call(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) -> io::Result<OwnedFd> {
-    use rustix::thread::UnshareFlags;
     let attached = || -> Result<OwnedFd> {
         let doing = || "mounting in the namespace of a thread";
-        // SAFETY: the file descriptor table stays shared.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.context(doing)?;
-        set_propagation(Path::new("/"), Propagation::Private, Reach::Tree)?;
         // overlayfs takes directories of the caller's own namespace only, so they are opened once more.
         let again = |dir: &OwnedFd| -> rustix::io::Result<OwnedFd> {
             let path = rustix::fs::readlink(proc_path(dir), Vec::new())?;
@@ -198,9 +196,7 @@ fn by_classic_call(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) ->
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         rustix::mount::open_tree(CWD, &place, flags).context(doing)
     };
-    std::thread::scope(|scope| {
-        scope.spawn(attached).join().expect("the thread above does not panic").map_err(io::Error::from)
-    })
+    Ok(in_own_mounts(attached)?)
 }
 
 fn classic_options(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) -> Result<CString> {

@@ -49,7 +49,7 @@ impl Root {
     pub(super) fn for_container(&self, read_only: bool, devices_limited: bool) -> Result<OwnedFd> {
         let doing = || "restricting the container's root";
         let attributes = Attributes { read_only, nodev: !devices_limited, ..Attributes::NONE };
-        let view = mount::clone_tree(self.as_fd(), "".as_ref(), Reach::One).context(doing)?;
+        let view = mount::clone_detached(self.as_fd(), self.as_fd()).context(doing)?;
         if attributes != Attributes::NONE {
             mount::restrict(view.as_fd(), attributes, Reach::One).context(doing)?;
         }
@@ -134,7 +134,7 @@ fn part_of(tree: &Tree) -> Result<Volume> {
         source => {
             let doing = || format!("taking `{source}` for a mount");
             let part = open_in_root(whole.as_fd(), source.as_bytes(), OFlags::PATH).context(doing)?;
-            mount::clone_tree(part.as_fd(), "".as_ref(), Reach::One).context(doing)?
+            mount::clone_detached(whole.as_fd(), part.as_fd()).context(doing)?
         }
     };
     if tree.read_only {
