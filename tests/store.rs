@@ -927,6 +927,49 @@ fn a_container_on_a_layer_lost_in_a_crash_is_kept_and_the_layer_can_be_made_anew
     assert_eq!(db.read(|reader| reader.layer(lost)).unwrap(), None);
 }
 
+/// The draft's process died with the machine: what it stood on is kept by nothing.
+#[test]
+fn a_tree_that_was_not_durable_is_no_damage_after_a_crash_even_below_a_draft() {
+    let sandbox = Sandbox::new();
+    let db = store(&sandbox);
+    let lease = db.lease().unwrap();
+    let (_, tree) = add_layer(&db, &lease, "lost");
+    db.write(|writer| writer.snapshot_made(writer.new_snapshot("vfs", &[tree], &lease)?)).unwrap();
+    drop((lease, db));
+    reboot(&sandbox.root());
+
+    let db = store(&sandbox);
+    assert_eq!(db.check_index().unwrap(), []);
+    assert_clean(&db);
+    assert_eq!(db.read(|reader| reader.snapshots()).unwrap(), []);
+}
+
+/// Unpacked later than it was made durable.
+#[test]
+fn a_tree_that_was_not_durable_goes_in_a_crash_and_its_layer_stays() {
+    let sandbox = Sandbox::new();
+    let db = store(&sandbox);
+    let lease = db.lease().unwrap();
+    let (layer, tree) = add_layer(&db, &lease, "layer");
+    let image = add_image(&db, "image", None, &[layer]);
+    tag(&db, "it", image);
+    db.write(|writer| {
+        writer.remove_snapshot(tree)?;
+        let again = writer.new_snapshot("vfs", &[], &lease)?;
+        writer.snapshot_made(again)?;
+        writer.seal_snapshot(again, Keyed::Layer(layer)).map(drop)
+    })
+    .unwrap();
+    drop((lease, db));
+    reboot(&sandbox.root());
+
+    let db = store(&sandbox);
+    assert_eq!(db.check_index().unwrap(), []);
+    assert_clean(&db);
+    assert_eq!(db.read(|reader| reader.snapshots()).unwrap(), []);
+    assert!(db.read(|reader| reader.layer(layer)).unwrap().is_some());
+}
+
 fn assert_clean_but_for_drafts(db: &Db) {
     let swept: Swept = db.sweep(&no_tree).unwrap();
     assert!(swept.complete && swept.failed.is_empty(), "{swept:?}");

@@ -106,9 +106,14 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// After a reboot: what was not durable goes, unless a container stands on it.
+    /// After a reboot: what was not durable goes, unless a container stands on it. Nobody holds what was being made.
     pub(super) fn drop_suspects(&self) -> Result<()> {
         let boot = self.db.boot();
+        self.exec(
+            "update snapshot set state = 'removing', lease = null
+             where lease is not null and id not in (select snapshot from container)",
+            (),
+        )?;
         self.exec(
             "delete from cache_record where layer in (select id from layer where pending_boot <> ?1)",
             (boot,),
@@ -124,6 +129,14 @@ impl Writer<'_> {
                 self.condemn_row(&image)?;
             }
         }
-        self.condemn_unreferenced().map(drop)
+        self.condemn_unreferenced()?;
+        // Those of layers that are going, and those of layers that stay and get a tree again when one is needed.
+        self.exec(
+            "update snapshot set state = 'removing', layer = null, chain = null
+             where state = 'sealed' and pending_boot <> ?1 and id not in (
+                 select parent from snapshot_parent where snapshot in (select snapshot from container))",
+            (boot,),
+        )
+        .map(drop)
     }
 }
