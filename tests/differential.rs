@@ -4,7 +4,7 @@
 mod compare;
 mod focus;
 mod project;
-mod random;
+pub(crate) mod random;
 mod stores;
 
 use std::sync::Mutex;
@@ -74,7 +74,7 @@ struct Search {
 }
 
 /// `OUTCROP_CASES` and `OUTCROP_SEED` ask for other ones than those of every day: `make soak`.
-fn number(variable: &str, default: u64) -> u64 {
+pub(crate) fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable)
         .ok()
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))

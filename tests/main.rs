@@ -40,6 +40,7 @@ mod migrate;
 mod mirrors;
 mod mounts;
 mod output;
+mod power;
 mod push;
 mod registry;
 mod registry_kit;

@@ -347,6 +347,19 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
+/// In a mount namespace of its own: what a test mounts there, nobody else sees, and no killed test leaves.
+pub(crate) fn alone(test: impl FnOnce()) {
+    const INSIDE: &str = "OUTCROP_TEST_IN_OWN_MOUNTS";
+    if std::env::var_os(INSIDE).is_some() {
+        return test();
+    }
+    let mut command = Command::new("unshare");
+    command.arg("--mount").arg(std::env::current_exe().unwrap());
+    command.args(["--exact", std::thread::current().name().unwrap(), "--nocapture"]).env(INSIDE, "1");
+    let inside = Outcome::of(&mut command).ok();
+    assert!(inside.stdout().contains("1 passed"), "{}", inside.stdout());
+}
+
 /// Looks every few milliseconds; says whether it came true in time.
 pub(crate) fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     let start = Instant::now();

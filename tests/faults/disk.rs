@@ -3,25 +3,11 @@
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::process::Command;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::left::{ask, half_written};
-use crate::sandbox::{Outcome, Sandbox};
-
-/// In a mount namespace of its own: what a test mounts there, nobody else sees, and no killed test leaves.
-fn alone(test: impl FnOnce()) {
-    const INSIDE: &str = "OUTCROP_TEST_IN_OWN_MOUNTS";
-    if std::env::var_os(INSIDE).is_some() {
-        return test();
-    }
-    let mut command = Command::new("unshare");
-    command.arg("--mount").arg(std::env::current_exe().unwrap());
-    command.args(["--exact", std::thread::current().name().unwrap(), "--nocapture"]).env(INSIDE, "1");
-    let inside = Outcome::of(&mut command).ok();
-    assert!(inside.stdout().contains("1 passed"), "{}", inside.stdout());
-}
+use crate::sandbox::{Sandbox, alone};
 
 /// A store on a filesystem of its own with these many MB.
 struct Small {

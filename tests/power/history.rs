@@ -1,0 +1,217 @@
+//! What is done to a store, one command after the other, and what must be there when the power comes back.
+
+use std::collections::BTreeMap;
+
+use crate::differential::random::Random;
+
+/// Image ids by name.
+pub(super) type Names = BTreeMap<String, String>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Of `base`.
+    Import,
+    /// Of `it:NUMBER`.
+    Build(u32),
+    /// Of one of the images in the registry.
+    Pull(usize),
+    Tag {
+        from: String,
+        to: String,
+    },
+    Remove(String),
+    Rollback {
+        name: String,
+        to: String,
+    },
+    Prune,
+}
+
+/// The id of what is not built yet.
+const UNKNOWN: &str = "unknown";
+
+/// Where the guest finds the registry.
+pub(super) const REGISTRY: &str = "127.0.0.1:5000";
+
+impl Act {
+    /// For a shell in which `o` is outcrop.
+    pub(super) fn command(&self) -> String {
+        match self {
+            Act::Import => "o import busybox.tar base".into(),
+            Act::Build(number) => {
+                format!("o build -q -t it:{number} --build-arg SALT={number} --network none context")
+            }
+            Act::Pull(number) => format!("o pull -q {REGISTRY}/noise:{number}"),
+            Act::Tag { from, to } => format!("o tag {from} {to}"),
+            Act::Remove(name) => format!("o rmi {name}"),
+            Act::Rollback { name, to } => format!("o rollback {name} --to {to}"),
+            Act::Prune => "o system prune -f".into(),
+        }
+    }
+
+    /// What it changes.
+    fn name(&self) -> Option<String> {
+        match self {
+            Act::Import => Some("base:latest".into()),
+            Act::Build(number) => Some(format!("it:{number}")),
+            Act::Pull(number) => Some(format!("{REGISTRY}/noise:{number}")),
+            Act::Tag { to: name, .. } | Act::Remove(name) | Act::Rollback { name, .. } => Some(name.clone()),
+            Act::Prune => None,
+        }
+    }
+}
+
+/// What has been done, as the guest reported it.
+#[derive(Clone)]
+pub(super) struct History {
+    /// The ids of the images in the registry.
+    images: Vec<String>,
+    pub(super) names: Names,
+    /// What a name pointed at, in order.
+    moves: BTreeMap<String, Vec<String>>,
+    builds: u32,
+}
+
+impl History {
+    pub(super) fn new(images: Vec<String>) -> Self {
+        History { images, names: Names::new(), moves: BTreeMap::new(), builds: 0 }
+    }
+
+    /// A build of what was not built before.
+    pub(super) fn build(&mut self) -> Act {
+        self.builds += 1;
+        Act::Build(self.builds)
+    }
+
+    /// These many things that can be done one after the other.
+    pub(super) fn plan(&mut self, count: usize, random: &mut Random) -> Vec<Act> {
+        let mut planned = self.clone();
+        let mut acts = Vec::new();
+        for _ in 0..count {
+            let act = planned.some(random);
+            planned.done(&act, UNKNOWN);
+            acts.push(act);
+        }
+        self.builds = planned.builds;
+        acts
+    }
+
+    /// Something that can be done now.
+    fn some(&mut self, random: &mut Random) -> Act {
+        if self.names.is_empty() {
+            return Act::Import;
+        }
+        let names: Vec<String> = self.names.keys().cloned().collect();
+        let changeable: Vec<&String> = names.iter().filter(|name| *name != "base:latest").collect();
+        let pick = |random: &mut Random| changeable[random.below(changeable.len())].clone();
+        match random.below(10) {
+            4..=6 => Act::Pull(random.below(self.images.len())),
+            7 if !changeable.is_empty() => {
+                Act::Tag { from: pick(random), to: format!("moving:{}", random.below(2)) }
+            }
+            8 if !changeable.is_empty() => Act::Remove(pick(random)),
+            9 if self.rollbacks().is_empty() => Act::Prune,
+            9 => {
+                let mut rollbacks = self.rollbacks();
+                rollbacks.swap_remove(random.below(rollbacks.len()))
+            }
+            _ => self.build(),
+        }
+    }
+
+    /// To images that have another name too, so that none of them was pruned.
+    fn rollbacks(&self) -> Vec<Act> {
+        let mut found = Vec::new();
+        for (name, now) in &self.names {
+            for to in self.moves.get(name).into_iter().flatten() {
+                if to != now && to != UNKNOWN && self.names.values().any(|id| id == to) {
+                    found.push(Act::Rollback { name: name.clone(), to: to.clone() });
+                }
+            }
+        }
+        found
+    }
+
+    /// It was done, and said this.
+    pub(super) fn done(&mut self, act: &Act, said: &str) {
+        let id = match act {
+            Act::Import | Act::Build(_) => said.rsplit(' ').next().map(str::to_owned),
+            _ => self.outcome(act),
+        };
+        if let Some(name) = act.name() {
+            self.point(name, id);
+        }
+    }
+
+    fn outcome(&self, act: &Act) -> Option<String> {
+        match act {
+            Act::Pull(number) => Some(self.images[*number].clone()),
+            Act::Tag { from, .. } => Some(self.names[from].clone()),
+            Act::Rollback { to, .. } => Some(to.clone()),
+            Act::Import | Act::Build(_) | Act::Remove(_) | Act::Prune => None,
+        }
+    }
+
+    fn point(&mut self, name: String, id: Option<String>) {
+        match id {
+            Some(id) => {
+                let moves = self.moves.entry(name.clone()).or_default();
+                if moves.last() != Some(&id) {
+                    moves.push(id.clone());
+                }
+                self.names.insert(name, id);
+            }
+            None => drop(self.names.remove(&name)),
+        }
+    }
+
+    /// After a cut: all that was reported is there, of what was under way (`act`) all or nothing. Else what is wrong.
+    pub(super) fn found(&mut self, seen: &Names, act: Option<&Act>) -> Result<(), String> {
+        if *seen == self.names {
+            return Ok(());
+        }
+        let mut after = self.clone();
+        if let Some(act) = act
+            && let Some(name) = act.name()
+        {
+            let id = match act {
+                // Nobody has heard yet what came of it.
+                Act::Import | Act::Build(_) => seen.get(&name).cloned(),
+                _ => self.outcome(act),
+            };
+            after.point(name, id);
+        }
+        if *seen != after.names {
+            let (before, after) = (&self.names, &after.names);
+            return Err(format!(
+                "{act:?} was cut off; there is\n{seen:#?}\nbefore\n{before:#?}\nafter\n{after:#?}"
+            ));
+        }
+        *self = after;
+        Ok(())
+    }
+}
+
+#[test]
+fn what_was_reported_must_be_there_and_what_was_under_way_may_be() {
+    let mut history = History::new(vec!["p0".into(), "p1".into()]);
+    history.done(&Act::Import, "b");
+    history.done(&Act::Pull(0), "whatever");
+    let names = |pairs: &[(&str, &str)]| -> Names {
+        pairs.iter().map(|(name, id)| ((*name).to_owned(), (*id).to_owned())).collect()
+    };
+    let pulled = "127.0.0.1:5000/noise:0";
+    let build = Act::Build(1);
+    let now = names(&[("base:latest", "b"), (pulled, "p0")]);
+    let more = names(&[("base:latest", "b"), (pulled, "p0"), ("it:1", "i")]);
+    let less = names(&[("base:latest", "b")]);
+    let wrong = names(&[("base:latest", "b"), (pulled, "p1")]);
+
+    assert!(history.clone().found(&now, None).is_ok());
+    assert!(history.clone().found(&now, Some(&build)).is_ok());
+    assert!(history.clone().found(&more, Some(&build)).is_ok());
+    assert!(history.clone().found(&more, None).is_err());
+    assert!(history.clone().found(&less, Some(&build)).is_err());
+    assert!(history.clone().found(&less, Some(&Act::Remove(pulled.into()))).is_ok());
+    assert!(history.clone().found(&wrong, Some(&Act::Pull(0))).is_err());
+}
