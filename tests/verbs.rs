@@ -830,8 +830,11 @@ mod system {
         sandbox.outcrop(&["images"]).ok();
         let info = lines(&sandbox, &["info"]);
         let at = info.iter().position(|line| line == " Storage Driver: vfs").unwrap();
-        assert!(info[at + 1].starts_with("  Why: "), "{}", info[at + 1]);
-        assert!(info[at + 2].starts_with("  Not overlay2: "), "{}", info[at + 2]);
+        assert!(info[at + 1].starts_with("  Backing Filesystem: "), "{}", info[at + 1]);
+        assert!(info[at + 2].starts_with("  Why: "), "{}", info[at + 2]);
+        let others = info[at + 3..].iter().take_while(|line| line.starts_with("  Not ")).count();
+        assert_eq!(others, outcrop::snapshot::driver::TABLE.len() - 1);
+        assert!(info[at + 3].starts_with("  Not overlay2: "), "{}", info[at + 3]);
         assert!(info.contains(&format!(" Root Dir: {}", sandbox.root().display())));
         let object = sandbox.outcrop(&["info", "--format", "json"]).ok().json();
         assert_eq!((&object["Driver"], &object["Images"]), (&json!("vfs"), &json!(0)));

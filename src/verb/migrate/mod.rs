@@ -191,7 +191,8 @@ fn make_writable(engine: &Engine, target: &Snapshots, row: &ContainerRow, job: &
     container::recover_dead(engine, &row)?;
     let Some(image) = engine.db.read(|index| index.image(&row.image))? else { return Ok(()) };
     let limit = limit_of(&row)?;
-    let draft = rootfs::move_writable(engine, target, row.snapshot, image.chain.as_ref(), limit, job)?;
+    let draft = rootfs::move_writable(engine, target, row.snapshot, image.chain.as_ref(), limit, job)
+        .context(|| format!("moving what container {} has written", row.name))?;
     draft.keep(|index, snapshot| {
         let moved = Moved { container: row.id.clone(), snapshot, started_at: row.started_at };
         match index.container(&row.id)? {
