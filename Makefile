@@ -24,6 +24,7 @@ check:
 	cargo clippy --locked --all-targets -- -D warnings
 
 bench: tools-bench build
+	cargo build --release --bench latency && cp $$(ls -t target/release/deps/latency-* | grep -v '\.d$$' | head -1) target/release/latency
 	bench/run
 	bench/builds
 	bench/transfers
