@@ -464,3 +464,28 @@ pub(crate) fn tool(sandbox: &Sandbox, words: &[&str]) -> String {
     assert!(output.status.success(), "{words:?}: {}{}", lossy(&output.stdout), lossy(&output.stderr));
     lossy(&output.stdout).into_owned()
 }
+
+/// All directories (the root first), and everything else.
+pub(crate) fn all_paths(root: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let (mut dirs, mut others) = (vec![root.to_path_buf()], Vec::new());
+    let mut at = 0;
+    while at < dirs.len() {
+        let mut entries: Vec<_> = fs::read_dir(&dirs[at]).unwrap().map(|entry| entry.unwrap()).collect();
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let is_dir = entry.file_type().unwrap().is_dir();
+            if is_dir { &mut dirs } else { &mut others }.push(entry.path());
+        }
+        at += 1;
+    }
+    (dirs, others)
+}
+
+/// Whatever stands there, if anything does.
+pub(crate) fn remove(path: &Path) {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).unwrap(),
+        Ok(_) => fs::remove_file(path).unwrap(),
+        Err(_) => {}
+    }
+}

@@ -4,15 +4,14 @@
 //! something marks it with the current epoch and opens the next. Nobody who comes later sees what is marked; so
 //! it can go when no epoch up to that one is locked.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
 use super::ids::Epoch;
-use super::lease::{lock, stands_at, try_lock};
+use super::lease::{lock, open_lock_file, stands_at, try_lock};
 use super::time::Time;
 use super::transaction::{Reader, Writer};
 use crate::error::{Context as _, Result};
@@ -30,14 +29,7 @@ impl EpochGuard {
         loop {
             let epoch = current()?;
             let path = file_of(locks, epoch);
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .context(|| format!("opening the lock file {}", path.display()))?;
+            let file = open_lock_file(&path)?;
             lock(&file, FlockOperation::LockShared)?;
             // Whoever closes an epoch takes its file away.
             if stands_at(&file, &path)? {

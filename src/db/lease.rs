@@ -16,6 +16,18 @@ use crate::error::{Context as _, Error, Result};
 /// The name of a lease as rows say it; its file is `locks/lease-<name>`.
 pub type LeaseName = String;
 
+/// A file to be locked, made where there is none.
+pub(super) fn open_lock_file(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .context(|| format!("opening the lock file {}", path.display()))
+}
+
 /// An exclusive `flock`. Dropped, it is free at once, its file gone, unless it was lent to another process.
 #[derive(Debug)]
 pub struct Lease {
@@ -39,14 +51,7 @@ impl Lease {
     pub(super) fn take(locks: &Path, name: &str, boot: &str) -> Result<Option<Lease>> {
         let path = file_of(locks, name)?;
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .context(|| format!("opening the lock file {}", path.display()))?;
+            let file = open_lock_file(&path)?;
             if !try_lock_for_a_moment(&file)? {
                 return Ok(None);
             }

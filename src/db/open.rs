@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 use super::epoch::EpochGuard;
-use super::lease::{boot_id, lock, random_hex, stands_at};
+use super::lease::{boot_id, lock, open_lock_file, random_hex, stands_at};
 use super::migrate::{self, FILES, INDEX};
 use super::time::Time;
 use super::{Db, Shared};
@@ -315,15 +315,7 @@ fn share(root: &Path) -> Result<File> {
 }
 
 fn open_lock(root: &Path) -> Result<File> {
-    let path = root.join("locks/store");
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .context(|| format!("opening the lock file {}", path.display()))
+    open_lock_file(&root.join("locks/store"))
 }
 
 /// Nobody else has the store open while the value lives.

@@ -5,18 +5,17 @@
 //! `moved` (number: the new snapshot; detail: the container and when it was last started): a container that was started
 //! since has to be moved again.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
 use super::Db;
 use super::ids::{ContainerId, SnapshotId};
-use super::lease::lock;
+use super::lease::{lock, open_lock_file};
 use super::time::Time;
 use super::transaction::{Durable, Reader, Writer};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 
 /// Whoever holds one shared works with the store's driver; whoever holds it alone may switch to another.
 #[derive(Debug)]
@@ -28,16 +27,7 @@ const DRIVER: &str = "driver";
 
 impl DriverLock {
     fn open(locks: &Path, name: &str) -> Result<Self> {
-        let path = locks.join(name);
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map(DriverLock)
-            .context(|| format!("opening the lock file {}", path.display()))
+        open_lock_file(&locks.join(name)).map(DriverLock)
     }
 }
 

@@ -266,12 +266,15 @@ impl Snapshots {
     /// All that was written into these is on disk when it returns.
     pub fn sync(&self, pending: &Pending) -> Result<()> {
         let mut of: HashMap<String, Vec<SnapshotId>> = HashMap::new();
-        for id in &pending.snapshots {
-            // One whose row is gone is nobody's any more.
-            if let Some(row) = self.db.read(|reader| reader.snapshot(*id))? {
-                of.entry(row.driver).or_default().push(*id);
+        self.db.read(|reader| {
+            for id in &pending.snapshots {
+                // One whose row is gone is nobody's any more.
+                if let Some(row) = reader.snapshot(*id)? {
+                    of.entry(row.driver).or_default().push(*id);
+                }
             }
-        }
+            Ok(())
+        })?;
         of.iter().try_for_each(|(name, ids)| match *name == self.driver.name() {
             true => self.driver.sync(ids),
             // While the store is on its way to another driver.

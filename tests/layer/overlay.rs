@@ -11,7 +11,7 @@ use outcrop::sys::mount::Mount;
 use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps};
 
 use super::kit::{applied, assert_same, listing, new_dir, open, packed, run, set_xattr, shown};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, all_paths, remove};
 
 /// Detached, so that nothing is left when it is dropped.
 struct Mounted(OwnedFd);
@@ -48,29 +48,6 @@ impl Random {
     }
     fn pick(&mut self, from: &[PathBuf]) -> PathBuf {
         from[self.below(from.len())].clone()
-    }
-}
-
-fn all_paths(dir: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let (mut dirs, mut others) = (vec![dir.to_path_buf()], Vec::new());
-    let mut at = 0;
-    while at < dirs.len() {
-        let mut names: Vec<_> = fs::read_dir(&dirs[at]).unwrap().map(|entry| entry.unwrap()).collect();
-        names.sort_by_key(fs::DirEntry::file_name);
-        for entry in names {
-            let is_dir = entry.file_type().unwrap().is_dir();
-            if is_dir { &mut dirs } else { &mut others }.push(entry.path());
-        }
-        at += 1;
-    }
-    (dirs, others)
-}
-
-fn remove(path: &Path) {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).unwrap(),
-        Ok(_) => fs::remove_file(path).unwrap(),
-        Err(_) => {}
     }
 }
 

@@ -25,7 +25,7 @@ use outcrop::sys::mount::detached;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, RenameFlags, Timespec, Timestamps, XattrFlags};
 
 use super::disk::run;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, all_paths, remove};
 use crate::zfs::Pool;
 
 /// xorshift64: the same changes with the same seed.
@@ -71,30 +71,6 @@ impl Random {
         let length = [0, 1, 100, 4096, 5000, 70_000, 200_000][self.below(7)];
         let byte = u8::try_from(self.below(256)).unwrap();
         (0..length).map(|at: usize| byte.wrapping_add(u8::try_from(at % 251).unwrap())).collect()
-    }
-}
-
-/// All directories (the root first), and everything else.
-fn all_paths(root: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let (mut dirs, mut others) = (vec![root.to_path_buf()], Vec::new());
-    let mut at = 0;
-    while at < dirs.len() {
-        let mut entries: Vec<_> = fs::read_dir(&dirs[at]).unwrap().map(|entry| entry.unwrap()).collect();
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let is_dir = entry.file_type().unwrap().is_dir();
-            if is_dir { &mut dirs } else { &mut others }.push(entry.path());
-        }
-        at += 1;
-    }
-    (dirs, others)
-}
-
-fn remove(path: &Path) {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).unwrap(),
-        Ok(_) => fs::remove_file(path).unwrap(),
-        Err(_) => {}
     }
 }
 

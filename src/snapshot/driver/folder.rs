@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::SnapshotId;
+use super::{Mount, SnapshotId};
 use crate::error::{Context, Error, Result};
 use crate::sys;
 
@@ -57,6 +57,12 @@ impl Folder {
             }
         }
         sys::tree::remove(self.trash.as_fd(), &discarded).context(doing)
+    }
+
+    /// To read a snapshot whose directory holds the whole of a stack; of no snapshot, `empty`.
+    pub(super) fn view(&self, stack: &[SnapshotId], empty: &Path) -> Mount {
+        let source = stack.first().map_or_else(|| empty.to_path_buf(), |id| self.path(*id));
+        Mount::Bind { source, read_only: true }
     }
 
     pub(super) fn sync(&self) -> Result<()> {
@@ -118,6 +124,10 @@ pub(super) fn copy_dir(from: &Path, to: &Path) -> Result<()> {
 /// A new directory with exactly this mode, whatever the umask.
 pub(super) fn make_dir(path: &Path, mode: u32) -> Result<()> {
     rustix::fs::mkdir(path, Mode::RWXU).context(|| format!("creating {}", path.display()))?;
+    set_mode(path, mode)
+}
+
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<()> {
     rustix::fs::chmod(path, Mode::from_raw_mode(mode))
         .context(|| format!("setting the mode of {}", path.display()))
 }

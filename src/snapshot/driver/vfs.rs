@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir};
+use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir, set_mode};
 use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree};
 use crate::error::{Context, Result};
 use crate::layer::Form;
@@ -42,9 +42,7 @@ impl Driver for Vfs {
         debug_assert!(parents.len() <= 1, "a Stacked driver has one parent");
         self.folder.create(id)?;
         let Some(parent) = parents.first() else {
-            let path = self.folder.path(id);
-            return rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o755))
-                .context(|| format!("setting the mode of {}", path.display()));
+            return set_mode(&self.folder.path(id), 0o755);
         };
         copy_dir(&self.folder.path(*parent), &self.folder.path(id))
             .context(|| format!("copying snapshot {parent} to {id}"))
@@ -59,8 +57,7 @@ impl Driver for Vfs {
     }
 
     fn view(&self, stack: &[SnapshotId]) -> Result<Mount> {
-        let source = stack.first().map_or_else(|| self.empty.clone(), |id| self.folder.path(*id));
-        Ok(Mount::Bind { source, read_only: true })
+        Ok(self.folder.view(stack, &self.empty))
     }
 
     fn tree(&self, id: SnapshotId) -> Result<Tree> {

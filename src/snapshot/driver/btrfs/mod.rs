@@ -15,9 +15,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
-
-use super::folder::{Folder, filesystem_of, in_scratch, open_dir};
+use super::folder::{Folder, filesystem_of, in_scratch, open_dir, set_mode};
 use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Stamps, Tree};
 use crate::error::{Context, Error, Result};
 use crate::layer::{Form, Touched};
@@ -106,9 +104,7 @@ impl Driver for Btrfs {
             return self.made(id, btrfs::snapshot(dir, &name, parent.as_fd(), false));
         }
         self.made(id, btrfs::create(dir, &name))?;
-        let path = self.folder.path(id);
-        rustix::fs::chmod(&path, Mode::from_raw_mode(0o755))
-            .context(|| format!("setting the mode of {}", path.display()))
+        set_mode(&self.folder.path(id), 0o755)
     }
 
     fn copy(&self, id: SnapshotId, of: SnapshotId) -> Result<()> {
@@ -123,8 +119,7 @@ impl Driver for Btrfs {
     }
 
     fn view(&self, stack: &[SnapshotId]) -> Result<Mount> {
-        let source = stack.first().map_or_else(|| self.empty.clone(), |id| self.folder.path(*id));
-        Ok(Mount::Bind { source, read_only: true })
+        Ok(self.folder.view(stack, &self.empty))
     }
 
     fn tree(&self, id: SnapshotId) -> Result<Tree> {

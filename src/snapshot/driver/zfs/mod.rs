@@ -15,11 +15,9 @@ use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
-
 use self::removed::Removed;
 use self::tool::{Dialect, Tool, Why};
-use super::folder::open_dir;
+use super::folder::{open_dir, set_mode};
 use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Stamps, Tree};
 use crate::error::{Context as _, Error, Result};
 use crate::layer::Form;
@@ -176,9 +174,7 @@ impl Driver for Zfs {
             Why::Exists => exists(id),
             _ => refused.into(),
         })?;
-        let place = self.placed(id)?;
-        rustix::fs::chmod(&place, Mode::from_raw_mode(0o755))
-            .context(|| format!("setting the mode of {}", place.display()))
+        set_mode(&self.placed(id)?, 0o755)
     }
 
     fn copy(&self, id: SnapshotId, of: SnapshotId) -> Result<()> {
