@@ -655,3 +655,24 @@ fn with_a_terminal_a_person_can_type() {
     assert_eq!(rustix::termios::tcgetattr(&theirs).unwrap().local_modes, before, "the terminal is as it was");
     run(&sandbox, &["-it", "base", "true"]).fails(125).complains("the input device is not a TTY");
 }
+
+/// Its row and its tree go with a sweep, which another process may be busy with.
+#[test]
+fn a_container_that_is_going_holds_no_image() {
+    let sandbox = sandbox();
+    let sweep = fs::File::create(sandbox.root().join("locks/lease-sweep")).unwrap();
+    rustix::fs::flock(&sweep, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    run(&sandbox, &["base", "true"]).ok();
+    let count = |sql: &str| {
+        let index = rusqlite::Connection::open(sandbox.root().join("outcrop.db")).unwrap();
+        index.query_row(sql, (), |row| row.get::<_, u64>(0)).unwrap()
+    };
+    assert_eq!(count("select count(*) from container where state = 'removing'"), 1);
+    sandbox.outcrop(&["images", "--format", "{{.Containers}}"]).ok().says("0");
+    sandbox.outcrop(&["rmi", "base"]).ok().says("Deleted: sha256:");
+    sandbox.check();
+    drop(sweep);
+    sandbox.outcrop(&["image", "prune", "-f"]).ok();
+    assert_eq!(count("select (select count(*) from image) + (select count(*) from container)"), 0);
+    sandbox.check();
+}

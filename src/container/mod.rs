@@ -36,7 +36,10 @@ pub use size::changed_bytes;
 pub use start::{Foreground, More, start};
 pub use volume::check_volume_name;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::db::{ContainerId, ContainerRow, ContainerState};
 use crate::engine::Engine;
@@ -76,7 +79,30 @@ pub fn is_idle(engine: &Engine, row: &ContainerRow) -> Result<bool> {
 
 /// Takes away the mount points of a runtime that was killed before it could, unless the container runs.
 pub fn recover_dead(engine: &Engine, row: &ContainerRow) -> Result<()> {
-    if row.state == ContainerState::Running { Ok(()) } else { recover(engine, row) }
+    if !has_mount_points(engine, &row.id) {
+        return Ok(());
+    }
+    let _turn = turn(engine, &row.id)?;
+    // It may have been started since its row was read.
+    match engine.db.read(|index| index.container(&row.id))? {
+        Some(now) if now.state != ContainerState::Running => recover(engine, &now),
+        _ => Ok(()),
+    }
+}
+
+/// Mount points of outcrop's making stand in its writable layer: it runs, or its runtime was killed.
+pub fn has_mount_points(engine: &Engine, id: &ContainerId) -> bool {
+    journal(engine, id).exists()
+}
+
+/// Whoever takes mount points away, and whoever is about to make some: one after the other. Its directory is there.
+fn turn(engine: &Engine, id: &ContainerId) -> Result<OwnedFd> {
+    let path = directory(engine, id);
+    let doing = || format!("locking {}", path.display());
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(&path, flags, Mode::empty()).context(doing)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&dir, FlockOperation::LockExclusive)).context(doing)?;
+    Ok(dir)
 }
 
 fn recover(engine: &Engine, row: &ContainerRow) -> Result<()> {

@@ -5,15 +5,26 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::FileType;
 
-use crate::db::ContainerRow;
+use crate::db::{ContainerRow, ContainerState};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::job::Job;
 use crate::layer::{self, Changes, PackOptions};
 use crate::sys::dir;
 
-/// Bytes of the files in its writable layer, each inode once.
+/// Bytes of the files in its writable layer, each inode once; none if it is removed meanwhile.
 pub fn changed_bytes(engine: &Engine, row: &ContainerRow, job: &Job) -> Result<u64> {
+    let measured = measure(engine, row, job);
+    if measured.is_ok() {
+        return measured;
+    }
+    match engine.db.read(|index| index.container(&row.id))? {
+        Some(now) if now.state != ContainerState::Removing => measured,
+        _ => Ok(0),
+    }
+}
+
+fn measure(engine: &Engine, row: &ContainerRow, job: &Job) -> Result<u64> {
     let doing = || format!("measuring what container {} has written", row.id.short());
     let compared = engine.snapshots.compare(row.snapshot).context(doing)?;
     match compared.changes(false) {

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 
 use super::attach::{self, Console, Pipes};
-use super::{Config, directory, process, recover, spec, volume};
+use super::{Config, directory, process, recover, spec, turn, volume};
 use crate::db::{ContainerRow, Lease};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
@@ -34,10 +34,12 @@ pub struct More {
 pub fn start(engine: &Engine, row: &ContainerRow, foreground: Foreground<'_>, job: &Job) -> Result<Exit> {
     let config = Config::of(row)?;
     let mut lease = engine.db.lease()?;
+    make_directory(engine, row)?;
+    let turn = turn(engine, &row.id)?;
     engine.db.write(|index| index.container_started(&row.id, &lease))?;
-    let ended = make_directory(engine, row)
-        .and_then(|()| recover(engine, row))
-        .and_then(|()| run(engine, row, &config, &mut lease, foreground, job));
+    let recovered = recover(engine, row);
+    drop(turn);
+    let ended = recovered.and_then(|()| run(engine, row, &config, &mut lease, foreground, job));
     let volumes = if row.auto_remove { volume::names_of(engine, row)? } else { Vec::new() };
     process::forget(engine, &row.id);
     engine.db.write(|index| {

@@ -66,7 +66,7 @@ const RULES: &[(&str, &str)] = &[
          union all select 'tag ' || name from tag join image on image.id = tag.image
          where image.condemned is not null
          union all select 'container ' || container.id from container join image on image.id = container.image
-         where image.condemned is not null",
+         where image.condemned is not null and container.state <> 'removing'",
         "stands on something that is going",
     ),
     (

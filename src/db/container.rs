@@ -99,8 +99,10 @@ impl Reader<'_> {
         self.all(&format!("{COLUMNS} order by created_at desc, id"), (), row)
     }
 
+    /// Those that stand on the image: one that is going holds nothing.
     pub fn containers_of(&self, image: &ImageId) -> Result<Vec<ContainerRow>> {
-        self.all(&format!("{COLUMNS} where image = ?1 order by created_at"), (image,), row)
+        let sql = format!("{COLUMNS} where image = ?1 and state <> 'removing' order by created_at");
+        self.all(&sql, (image,), row)
     }
 }
 

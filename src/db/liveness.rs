@@ -84,7 +84,7 @@ impl Reader<'_> {
             &format!(
                 "with recursive {NAMED}
                  select not exists (select 1 from tag where image = ?1)
-                     and not exists (select 1 from container where image = ?1)
+                     and not exists (select 1 from container where image = ?1 and state <> 'removing')
                      and not exists (select 1 from image where parent = ?1 and condemned is null)
                      and not exists (select 1 from named where digest = ?1)"
             ),
@@ -98,7 +98,7 @@ impl Reader<'_> {
             &format!(
                 "with recursive {NAMED}, kept (id) as (
                  select image from tag
-                 union select image from container
+                 union select image from container where state <> 'removing'
                  union select image.id from named join image on image.id = named.digest
                  union select image.parent from kept join image on image.id = kept.id
                      where image.parent is not null
@@ -134,7 +134,7 @@ impl Reader<'_> {
                     where chain.parent is not null
             ), active (id) as (
                 select image.chain from container join image on image.id = container.image
-                    where image.chain is not null
+                    where image.chain is not null and container.state <> 'removing'
                 union select chain.parent from active join chain on chain.chain_id = active.id
                     where chain.parent is not null
             )";
@@ -146,7 +146,7 @@ impl Reader<'_> {
                     exists (select 1 from tag where tag.image = image.id)
                     or not exists (select 1 from image as child where child.parent = image.id
                         and child.condemned is null))),
-                (select count(distinct image) from container),
+                (select count(distinct image) from container where state <> 'removing'),
                 (select ifnull(sum(size), 0) from layer where id in ({used})),
                 (select ifnull(sum(size), 0) from layer where id in ({used}) and id not in ({active})),
                 (select count(*) from container where state <> 'removing'),

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::db::{ImageRow, Reader, RepoDigest, Time};
+use crate::db::{ContainerState, ImageRow, Reader, RepoDigest, Time};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{ImageConfig, ImageId, MAX_CONFIG, Reference};
@@ -106,7 +106,7 @@ pub fn list(engine: &Engine) -> Result<Vec<Listed>> {
         manifests.entry(digest.image).or_default().push(digest);
     }
     let mut users: HashMap<ImageId, usize> = HashMap::new();
-    for container in containers {
+    for container in containers.into_iter().filter(|row| row.state != ContainerState::Removing) {
         *users.entry(container.image).or_default() += 1;
     }
     let listed = rows.into_iter().map(|row| {

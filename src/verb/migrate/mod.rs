@@ -78,7 +78,7 @@ pub fn migrate(engine: &Engine, to: &str, options: &Options, job: &Job) -> Resul
     engine.db.durable(|index| index.start_migration(to, &options.pairs()))?;
     job.report(Event::Copying { from: format!("the trees of {from}"), to: to.to_owned() });
     let mut done = outcome(engine, &target, &plan, free);
-    let made = make(engine, &target, &plan, job).and_then(|()| engine.barrier(|_| Ok(())));
+    let made = make(engine, &target, &plan, Beside::Others, job).and_then(|()| engine.barrier(|_| Ok(())));
     engine.sweep_after(made)?;
     let alone = wait(engine, job)?;
     let last = finish(engine, &target, job);
@@ -150,18 +150,61 @@ fn no_room(engine: &Engine, target: &Snapshots, plan: &Plan, free: u64) -> Error
     .hint("`outcrop system prune` removes what nothing uses; nothing was changed")
 }
 
-/// Trees and writable layers that are missing. Those of containers that run meanwhile are left to the end.
-fn make(engine: &Engine, target: &Snapshots, plan: &Plan, job: &Job) -> Result<()> {
+/// Who else has the store open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    /// What they change or remove while it is read is left to the end.
+    Others,
+    Nobody,
+}
+
+/// Trees and writable layers that are missing.
+fn make(engine: &Engine, target: &Snapshots, plan: &Plan, beside: Beside, job: &Job) -> Result<()> {
     for tree in &plan.trees {
         job.check()?;
-        make_tree(engine, target, tree, job)?;
+        let made = make_tree(engine, target, tree, job);
+        if made.is_err() && beside == Beside::Others && is_gone(engine, tree)? {
+            continue;
+        }
+        made?;
     }
-    for row in &plan.containers {
+    for planned in &plan.containers {
         job.check()?;
-        make_writable(engine, target, row, job)
-            .context(|| format!("moving what container {} ({}) has written", row.id.short(), row.name))?;
+        // It may have been started, or removed, since it was looked at.
+        let Some(row) = still(engine, planned)? else { continue };
+        // A runtime that was killed left something in it, or one begins just now.
+        if container::has_mount_points(engine, &row.id) {
+            if beside == Beside::Others {
+                continue;
+            }
+            container::recover_dead(engine, &row)?;
+        }
+        let made = make_writable(engine, target, &row, job);
+        let changed = |now: Option<ContainerRow>| now.is_none_or(|now| now.started_at != row.started_at);
+        if made.is_err() && beside == Beside::Others && changed(still(engine, &row)?) {
+            continue;
+        }
+        made.context(|| format!("moving what container {} ({}) has written", row.id.short(), row.name))?;
     }
     Ok(())
+}
+
+/// Nothing keeps the layer any more.
+fn is_gone(engine: &Engine, tree: &Tree) -> Result<bool> {
+    let new = &tree.new;
+    engine.db.read(|index| {
+        let stack = new.chain.map(|chain| index.find_chain(&chain)).transpose()?;
+        Ok(stack.is_some_and(|stack| stack.is_none()) || index.layer(new.layer.number)?.is_none())
+    })
+}
+
+/// The container's row as it is now, if nothing runs in it.
+fn still(engine: &Engine, row: &ContainerRow) -> Result<Option<ContainerRow>> {
+    let now = engine.db.read(|index| index.container(&row.id))?;
+    match now {
+        Some(now) if container::is_idle(engine, &now)? => Ok(Some(now)),
+        _ => Ok(None),
+    }
 }
 
 fn make_tree(engine: &Engine, target: &Snapshots, tree: &Tree, job: &Job) -> Result<()> {
@@ -183,16 +226,9 @@ fn make_tree(engine: &Engine, target: &Snapshots, tree: &Tree, job: &Job) -> Res
 }
 
 fn make_writable(engine: &Engine, target: &Snapshots, row: &ContainerRow, job: &Job) -> Result<()> {
-    // It may have been started, or removed, since it was looked at.
-    let Some(row) = engine.db.read(|index| index.container(&row.id))? else { return Ok(()) };
-    if !container::is_idle(engine, &row)? {
-        return Ok(());
-    }
-    container::recover_dead(engine, &row)?;
     let Some(image) = engine.db.read(|index| index.image(&row.image))? else { return Ok(()) };
-    let limit = limit_of(&row)?;
-    let draft = rootfs::move_writable(engine, target, row.snapshot, image.chain.as_ref(), limit, job)
-        .context(|| format!("moving what container {} has written", row.name))?;
+    let limit = limit_of(row)?;
+    let draft = rootfs::move_writable(engine, target, row.snapshot, image.chain.as_ref(), limit, job)?;
     draft.keep(|index, snapshot| {
         let moved = Moved { container: row.id.clone(), snapshot, started_at: row.started_at };
         match index.container(&row.id)? {
@@ -227,7 +263,7 @@ fn finish(engine: &Engine, target: &Snapshots, job: &Job) -> Result<(usize, usiz
     engine.sweep()?;
     running(engine)?;
     let plan = Plan::make(engine, target, job)?;
-    make(engine, target, &plan, job)?;
+    make(engine, target, &plan, Beside::Nobody, job)?;
     let rest = Plan::make(engine, target, job)?;
     if !rest.is_empty() {
         return Err(Error::internal("not all of the store could be moved"));

@@ -38,14 +38,21 @@ const EACH: u64 = 2048;
 
 impl Plan {
     pub(super) fn make(engine: &Engine, to: &Snapshots, job: &Job) -> Result<Plan> {
-        let mut plan = engine.db.read(|index| Sources::read(engine, index)?.plan(index, to))?;
+        // At one moment: a container's image is among the trees.
+        let (mut plan, containers, moved) = engine.db.read(|index| {
+            let plan = Sources::read(engine, index)?.plan(index, to)?;
+            Ok((plan, index.containers()?, index.moved()?))
+        })?;
         let shares = to.driver().shares()?;
-        let (containers, moved) = engine.db.read(|index| Ok((index.containers()?, index.moved()?)))?;
         for row in containers {
             if row.state == ContainerState::Removing || is_moved(&moved, &row) {
                 continue;
             }
-            plan.bytes += container::changed_bytes(engine, &row, job)?;
+            plan.bytes += match container::changed_bytes(engine, &row, job) {
+                // It runs by now.
+                Err(_) if super::still(engine, &row)?.is_none() => 0,
+                bytes => bytes?,
+            };
             if !shares {
                 plan.bytes +=
                     engine.db.read(|index| Ok(index.image(&row.image)?.map_or(0, |image| image.size)))?;
