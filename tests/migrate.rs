@@ -236,7 +236,7 @@ fn whenever_a_migration_is_killed_the_store_is_whole() {
             switched += 1;
             to = if to == "vfs" { "overlay2" } else { "vfs" };
         }
-        if round % 10 == 0 {
+        if round.is_multiple_of(10) {
             sandbox.check();
         }
         round += 1;
