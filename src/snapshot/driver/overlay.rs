@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir, open_dir};
-use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree, overlay2};
+use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree, limits::Limited, overlay2};
 use crate::error::{Context, Error, Result};
 use crate::layer::Form;
 use crate::sys;
@@ -44,6 +44,14 @@ impl Overlay {
     }
     fn work(&self, id: SnapshotId) -> PathBuf {
         self.folder.path(id).join("work")
+    }
+    fn limited(&self, id: SnapshotId) -> Limited {
+        // One on nothing is written to as it stands.
+        let dirs = match self.is_whole(id) {
+            true => vec![self.root(id)],
+            false => vec![self.upper(id), self.work(id)],
+        };
+        Limited { note: self.folder.path(id).join("size"), dirs }
     }
     /// Sealed, or made on nothing.
     fn is_whole(&self, id: SnapshotId) -> bool {
@@ -137,6 +145,7 @@ impl Driver for Overlay {
         let Some(parent) = parents.first() else {
             return Ok(Mount::Bind { source: self.root(id), read_only: false });
         };
+        self.limited(id).make_room_to_mount()?;
         let (upper, work) = (Some(self.upper(id)), Some(self.work(id)));
         Ok(Mount::Overlay { lowers: vec![self.root(*parent)], upper, work, volatile: false, user: false })
     }
@@ -170,7 +179,12 @@ impl Driver for Overlay {
         Ok(vec![("Backing Filesystem", filesystem_of(&self.empty)?)])
     }
 
+    fn limit(&self, id: SnapshotId, bytes: u64) -> Result<()> {
+        self.limited(id).limit(bytes, || Ok(()))
+    }
+
     fn remove(&self, id: SnapshotId) -> Result<()> {
+        self.limited(id).lift();
         self.folder.remove(id)
     }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir, open_dir};
-use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree, limits};
+use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree, limits::Limited};
 use crate::error::{Context, Error, Result};
 use crate::layer::Form;
 use crate::sys;
@@ -57,6 +57,9 @@ impl Overlay2 {
     fn work(&self, id: SnapshotId) -> PathBuf {
         self.folder.path(id).join("work")
     }
+    fn limited(&self, id: SnapshotId) -> Limited {
+        Limited { note: self.folder.path(id).join("size"), dirs: vec![self.diff(id), self.work(id)] }
+    }
     fn diffs(&self, ids: &[SnapshotId]) -> Vec<PathBuf> {
         ids.iter().map(|id| self.diff(*id)).collect()
     }
@@ -93,7 +96,7 @@ impl Driver for Overlay2 {
         if lowers.is_empty() {
             lowers.push(self.empty.clone());
         }
-        limits::make_room_to_mount(&self.folder.path(id))?;
+        self.limited(id).make_room_to_mount()?;
         let (upper, work) = (Some(self.diff(id)), Some(self.work(id)));
         Ok(Mount::Overlay { lowers, upper, work, volatile: false, user: self.form == Form::OverlayUser })
     }
@@ -128,11 +131,11 @@ impl Driver for Overlay2 {
     }
 
     fn limit(&self, id: SnapshotId, bytes: u64) -> Result<()> {
-        limits::limit(&self.folder.path(id), id, bytes)
+        self.limited(id).limit(bytes, || Ok(()))
     }
 
     fn remove(&self, id: SnapshotId) -> Result<()> {
-        limits::lift(&self.folder.path(id));
+        self.limited(id).lift();
         self.folder.remove(id)
     }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir, set_mode};
-use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree};
+use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree, limits::Limited};
 use crate::error::{Context, Result};
 use crate::layer::Form;
 
@@ -15,7 +15,11 @@ pub(super) const ENTRY: Entry = Entry {
     open: |setting| Ok(Box::new(Vfs::open(setting.root)?) as Box<dyn Driver>),
 };
 
+/// Notes of the snapshots that are limited, by their numbers.
+const LIMITS: &str = "vfs/limits";
+
 struct Vfs {
+    root: PathBuf,
     folder: Folder,
     /// The view of no layer.
     empty: PathBuf,
@@ -26,7 +30,12 @@ impl Vfs {
         let folder = Folder::open(root, "vfs/dir", "vfs")?;
         let empty = root.join("vfs/empty");
         std::fs::create_dir_all(&empty).context(|| format!("creating {}", empty.display()))?;
-        Ok(Vfs { folder, empty })
+        Ok(Vfs { root: root.to_path_buf(), folder, empty })
+    }
+
+    /// Whatever is noted of the snapshot, of the tree that is there.
+    fn limited(&self, id: SnapshotId, tree: PathBuf) -> Limited {
+        Limited { note: self.root.join(LIMITS).join(id.to_string()), dirs: vec![tree] }
     }
 }
 
@@ -76,8 +85,24 @@ impl Driver for Vfs {
         self.folder.clones()
     }
 
+    /// Only what is made in a directory gets its project, links and devices too: all of it is made again.
+    fn limit(&self, id: SnapshotId, bytes: u64) -> Result<()> {
+        let (dir, notes) = (self.folder.path(id), self.root.join(LIMITS));
+        std::fs::create_dir_all(&notes).context(|| format!("creating {}", notes.display()))?;
+        in_scratch(&self.root, ENTRY.name, |scratch| {
+            let made = scratch.join("tree");
+            make_dir(&made, 0o700)?;
+            self.limited(id, made.clone()).limit(bytes, || copy_dir(&dir, &made))?;
+            self.folder.remove(id)?;
+            std::fs::rename(&made, &dir).context(|| format!("putting {} in its place", dir.display()))
+        })
+    }
+
     fn remove(&self, id: SnapshotId) -> Result<()> {
-        self.folder.remove(id)
+        let limited = self.limited(id, self.folder.path(id));
+        limited.lift();
+        self.folder.remove(id)?;
+        limited.forget()
     }
 
     fn sync(&self, _ids: &[SnapshotId]) -> Result<()> {
