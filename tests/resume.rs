@@ -1,10 +1,7 @@
-//! Transfers that go on where they were: after a kill, over lines that break, from registries that know no ranges; and
-//! what several processes want comes once.
+//! Transfers that go on where they were: after a kill, over lines that break, from registries that know no ranges.
 
 use std::fs;
 use std::io::Read as _;
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,80 +12,11 @@ use outcrop::job::Job;
 use outcrop::registry::{Options, Registry};
 use outcrop::transfer::{Layer, Source as _, Stream, find};
 
-use crate::registry_kit::{
-    Asked, Image, Layout, RealRegistry, Reply, Server, Told, config_for, tar_of_files as tar_of,
-};
+use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told, tar_of_files as tar_of};
 use crate::sandbox::{Sandbox, find_on_path, wait_until};
-
-const MB: usize = 1_000_000;
-const LONG: Duration = Duration::from_secs(60);
-
-/// An image with one layer for each of these archives.
-fn image_of(tars: &[Vec<u8>]) -> Image {
-    Image::made(tars, config_for(&"linux/amd64".parse().unwrap()))
-}
-
-/// A registry with the image in it as `app:v1`.
-fn filled(sandbox: &Sandbox, image: &Image) -> RealRegistry {
-    let registry = RealRegistry::start(sandbox);
-    registry.push(&Layout::single(&sandbox.dir().join("layout"), image), "app:v1");
-    registry
-}
-
-fn is_of(asked: &Asked, blob: &Descriptor) -> bool {
-    asked.method == "GET" && asked.path.ends_with(&format!("/blobs/{}", blob.digest))
-}
-
-/// The ranges that were asked for of a blob, in order; `all` where none was.
-fn ranges(server: &Server, blob: &Descriptor) -> Vec<String> {
-    let asked = server.asked();
-    let of = asked.iter().filter(|asked| is_of(asked, blob));
-    of.map(|asked| asked.header("range").unwrap_or("all").to_owned()).collect()
-}
-
-/// What a server does with a request for a layer.
-type Later = fn(&Asked) -> Reply;
-
-/// Gives `bytes` of the blob and then nothing more, as long as `stuck` says so.
-fn stuck_after(
-    registry: &RealRegistry,
-    blob: &Descriptor,
-    bytes: usize,
-    stuck: &Arc<AtomicBool>,
-    later: Later,
-) -> Server {
-    let (blob, stuck) = (blob.clone(), Arc::clone(stuck));
-    Server::start(Some(registry.address), move |asked, _| match is_of(asked, &blob) {
-        true if stuck.load(Ordering::SeqCst) => Reply::Change(Box::new(move |told| {
-            told.length = Some(told.body.len());
-            told.cut = Some(bytes);
-            told.stall = Duration::from_secs(25);
-        })),
-        true => later(asked),
-        false => Reply::Forward,
-    })
-}
-
-fn ingest(sandbox: &Sandbox, blob: &Descriptor) -> PathBuf {
-    sandbox.root().join("ingest").join(blob.digest.hex())
-}
-
-fn size(path: &PathBuf) -> u64 {
-    fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-fn is_stored(sandbox: &Sandbox, blob: &Descriptor) -> bool {
-    sandbox.root().join("blobs/sha256").join(blob.digest.hex()).exists()
-}
-
-fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
-    sandbox.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
+use crate::transfer_kit::{
+    LONG, Later, MB, filled, image_of, ingest, is_of, is_stored, kill, ranges, size, start, stuck_after,
+};
 
 /// A pull killed when all but the last layer had come, and of that one so many bytes; what it was pulled by.
 struct Killed {
@@ -250,55 +178,6 @@ fn a_layer_is_unpacked_while_it_comes_and_seen_when_it_is_proved() {
     stuck.store(false, Ordering::SeqCst);
     sandbox.outcrop(&["pull", &name]).ok();
     assert!(unpacked());
-    sandbox.check();
-}
-
-#[test]
-fn ten_processes_that_pull_what_overlaps_move_each_blob_once() {
-    let sandbox = Sandbox::new();
-    let registry = RealRegistry::start(&sandbox);
-    let tars: Vec<Vec<u8>> = ["a", "b", "c", "d", "e"].iter().map(|name| tar_of(&[(name, MB)])).collect();
-    let images: Vec<Image> = tars.windows(3).map(image_of).collect();
-    for (n, image) in images.iter().enumerate() {
-        let layout = Layout::single(&sandbox.dir().join(format!("layout{n}")), image);
-        registry.push(&layout, &format!("app:{n}"));
-    }
-    let server = Server::before(&registry);
-    let name = |n: usize| format!("{}/app:{}", server.address, n % 3);
-    let children: Vec<Child> = (0..10).map(|n| start(&sandbox, &["pull", &name(n)])).collect();
-    for mut child in children {
-        assert!(child.wait().unwrap().success());
-    }
-    for (n, image) in images.iter().enumerate() {
-        let id = sandbox.outcrop(&["inspect", "-f", "{{.Id}}", &name(n)]).ok().line();
-        assert_eq!(id, Digest::of(&image.config).to_string());
-        for layer in &image.manifest.layers {
-            assert_eq!(ranges(&server, layer), ["all"]);
-        }
-    }
-    sandbox.check();
-}
-
-#[test]
-fn whoever_waits_for_a_blob_takes_it_over_from_one_who_dies() {
-    let sandbox = Sandbox::new();
-    let image = image_of(&[tar_of(&[("first", 3 * MB)])]);
-    let registry = filled(&sandbox, &image);
-    let stuck = Arc::new(AtomicBool::new(true));
-    let layer = &image.manifest.layers[0];
-    let server = stuck_after(&registry, layer, MB, &stuck, |_| Reply::Forward);
-    let name = format!("{}/app:v1", server.address);
-    let first = start(&sandbox, &["pull", &name]);
-    assert!(wait_until(LONG, || size(&ingest(&sandbox, layer)) == MB as u64));
-    let mut second = start(&sandbox, &["pull", &name]);
-    let config = Digest::of(&image.config);
-    let has_begun =
-        || server.asked().iter().filter(|asked| asked.path.ends_with(&config.to_string())).count() == 2;
-    assert!(wait_until(LONG, has_begun));
-    stuck.store(false, Ordering::SeqCst);
-    kill(first);
-    assert!(second.wait().unwrap().success());
-    assert_eq!(ranges(&server, layer), ["all", "bytes=1000000-"]);
     sandbox.check();
 }
 
@@ -523,104 +402,4 @@ fn a_registry_that_takes_no_pieces_gets_the_whole() {
     sandbox.outcrop(&["push", &name]).ok();
     assert_eq!(pieces(&server), ["0-33554431", "all"]);
     is_there(&registry, &image);
-}
-
-/// A registry with an image in it that was pulled, and whose compressed layers were dropped.
-fn dropped() -> (Sandbox, Image, String, RealRegistry) {
-    let sandbox = Sandbox::new();
-    let image = image_of(&[tar_of(&[("a", 5000)]), tar_of(&[("b", 6000)])]);
-    let registry = filled(&sandbox, &image);
-    let name = format!("{}/app:v1", registry.address);
-    sandbox.outcrop(&["pull", &name]).ok();
-    sandbox.outcrop(&["system", "df", "-v"]).ok().says("(`outcrop image prune --blobs`): 11");
-    let outcome = sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
-    for layer in &image.manifest.layers {
-        assert!(outcome.stdout().contains(&layer.digest.to_string()));
-        assert!(!is_stored(&sandbox, layer));
-    }
-    sandbox.check();
-    (sandbox, image, name, registry)
-}
-
-/// The digest of the manifest that a name has at a registry.
-fn manifest_of(name: &str) -> String {
-    let name: Reference = name.parse().unwrap();
-    let source = Registry::of(&name, &Options::default()).unwrap();
-    source.resolve(&Job::silent(), &name).unwrap().0.digest.to_string()
-}
-
-#[test]
-fn dropped_layers_come_back_when_they_are_pushed_elsewhere() {
-    let (sandbox, image, name, _registry) = dropped();
-    let other = RealRegistry::start(&sandbox);
-    let elsewhere = format!("{}/other:v2", other.address);
-    sandbox.outcrop(&["tag", &name, &elsewhere]).ok();
-    sandbox.outcrop(&["push", &elsewhere]).ok();
-    assert_eq!(manifest_of(&elsewhere), image.descriptor().digest.to_string());
-    assert!(image.manifest.layers.iter().all(|layer| is_stored(&sandbox, layer)));
-    sandbox.check();
-}
-
-#[test]
-fn dropped_layers_come_back_when_they_are_saved_or_copied() {
-    let (sandbox, image, name, registry) = dropped();
-    sandbox.outcrop(&["save", "-o", "saved.tar", &name]).ok();
-    let fresh = Sandbox::new();
-    let archive = sandbox.context().join("saved.tar");
-    fresh.outcrop(&["load", "-i", archive.to_str().unwrap()]).ok();
-    assert!(image.manifest.layers.iter().all(|layer| is_stored(&fresh, layer)));
-
-    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
-    sandbox.outcrop(&["copy", "-q", &name, "oci:copied"]).ok();
-    let copied = |layer: &Descriptor| sandbox.context().join("copied/blobs/sha256").join(layer.digest.hex());
-    assert!(image.manifest.layers.iter().all(|layer| copied(layer).exists()));
-
-    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
-    drop(registry);
-    sandbox.outcrop(&["save", "-o", "again.tar", &name]).fails(1).complains("cannot be reached");
-    sandbox.check();
-}
-
-#[test]
-fn dropped_layers_stay_away_from_pulls_and_pushes_that_do_not_need_them() {
-    let (sandbox, image, name, registry) = dropped();
-    let server = Server::before(&registry);
-    // Another image on the same layers, from the same place.
-    let more = image_of(&[tar_of(&[("a", 5000)]), tar_of(&[("b", 6000)]), tar_of(&[("c", 10)])]);
-    registry.push(&Layout::single(&sandbox.dir().join("more"), &more), "app:v2");
-    let second = format!("{}/app:v2", server.address);
-    sandbox.outcrop(&["pull", &second]).ok();
-    for layer in &image.manifest.layers {
-        assert_eq!(ranges(&server, layer), Vec::<String>::new());
-        assert!(!is_stored(&sandbox, layer));
-    }
-    // At the same registry they are mounted.
-    let beside = format!("{}/beside:v1", registry.address);
-    sandbox.outcrop(&["tag", &name, &beside]).ok();
-    sandbox.outcrop(&["push", &beside]).ok();
-    assert_eq!(manifest_of(&beside), image.descriptor().digest.to_string());
-    assert!(image.manifest.layers.iter().all(|layer| !is_stored(&sandbox, layer)));
-    sandbox.outcrop(&["layers", &second]).ok();
-    sandbox.check();
-}
-
-#[test]
-fn what_was_built_and_pushed_is_dropped_and_has_the_same_manifest_again() {
-    let sandbox = Sandbox::new();
-    sandbox.base_image("base");
-    let registry = RealRegistry::start(&sandbox);
-    let name = format!("{}/app:v1", registry.address);
-    sandbox.outcrop(&["tag", "base", &name]).ok();
-    sandbox.outcrop(&["push", &name]).ok();
-    let manifest = manifest_of(&name);
-    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok().says("sha256:");
-    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok().says_not("sha256:");
-    let other = RealRegistry::start(&sandbox);
-    let elsewhere = format!("{}/app:v1", other.address);
-    sandbox.outcrop(&["tag", "base", &elsewhere]).ok();
-    // Also where the registry that had them is gone: they are compressed again.
-    drop(registry);
-    sandbox.outcrop(&["push", &elsewhere]).ok();
-    assert_eq!(manifest_of(&elsewhere), manifest);
-    sandbox.check();
 }

@@ -259,7 +259,7 @@ pub fn publish_image(
         staged.publish(index, None)?;
         let mut below = None;
         for layer in stack.layers() {
-            below = Some(index.add_chain(below.as_ref(), layer.number)?);
+            below = Some(engine.snapshots.stand(index, below.as_ref(), layer.number)?.0);
         }
         index.insert_image(&NewImage {
             id,

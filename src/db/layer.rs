@@ -143,6 +143,11 @@ impl Reader<'_> {
         }
     }
 
+    /// Whether it stands in any stack.
+    pub fn layer_stands(&self, layer: LayerNumber) -> Result<bool> {
+        self.value("select exists (select 1 from chain where layer = ?1)", (layer,))
+    }
+
     pub fn chains(&self) -> Result<Vec<ChainRow>> {
         self.all(&format!("{CHAIN} order by depth, chain_id"), (), chain)
     }

@@ -108,6 +108,17 @@ impl Db {
         Lease::take(&self.0.locks, name, self.boot())
     }
 
+    /// The lease of this name, once it is free; `wait` is called again and again meanwhile. Whoever holds nothing else that
+    /// others wait for may wait as long as it takes.
+    pub fn wait_for_lease(&self, name: &str, wait: &dyn Fn() -> Result<()>) -> Result<Lease> {
+        loop {
+            match self.try_lease(name)? {
+                Some(lease) => return Ok(lease),
+                None => wait()?,
+            }
+        }
+    }
+
     /// Whether nobody holds the lease: its holder ended or died.
     pub fn lease_is_free(&self, name: &str) -> Result<bool> {
         lease::is_free(&self.0.locks, name)

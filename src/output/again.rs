@@ -42,11 +42,7 @@ fn from(
     let options = registry::Options { credentials: None, insecure: false, ..options.clone() };
     let source = registry::source(name, &options)?;
     transfer::bring(job, &*source, name, std::slice::from_ref(blob), |blob, stream| {
-        let incoming = engine.blobs.incoming(&blob.digest, blob.size, &|| stream.pause())?;
-        match incoming {
-            Some(incoming) => incoming.receive(&mut |incoming| incoming.fill(stream, job)),
-            None => Ok(()),
-        }
+        engine.blobs.bring(blob, stream, job)
     })?;
     // The layer, whose form it is, refers to it.
     engine.db.write(|index| index.arrived(&blob.digest))

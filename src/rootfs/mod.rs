@@ -22,15 +22,15 @@ pub use pack::{Known, Made, Outcome, Twin, pack};
 pub use replay::replay;
 pub use reread::{Reread, reread, shows};
 pub use stack::{Layer, Stack};
-pub use unpack::{Archive, Prepared, place, prepare};
+pub use unpack::{Archive, Prepared, place, prepare, publish_alone};
 pub use verify::{Flaw, Holder, verify};
 
 use std::cell::Cell;
 
-use crate::db::{LayerSlot, NewLayer};
+use crate::db::{LayerSlot, NewLayer, SnapshotId};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::image::ChainId;
+use crate::image::{ChainId, DiffId};
 use crate::snapshot::Draft;
 
 /// The layer becomes visible, with its place on `parent` and its snapshot; not durable before the next barrier. Where
@@ -47,13 +47,28 @@ fn publish(
     let sealed = draft.commit(|index| {
         let published = index.publish_layer(new)?;
         number.set(published.number);
-        index.add_chain(parent.chain(), published.number)
+        engine.snapshots.stand(index, parent.chain(), published.number).map(|(chain, _)| chain)
     })?;
     drop(slot);
     if sealed == own {
-        let chain = ChainId::on(parent.chain(), &new.diff_id);
-        let driver = engine.snapshots.driver().name().to_owned();
-        located::note(&engine.root, &new.diff_id, &Located { driver, snapshot: own, chain })?;
+        note(engine, &new.diff_id, own, ChainId::on(parent.chain(), &new.diff_id))?;
     }
     Ok(Layer { number: number.get(), diff_id: new.diff_id, content_id: new.content_id, size: new.size })
+}
+
+/// The layer becomes visible in no stack yet, which a driver that keeps layers apart can have.
+fn publish_free(draft: Draft<'_>, slot: LayerSlot, new: &NewLayer) -> Result<Layer> {
+    let number = Cell::new(new.number);
+    draft.commit_alone(|index| {
+        number.set(index.publish_layer(new)?.number);
+        Ok(number.get())
+    })?;
+    drop(slot);
+    Ok(Layer { number: number.get(), diff_id: new.diff_id, content_id: new.content_id, size: new.size })
+}
+
+/// Beside the recipe: which tree holds the layer on which stack.
+fn note(engine: &Engine, diff_id: &DiffId, snapshot: SnapshotId, chain: ChainId) -> Result<()> {
+    let driver = engine.snapshots.driver().name().to_owned();
+    located::note(&engine.root, diff_id, &Located { driver, snapshot, chain })
 }

@@ -57,11 +57,20 @@ impl Stack {
 
     /// The layer with this digest, if it is here and can stand on this stack as it is.
     pub fn find(&self, engine: &Engine, diff_id: &DiffId) -> Result<Option<Layer>> {
-        let Some(row) = engine.db.read(|index| index.find_layer(diff_id, self.chain()))? else {
-            return Ok(None);
-        };
-        let chain = engine.db.write(|index| index.add_chain(self.chain(), row.number))?;
-        Ok(engine.snapshots.find(&chain)?.map(|_| Layer::from(&row)))
+        let found = engine.db.read(|index| index.find_layer(diff_id, self.chain()))?;
+        let Some(layer) = found.as_ref().map(Layer::from) else { return Ok(None) };
+        Ok(self.stands(engine, &layer)?.then_some(layer))
+    }
+
+    /// Puts a layer that is here on this stack; false: its tree is not one that can stand there.
+    pub fn stands(&self, engine: &Engine, layer: &Layer) -> Result<bool> {
+        let (chain, first) =
+            engine.db.write(|index| engine.snapshots.stand(index, self.chain(), layer.number))?;
+        let Some(snapshot) = engine.snapshots.find(&chain)? else { return Ok(false) };
+        if first {
+            super::note(engine, &layer.diff_id, snapshot, chain)?;
+        }
+        Ok(true)
     }
 
     /// Its files, merged, mounted for this process alone.

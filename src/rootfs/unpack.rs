@@ -66,35 +66,61 @@ pub fn place(
         Some(prepared) => prepared,
         None => apply(engine, archive, draft(engine, parent)?, lease, job)?,
     };
-    let Prepared { slot, applied, content_id, row_count, draft } = prepared;
-    if let Some(expected) = expected
-        && *expected != applied.diff_id
-    {
-        return Err(Error::corrupt(format!(
-            "a layer's archive is {}, where the image's config promises {expected}",
-            applied.diff_id
-        )));
+    if let Some(expected) = expected {
+        prepared.is(expected)?;
     }
-    if let (Some(path), None) = (&applied.dangling, parent.chain()) {
+    if let (Some(path), None) = (&prepared.applied.dangling, parent.chain()) {
         return Err(Error::invalid(format!(
             "a hard link to `{}`, which is in no layer",
             String::from_utf8_lossy(path)
         ))
         .hint("this layer belongs on top of another one, or is damaged"));
     }
-    let new = NewLayer {
-        number: slot.number(),
-        diff_id: applied.diff_id,
-        base: parent.chain().copied(),
-        leans: applied.leans && parent.chain().is_some(),
-        content_id,
-        size: applied.bytes,
-        tar_size: applied.size,
-        row_count,
-        made_by: made.instruction.map(str::to_owned),
-        build: made.build,
-    };
-    super::publish(engine, draft, slot, &new, parent)
+    let leans = prepared.applied.leans && parent.chain().is_some();
+    let new = NewLayer { base: parent.chain().copied(), leans, ..prepared.as_layer(made) };
+    super::publish(engine, prepared.draft, prepared.slot, &new, parent)
+}
+
+/// A layer for whoever wants it, in no stack yet. Given back where it has to wait for its turn.
+pub fn publish_alone<'e>(
+    prepared: Prepared<'e>,
+    expected: &DiffId,
+    made: &Made<'_>,
+) -> Result<Result<Layer, Prepared<'e>>> {
+    prepared.is(expected)?;
+    if prepared.applied.leans {
+        return Ok(Err(prepared));
+    }
+    let new = prepared.as_layer(made);
+    let Prepared { slot, draft, .. } = prepared;
+    super::publish_free(draft, slot, &new).map(Ok)
+}
+
+impl Prepared<'_> {
+    fn is(&self, expected: &DiffId) -> Result<()> {
+        match self.applied.diff_id {
+            found if found == *expected => Ok(()),
+            found => Err(Error::corrupt(format!(
+                "a layer's archive is {found}, where the image's config promises {expected}"
+            ))),
+        }
+    }
+
+    /// On nothing.
+    fn as_layer(&self, made: &Made<'_>) -> NewLayer {
+        NewLayer {
+            number: self.slot.number(),
+            diff_id: self.applied.diff_id,
+            base: None,
+            leans: false,
+            content_id: self.content_id,
+            size: self.applied.bytes,
+            tar_size: self.applied.size,
+            row_count: self.row_count,
+            made_by: made.instruction.map(str::to_owned),
+            build: made.build,
+        }
+    }
 }
 
 fn draft<'e>(engine: &'e Engine, parent: &Stack) -> Result<Draft<'e>> {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::driver::{Mount, Shape, SnapshotId, Tree};
 use super::{Compared, Snapshots};
-use crate::db::{Keyed, Lease, Reader, Sealed, Writer};
+use crate::db::{Keyed, LayerNumber, Lease, Reader, Sealed, Writer};
 use crate::error::{Context, Error, Result};
 use crate::image::ChainId;
 use crate::layer::Form;
@@ -167,37 +167,38 @@ impl<'s> Draft<'s> {
     /// Seals it as the top of a stack. `publish` runs in the same transaction: it makes the layer and the
     /// chain stand (`publish_layer`, `add_chain`) and names the chain, so that there is no layer without a
     /// tree. Where another process has sealed the same before, that one is returned and this one is gone.
-    pub fn commit(mut self, publish: impl FnOnce(&Writer<'_>) -> Result<ChainId>) -> Result<SnapshotId> {
+    pub fn commit(self, publish: impl FnOnce(&Writer<'_>) -> Result<ChainId>) -> Result<SnapshotId> {
         let snapshots = self.snapshots;
-        snapshots.driver.seal(self.id)?;
-        let sealed = snapshots
-            .db
-            .write(|writer| {
-                let chain = publish(writer)?;
-                let row = writer
-                    .chain(&chain)?
-                    .ok_or_else(|| Error::internal(format!("no stack {chain} to seal a snapshot for")))?;
-                let alone = self.parents.is_empty() && snapshots.driver.shape() == Shape::Layered;
-                if let (true, Some(below)) = (alone, &row.parent) {
-                    snapshots.inherit_root(writer, self.id, row.layer, below)?;
-                }
-                writer.seal_snapshot(self.id, snapshots.keyed(&chain, row.layer))
-            })
-            .context(|| format!("sealing snapshot {}", self.id))?;
-        match sealed {
-            Sealed::Now => {
-                self.kept = true;
-                Ok(self.id)
+        let (id, alone) = (self.id, self.parents.is_empty() && snapshots.driver.shape() == Shape::Layered);
+        self.seal(|writer| {
+            let chain = publish(writer)?;
+            let row = writer
+                .chain(&chain)?
+                .ok_or_else(|| Error::internal(format!("no stack {chain} to seal a snapshot for")))?;
+            if let (true, Some(below)) = (alone, &row.parent) {
+                snapshots.inherit_root(writer, id, row.layer, below)?;
             }
-            Sealed::Already(other) => Ok(other),
-        }
+            Ok(snapshots.keyed(&chain, row.layer))
+        })
+    }
+
+    /// The same for a layer that stands in no stack yet ([`Snapshots::stand`]), of a Layered driver; `publish` names it.
+    pub fn commit_alone(
+        self,
+        publish: impl FnOnce(&Writer<'_>) -> Result<LayerNumber>,
+    ) -> Result<SnapshotId> {
+        self.seal(|writer| publish(writer).map(Keyed::Layer))
     }
 
     /// Seals it as what holds `keyed`, which stands already: a tree made again, for another driver. Where it was sealed
     /// before, that one is returned and this one is gone.
-    pub fn commit_as(mut self, keyed: Keyed) -> Result<SnapshotId> {
+    pub fn commit_as(self, keyed: Keyed) -> Result<SnapshotId> {
+        self.seal(|_| Ok(keyed))
+    }
+
+    fn seal(mut self, publish: impl FnOnce(&Writer<'_>) -> Result<Keyed>) -> Result<SnapshotId> {
         self.snapshots.driver.seal(self.id)?;
-        let sealed = self.snapshots.db.write(|writer| writer.seal_snapshot(self.id, keyed));
+        let sealed = self.snapshots.db.write(|writer| writer.seal_snapshot(self.id, publish(writer)?));
         match sealed.context(|| format!("sealing snapshot {}", self.id))? {
             Sealed::Now => {
                 self.kept = true;

@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 
 pub use self::draft::{Draft, Mounted, Parked, Place, Purpose};
 use self::driver::{Driver, Mount, Options, Setting, Shape, SnapshotId, Stamps, Tree};
-use crate::db::{Db, DriverLock, Keyed, LayerNumber, LayerRow, Pending, Reader, SnapshotRow, Swept};
+use crate::db::{Db, DriverLock, Keyed, LayerNumber, LayerRow, Pending, Reader, SnapshotRow, Swept, Writer};
 use crate::error::{Context, Error, Result};
 use crate::image::ChainId;
 use crate::layer::{self, Changes, Form, Kinship, Touched};
@@ -395,6 +395,24 @@ impl Snapshots {
         };
         roots().insert(layer, root);
         Ok(root)
+    }
+
+    /// The stack of a layer that is here on `below`, and whether it is the first that the layer stands in. A tree that was
+    /// sealed alone gets its root then: the barrier that makes the stack durable syncs the filesystem that it is on.
+    pub fn stand(
+        &self,
+        writer: &Writer<'_>,
+        below: Option<&ChainId>,
+        layer: LayerNumber,
+    ) -> Result<(ChainId, bool)> {
+        let first = !writer.layer_stands(layer)?;
+        let chain = writer.add_chain(below, layer)?;
+        if let (true, Shape::Layered, Some(below)) = (first, self.driver.shape(), below)
+            && let Some(id) = writer.snapshot_of(self.driver.name(), Keyed::Layer(layer))?
+        {
+            self.inherit_root(writer, id, layer, below)?;
+        }
+        Ok((chain, first))
     }
 
     /// A layer's tree was made alone, and its archive says nothing of `/`: in a stack its root is what shows,

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 
 use crate::db::{Db, Writer};
 use crate::error::{Context as _, Error, Result};
-use crate::image::Digest;
+use crate::image::{Descriptor, Digest};
+use crate::job::Job;
+use crate::transfer::Stream;
 
 pub use incoming::{Growing, Incoming};
 pub use read::BlobReader;
@@ -70,6 +72,20 @@ impl Blobs {
         }
         incoming::forget(&self.db, digest)?;
         Ok(None)
+    }
+
+    /// The blob from the stream, as far as it did not come before; what somebody else is bringing is waited for.
+    pub fn bring(&self, blob: &Descriptor, stream: &mut Stream<'_>, job: &Job) -> Result<()> {
+        match self.incoming(&blob.digest, blob.size, &|| stream.wait(self.come(&blob.digest)))? {
+            Some(incoming) => incoming.receive(&mut |incoming| incoming.fill(stream, job)),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes that have come so far of a blob on its way here.
+    pub fn come(&self, digest: &Digest) -> u64 {
+        let path = self.db.root().join("ingest").join(digest.hex());
+        std::fs::metadata(path).map_or(0, |file| file.len())
     }
 
     /// A blob of bytes in memory, not yet named: see [`Staged`].

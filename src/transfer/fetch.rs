@@ -231,11 +231,17 @@ impl From<'_> {
             let open = move |offset| pieces::open(scope, job, source, name, blob, offset, slots);
             let mut stream = Stream::new(job, stop, blob, id.clone(), Box::new(open));
             deliver(&mut stream)?;
-            if stream.is_begun() { stream.finish() } else { Ok(()) }
+            if stream.is_begun() {
+                stream.finish()?;
+            }
+            Ok(match stream.was_here() {
+                true => LayerOutcome::AlreadyExists,
+                false => LayerOutcome::PullComplete,
+            })
         });
-        let how = if brought.is_ok() { LayerOutcome::PullComplete } else { LayerOutcome::Failed };
+        let how = brought.as_ref().map_or(LayerOutcome::Failed, LayerOutcome::clone);
         job.report(Event::LayerDone { layer: id.clone(), how });
-        brought
+        brought.map(drop)
     }
 }
 

@@ -29,6 +29,7 @@ pub struct Stream<'a> {
     hash: Option<Hasher>,
     done: u64,
     told: Instant,
+    here: bool,
 }
 
 /// Asks for the bytes from the given one on.
@@ -43,7 +44,7 @@ impl<'a> Stream<'a> {
         open: Box<Open<'a>>,
     ) -> Self {
         let (hash, told) = (Some(Hasher::new()), Instant::now());
-        Stream { job, stop, wanted, layer, open, bytes: None, hash, done: 0, told }
+        Stream { job, stop, wanted, layer, open, bytes: None, hash, done: 0, told, here: false }
     }
 
     /// Asks for the blob: an error is what the source says.
@@ -61,10 +62,20 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Waits for what somebody else is bringing, for a moment.
-    pub fn pause(&self) -> Result<()> {
+    /// Waits for what somebody else is bringing, for a moment; so many bytes have come by him.
+    pub fn wait(&self, come: u64) -> Result<()> {
+        self.tell(Phase::Waiting, come);
         self.job.pause(LOOK)?;
         self.check()
+    }
+
+    /// Somebody else has brought it: nobody is asked for it any more.
+    pub fn is_here(&mut self) {
+        self.here = true;
+    }
+
+    pub(super) fn was_here(&self) -> bool {
+        self.here
     }
 
     /// An error once it is to stop: by the user, or since another layer failed.
@@ -91,14 +102,14 @@ impl<'a> Stream<'a> {
         }
     }
 
-    fn tell(&mut self) {
+    fn tell(&self, phase: Phase, done: u64) {
+        let (layer, total) = (self.layer.clone(), Some(self.wanted.size));
+        self.job.report(Event::LayerProgress { layer, phase, done, total });
+    }
+
+    fn tell_how_far(&mut self) {
         self.told = Instant::now();
-        self.job.report(Event::LayerProgress {
-            layer: self.layer.clone(),
-            phase: Phase::Downloading,
-            done: self.done,
-            total: Some(self.wanted.size),
-        });
+        self.tell(Phase::Downloading, self.done);
     }
 
     fn prove(&mut self) -> Result<()> {
@@ -115,7 +126,7 @@ impl<'a> Stream<'a> {
             return Err(Error::corrupt(format!("{} came with the digest {got}", wanted.digest))
                 .hint("try again; if it stays so, the copy at the source is damaged"));
         }
-        self.tell();
+        self.tell_how_far();
         Ok(())
     }
 }
@@ -144,7 +155,7 @@ impl Read for Stream<'_> {
         if count == 0 {
             self.prove()?;
         } else if self.told.elapsed() >= BEAT {
-            self.tell();
+            self.tell_how_far();
         }
         Ok(count)
     }

@@ -154,7 +154,7 @@ impl Adopting<'_> {
             && (self.dry_run || rootfs::ensure(engine, below, &(&row).into(), &lease, job)?)
         {
             if !self.dry_run {
-                engine.db.write(|index| index.add_chain(below.chain(), row.number))?;
+                below.stands(engine, &(&row).into())?;
             }
             job.report(Event::LayerDone { layer: short, how: LayerOutcome::AlreadyExists });
             return Ok(below.with((&row).into()));

@@ -1,37 +1,169 @@
-//! A layer's blob arrives, and is unpacked while it does.
+//! Layers arrive: each blob is unpacked while it comes.
+//!
+//! Of several processes that want a layer one brings and unpacks it, and the others wait for it, and take it; if that one
+//! dies, another one goes on. Who brings a layer holds a lease of it until it is published, and who waits holds none: so
+//! there is always one who goes on, in whatever order they want their layers.
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::io::Read;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::db::Lease;
+use crate::db::{EpochGuard, Lease};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::image::Descriptor;
-use crate::job::Job;
+use crate::image::{ChainId, Descriptor, DiffId, Digest};
+use crate::job::{Event, Job};
 use crate::layer::compress;
-use crate::rootfs::{self, Archive, Prepared};
+use crate::rootfs::{self, Archive, Layer, Made, Prepared, Stack};
+use crate::snapshot::driver::Shape;
 use crate::store::{Growing, Incoming};
-use crate::transfer::Stream;
+use crate::transfer::{self, Stream};
 
-/// What of the blob came before is not asked for again; what somebody else is bringing is waited for. A blob once it
-/// returns; unpacked, if it may stand on anything.
-pub(super) fn arrive<'e>(
+/// Between two looks at what somebody else does.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The layers of one image on their way.
+pub(super) struct Arrivals<'e> {
     engine: &'e Engine,
-    blob: &Descriptor,
-    stream: &mut Stream<'_>,
-    here: &dyn Archive,
-    lease: &Lease,
-    job: &Job,
-) -> Result<Option<Prepared<'e>>> {
-    let Some(incoming) = engine.blobs.incoming(&blob.digest, blob.size, &|| stream.pause())? else {
-        return rootfs::prepare(engine, here, lease, job);
-    };
-    let mut ready = Ok(None);
-    incoming.receive(&mut |incoming| {
-        let came;
-        (came, ready) = both(engine, incoming, stream, lease, job)?;
-        came
-    })?;
-    ready
+    job: &'e Job,
+    lease: Lease,
+    came: Mutex<Came<'e>>,
+    /// What came stays, though nothing refers to it yet and others remove things.
+    _epoch: EpochGuard,
+}
+
+#[derive(Default)]
+struct Came<'e> {
+    /// Here, to stand wherever they are wanted.
+    layers: HashMap<DiffId, Layer>,
+    /// Unpacked, to wait for their turn.
+    prepared: HashMap<Digest, Prepared<'e>>,
+}
+
+/// What is not here.
+enum Lack {
+    Nothing,
+    Blob,
+    Layer,
+}
+
+impl<'e> Arrivals<'e> {
+    pub(super) fn begin(engine: &'e Engine, job: &'e Job) -> Result<Self> {
+        let _epoch = engine.db.enter()?;
+        Ok(Arrivals { engine, job, lease: engine.db.lease()?, came: Mutex::default(), _epoch })
+    }
+
+    fn came(&self) -> MutexGuard<'_, Came<'e>> {
+        self.came.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether something of it has to come.
+    pub(super) fn wants(&self, layer: &transfer::Layer<'_>) -> Result<bool> {
+        Ok(!matches!(self.lack(layer)?, Lack::Nothing))
+    }
+
+    fn lack(&self, layer: &transfer::Layer<'_>) -> Result<Lack> {
+        let engine = self.engine;
+        let blob = &layer.descriptor.digest;
+        // One that leans on what lies below is looked for when its turn has come.
+        let (found, blob_is_here, unpacks_to) = engine.db.read(|index| {
+            let found = index.find_layer(&layer.diff_id, None)?;
+            Ok((found, index.find_blob(blob)?.is_some(), index.layer_of_blob(blob)?))
+        })?;
+        let Some(found) = found else { return Ok(Lack::Layer) };
+        self.came().layers.insert(layer.diff_id, Layer::from(&found));
+        // Dropped, it is not wanted back, unless the layer might have to be unpacked again.
+        let dropped = unpacks_to.is_some() && engine.snapshots.driver().shape() == Shape::Layered;
+        Ok(if blob_is_here || dropped { Lack::Nothing } else { Lack::Blob })
+    }
+
+    /// What of a layer is not here comes from the stream, unless somebody else brings it meanwhile.
+    pub(super) fn receive(&self, layer: &transfer::Layer<'_>, stream: &mut Stream<'_>) -> Result<()> {
+        let (engine, blob) = (self.engine, layer.descriptor);
+        let name = format!("layer-{}", layer.diff_id.hex());
+        let _turn = engine.db.wait_for_lease(&name, &|| stream.wait(engine.blobs.come(&blob.digest)))?;
+        match self.lack(layer)? {
+            Lack::Nothing => {
+                stream.is_here();
+                Ok(())
+            }
+            Lack::Blob => engine.blobs.bring(blob, stream, self.job),
+            Lack::Layer => {
+                if let Some(prepared) = self.unpacked(blob, stream)? {
+                    self.publish(layer, prepared)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A blob once it returns; unpacked, if it may stand on anything.
+    fn unpacked(&self, blob: &Descriptor, stream: &mut Stream<'_>) -> Result<Option<Prepared<'e>>> {
+        let (engine, job) = (self.engine, self.job);
+        let wait = || stream.wait(engine.blobs.come(&blob.digest));
+        let Some(incoming) = engine.blobs.incoming(&blob.digest, blob.size, &wait)? else {
+            return rootfs::prepare(engine, &Blob { engine, digest: blob.digest }, &self.lease, job);
+        };
+        let mut ready = Ok(None);
+        incoming.receive(&mut |incoming| {
+            let came;
+            (came, ready) = both(engine, incoming, stream, &self.lease, job)?;
+            came
+        })?;
+        ready
+    }
+
+    /// For others to take, unless it leans on what lies below, which is not known yet.
+    fn publish(&self, layer: &transfer::Layer<'_>, prepared: Prepared<'e>) -> Result<()> {
+        match rootfs::publish_alone(prepared, &layer.diff_id, &Made::default())? {
+            Ok(known) => drop(self.came().layers.insert(layer.diff_id, known)),
+            Err(prepared) => drop(self.came().prepared.insert(layer.descriptor.digest, prepared)),
+        }
+        Ok(())
+    }
+
+    /// The layer on this stack. Its blob is here, where the layer is not.
+    pub(super) fn place(&self, layer: &transfer::Layer<'_>, below: &Stack) -> Result<Layer> {
+        let (engine, job) = (self.engine, self.job);
+        if let Some(known) = self.known(layer, below)? {
+            return Ok(known);
+        }
+        let told = Cell::new(false);
+        let wait = || {
+            if !told.replace(true) {
+                let id = layer.id();
+                job.report(Event::Note(format!("another process unpacks layer {id}; waiting for it")));
+            }
+            job.pause(LOOK)
+        };
+        let chain = ChainId::on(below.chain(), &layer.diff_id);
+        let _turn = engine.db.wait_for_lease(&format!("stack-{}", chain.hex()), &wait)?;
+        if let Some(known) = self.known(layer, below)? {
+            return Ok(known);
+        }
+        let archive = Blob { engine, digest: layer.descriptor.digest };
+        let prepared = self.came().prepared.remove(&archive.digest);
+        let (diff_id, made) = (Some(&layer.diff_id), Made::default());
+        rootfs::place(engine, &archive, prepared, diff_id, below, &made, &self.lease, job)
+    }
+
+    fn known(&self, layer: &transfer::Layer<'_>, below: &Stack) -> Result<Option<Layer>> {
+        let seen = self.came().layers.get(&layer.diff_id).cloned();
+        match seen {
+            Some(seen) if below.stands(self.engine, &seen)? => Ok(Some(seen)),
+            _ => below.find(self.engine, &layer.diff_id),
+        }
+    }
+
+    /// Not all of it came: nothing refers to what did.
+    pub(super) fn give_up(self) -> Result<()> {
+        match self.came().layers.is_empty() {
+            true => Ok(()),
+            false => self.engine.db.write(|index| index.condemn_unreferenced()).map(drop),
+        }
+    }
 }
 
 /// Whether it came, and what became of unpacking it: which counts only if it did.
@@ -54,5 +186,23 @@ fn both<'e>(
 impl Archive for Growing {
     fn open(&self) -> Result<Box<dyn Read + Send + '_>> {
         Ok(compress::decoder(Box::new(self.read()))?.1)
+    }
+}
+
+/// A compressed layer among the blobs, read as a tar.
+pub(super) struct Blob<'e> {
+    pub(super) engine: &'e Engine,
+    pub(super) digest: Digest,
+}
+
+impl Blob<'_> {
+    pub(super) fn compression(&self) -> Result<&'static str> {
+        Ok(compress::decoder(Box::new(self.engine.blobs.read(&self.digest)?))?.0.name())
+    }
+}
+
+impl Archive for Blob<'_> {
+    fn open(&self) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(compress::decoder(Box::new(self.engine.blobs.read(&self.digest)?))?.1)
     }
 }

@@ -1,20 +1,14 @@
 //! `pull`: an image from a registry, layer by layer.
 
-use std::collections::HashMap;
-use std::io::Read;
-use std::sync::Mutex;
-
 use crate::db::{BlobLayer, NewImage, Origin, Writer};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Digest, ImageId, Platform, Reference};
 use crate::job::{Event, Job};
-use crate::layer::compress;
 use crate::registry;
-use crate::rootfs::{self, Archive, Made, Prepared, Stack};
-use crate::snapshot::driver::Shape;
+use crate::rootfs::Stack;
 use crate::transfer;
-use crate::verb::arrive;
+use crate::verb::arrive::{Arrivals, Blob};
 
 #[derive(Clone)]
 pub struct Options {
@@ -184,42 +178,33 @@ fn bring(
     origin: Origin,
     job: &Job,
 ) -> Result<()> {
-    let lease = engine.db.lease()?;
-    let prepared: Mutex<HashMap<Digest, Prepared<'_>>> = Mutex::default();
-    let want = |layer: &transfer::Layer<'_>| {
-        // One that leans on what lies below is looked for when its turn has come.
-        let blob = &layer.descriptor.digest;
-        engine.db.read(|index| {
-            if index.find_layer(&layer.diff_id, None)?.is_none() {
-                return Ok(true);
+    let arrivals = Arrivals::begin(engine, job)?;
+    match place_all(engine, source, found, origin, &arrivals, job) {
+        Ok(stack) => publish(engine, found, origin, &stack),
+        Err(error) => {
+            if let Err(problem) = arrivals.give_up() {
+                tracing::warn!("left for later: {problem}");
             }
-            // Dropped, it is not wanted back, unless the layer might have to be unpacked again.
-            let dropped =
-                index.layer_of_blob(blob)?.is_some() && engine.snapshots.driver().shape() == Shape::Layered;
-            Ok(index.find_blob(blob)?.is_none() && !dropped)
-        })
-    };
-    found.fetch(job, source, want, |layer, stream| {
-        let archive = Blob { engine, digest: layer.descriptor.digest };
-        let ready = arrive::arrive(engine, layer.descriptor, stream, &archive, &lease, job)?;
-        if let Some(ready) = ready {
-            prepared.lock().expect("no holder panics").insert(archive.digest, ready);
+            Err(error)
         }
-        Ok(())
-    })?;
-    let mut prepared = prepared.into_inner().expect("no holder panics");
+    }
+}
+
+fn place_all(
+    engine: &Engine,
+    source: &dyn transfer::Source,
+    found: &transfer::Found,
+    origin: Origin,
+    arrivals: &Arrivals<'_>,
+    job: &Job,
+) -> Result<Stack> {
+    let wants = |layer: &transfer::Layer<'_>| arrivals.wants(layer);
+    found.fetch(job, source, wants, |layer, stream| arrivals.receive(layer, stream))?;
     let mut stack = Stack::default();
     for layer in found.layers() {
         job.check()?;
+        let placed = arrivals.place(&layer, &stack)?;
         let archive = Blob { engine, digest: layer.descriptor.digest };
-        let placed = match stack.find(engine, &layer.diff_id)? {
-            Some(known) => known,
-            None => {
-                let ready = prepared.remove(&archive.digest);
-                let made = Made::default();
-                rootfs::place(engine, &archive, ready, Some(&layer.diff_id), &stack, &made, &lease, job)?
-            }
-        };
         let compression = match engine.blobs.contains(&archive.digest)? {
             true => Some(archive.compression()?),
             false => None,
@@ -243,6 +228,10 @@ fn bring(
         })?;
         stack = stack.with(placed);
     }
+    Ok(stack)
+}
+
+fn publish(engine: &Engine, found: &transfer::Found, origin: Origin, stack: &Stack) -> Result<()> {
     store(engine, &found.config_raw, "")?;
     engine.db.write(|index| {
         index.insert_image(&NewImage {
@@ -302,22 +291,4 @@ fn link_documents(index: &Writer<'_>, found: &transfer::Found) -> Result<()> {
 
 fn store(engine: &Engine, bytes: &[u8], media_type: &str) -> Result<()> {
     engine.blobs.put(bytes, Some(media_type).filter(|kind| !kind.is_empty())).map(drop)
-}
-
-/// A compressed layer among the blobs, read as a tar.
-struct Blob<'e> {
-    engine: &'e Engine,
-    digest: Digest,
-}
-
-impl Blob<'_> {
-    fn compression(&self) -> Result<&'static str> {
-        Ok(compress::decoder(Box::new(self.engine.blobs.read(&self.digest)?))?.0.name())
-    }
-}
-
-impl Archive for Blob<'_> {
-    fn open(&self) -> Result<Box<dyn Read + Send + '_>> {
-        Ok(compress::decoder(Box::new(self.engine.blobs.read(&self.digest)?))?.1)
-    }
 }

@@ -1,0 +1,110 @@
+//! Compressed layers that were dropped because a registry has them: what needs their bytes gets them from there.
+
+use outcrop::image::{Descriptor, Reference};
+use outcrop::job::Job;
+use outcrop::registry::{Options, Registry};
+use outcrop::transfer::Source as _;
+
+use crate::registry_kit::{Image, Layout, RealRegistry, Server, tar_of_files as tar_of};
+use crate::sandbox::Sandbox;
+use crate::transfer_kit::{filled, image_of, is_stored, ranges};
+
+/// A registry with an image in it that was pulled, and whose compressed layers were dropped.
+fn dropped() -> (Sandbox, Image, String, RealRegistry) {
+    let sandbox = Sandbox::new();
+    let image = image_of(&[tar_of(&[("a", 5000)]), tar_of(&[("b", 6000)])]);
+    let registry = filled(&sandbox, &image);
+    let name = format!("{}/app:v1", registry.address);
+    sandbox.outcrop(&["pull", &name]).ok();
+    sandbox.outcrop(&["system", "df", "-v"]).ok().says("(`outcrop image prune --blobs`): 11");
+    let outcome = sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
+    for layer in &image.manifest.layers {
+        assert!(outcome.stdout().contains(&layer.digest.to_string()));
+        assert!(!is_stored(&sandbox, layer));
+    }
+    sandbox.check();
+    (sandbox, image, name, registry)
+}
+
+/// The digest of the manifest that a name has at a registry.
+fn manifest_of(name: &str) -> String {
+    let name: Reference = name.parse().unwrap();
+    let source = Registry::of(&name, &Options::default()).unwrap();
+    source.resolve(&Job::silent(), &name).unwrap().0.digest.to_string()
+}
+
+#[test]
+fn dropped_layers_come_back_when_they_are_pushed_elsewhere() {
+    let (sandbox, image, name, _registry) = dropped();
+    let other = RealRegistry::start(&sandbox);
+    let elsewhere = format!("{}/other:v2", other.address);
+    sandbox.outcrop(&["tag", &name, &elsewhere]).ok();
+    sandbox.outcrop(&["push", &elsewhere]).ok();
+    assert_eq!(manifest_of(&elsewhere), image.descriptor().digest.to_string());
+    assert!(image.manifest.layers.iter().all(|layer| is_stored(&sandbox, layer)));
+    sandbox.check();
+}
+
+#[test]
+fn dropped_layers_come_back_when_they_are_saved_or_copied() {
+    let (sandbox, image, name, registry) = dropped();
+    sandbox.outcrop(&["save", "-o", "saved.tar", &name]).ok();
+    let fresh = Sandbox::new();
+    let archive = sandbox.context().join("saved.tar");
+    fresh.outcrop(&["load", "-i", archive.to_str().unwrap()]).ok();
+    assert!(image.manifest.layers.iter().all(|layer| is_stored(&fresh, layer)));
+
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
+    sandbox.outcrop(&["copy", "-q", &name, "oci:copied"]).ok();
+    let copied = |layer: &Descriptor| sandbox.context().join("copied/blobs/sha256").join(layer.digest.hex());
+    assert!(image.manifest.layers.iter().all(|layer| copied(layer).exists()));
+
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
+    drop(registry);
+    sandbox.outcrop(&["save", "-o", "again.tar", &name]).fails(1).complains("cannot be reached");
+    sandbox.check();
+}
+
+#[test]
+fn dropped_layers_stay_away_from_pulls_and_pushes_that_do_not_need_them() {
+    let (sandbox, image, name, registry) = dropped();
+    let server = Server::before(&registry);
+    // Another image on the same layers, from the same place.
+    let more = image_of(&[tar_of(&[("a", 5000)]), tar_of(&[("b", 6000)]), tar_of(&[("c", 10)])]);
+    registry.push(&Layout::single(&sandbox.dir().join("more"), &more), "app:v2");
+    let second = format!("{}/app:v2", server.address);
+    sandbox.outcrop(&["pull", &second]).ok();
+    for layer in &image.manifest.layers {
+        assert_eq!(ranges(&server, layer), Vec::<String>::new());
+        assert!(!is_stored(&sandbox, layer));
+    }
+    // At the same registry they are mounted.
+    let beside = format!("{}/beside:v1", registry.address);
+    sandbox.outcrop(&["tag", &name, &beside]).ok();
+    sandbox.outcrop(&["push", &beside]).ok();
+    assert_eq!(manifest_of(&beside), image.descriptor().digest.to_string());
+    assert!(image.manifest.layers.iter().all(|layer| !is_stored(&sandbox, layer)));
+    sandbox.outcrop(&["layers", &second]).ok();
+    sandbox.check();
+}
+
+#[test]
+fn what_was_built_and_pushed_is_dropped_and_has_the_same_manifest_again() {
+    let sandbox = Sandbox::new();
+    sandbox.base_image("base");
+    let registry = RealRegistry::start(&sandbox);
+    let name = format!("{}/app:v1", registry.address);
+    sandbox.outcrop(&["tag", "base", &name]).ok();
+    sandbox.outcrop(&["push", &name]).ok();
+    let manifest = manifest_of(&name);
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok().says("sha256:");
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok().says_not("sha256:");
+    let other = RealRegistry::start(&sandbox);
+    let elsewhere = format!("{}/app:v1", other.address);
+    sandbox.outcrop(&["tag", "base", &elsewhere]).ok();
+    // Also where the registry that had them is gone: they are compressed again.
+    drop(registry);
+    sandbox.outcrop(&["push", &elsewhere]).ok();
+    assert_eq!(manifest_of(&elsewhere), manifest);
+    sandbox.check();
+}
