@@ -15,9 +15,15 @@ use crate::sandbox::{Sandbox, find_on_path};
 /// `me` with the password `s3cret`, as htpasswd writes it.
 const USERS: &str = "me:$2b$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
 
-fn with_passwords(sandbox: &Sandbox) -> RealRegistry {
-    let users = sandbox.dir().join("users");
-    fs::write(&users, USERS).unwrap();
+pub(crate) fn with_passwords(sandbox: &Sandbox) -> RealRegistry {
+    with_users(sandbox, USERS)
+}
+
+/// With these lines of htpasswd.
+pub(crate) fn with_users(sandbox: &Sandbox, users_of: &str) -> RealRegistry {
+    let number = (0..).find(|n| !sandbox.dir().join(format!("users{n}")).exists()).unwrap();
+    let users = sandbox.dir().join(format!("users{number}"));
+    fs::write(&users, users_of).unwrap();
     RealRegistry::start_with(
         sandbox,
         &format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", users.display()),
@@ -134,7 +140,10 @@ fn a_credential_helper_keeps_gives_and_forgets() {
 }
 
 /// A registry that wants tokens, and the server that gives them at `/token`, in one. What the latter was asked.
-fn with_tokens(real: &RealRegistry, allow: fn(&Asked) -> bool) -> (Server, Arc<Mutex<Vec<Asked>>>) {
+pub(crate) fn with_tokens(
+    real: &RealRegistry,
+    allow: fn(&Asked) -> bool,
+) -> (Server, Arc<Mutex<Vec<Asked>>>) {
     let tokens: Arc<Mutex<Vec<Asked>>> = Arc::default();
     let server = Server::start(Some(real.address), {
         let tokens = tokens.clone();

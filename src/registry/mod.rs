@@ -32,7 +32,7 @@ use ureq::http::{Method, Uri};
 use self::auth::{Challenge, Grant, TokenAnswer, form, token_url};
 use self::blob::BlobReader;
 use self::problem::{Deed, Problem, refusal};
-use self::route::{host_of, is_loopback, same_origin};
+use self::route::{host_of, is_loopback, place_of, same_origin};
 use self::scope::Scope;
 use self::web::{Answer, Ask, Sending, Web};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -349,7 +349,7 @@ impl Registry {
 
     fn refused(&self, mut answer: Answer, what: &str, deed: Deed) -> Error {
         let body = answer.read(MAX_ANSWER).unwrap_or_default();
-        let host = if host_of(&answer.url).is_empty() { self.host.as_str() } else { host_of(&answer.url) };
+        let host = if place_of(&answer.url).is_empty() { self.host.as_str() } else { place_of(&answer.url) };
         refusal(answer.status.as_u16(), &Problem::parse(&body), host, what, deed)
     }
 

@@ -107,7 +107,7 @@ fn refusal_to_give(status: u16, problem: &Problem, host: &str, what: &str) -> Er
         (401 | 403, _) | (_, "UNAUTHORIZED" | "DENIED") => (
             Kind::Denied,
             format!("{host} refuses {what}"),
-            "the repository does not exist, or it is private and needs credentials; check the spelling first",
+            "the repository does not exist, or it is private and needs credentials (`outcrop login`); check the spelling first",
         ),
         (404, "NAME_UNKNOWN" | "NAME_INVALID") => (
             Kind::NotFound,

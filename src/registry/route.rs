@@ -52,6 +52,12 @@ pub(super) fn host_of(url: &Uri) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
+/// For people: with its port, where it has one. Two registries of one host are told apart by that.
+pub(super) fn place_of(url: &Uri) -> &str {
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    authority.rsplit_once('@').map_or(authority, |(_, place)| place)
+}
+
 /// localhost, 127.0.0.0/8, ::1: where Docker, too, does without TLS.
 pub(super) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
@@ -148,6 +154,8 @@ mod tests {
         for host in ["example.com", "localhost.example.com", "128.0.0.1", "10.0.0.1", "::2", "", "0.0.0.0"] {
             assert!(!is_loopback(host), "{host}");
         }
+        assert_eq!(place_of(&url("http://me:secret@a.test:5000/v2/")), "a.test:5000");
+        assert_eq!(place_of(&url("https://a.test/v2/")), "a.test");
         assert_eq!(host_of(&url("http://[::1]:5000/v2/")), "::1");
     }
 

@@ -12,7 +12,7 @@ use ureq::http::{Method, Uri};
 use super::auth::escape;
 use super::patience::retry_after;
 use super::problem::{Deed, Problem};
-use super::route::{host_of, resolve, same_origin};
+use super::route::{host_of, place_of, resolve, same_origin};
 use super::scope::Scope;
 use super::web::{Answer, Ask, Bytes, Sending, Web, is_passing};
 use super::{MAX_ANSWER, Registry};
@@ -453,7 +453,7 @@ impl<'u> Upload<'u> {
         }
         let wait = answer.header(RETRY_AFTER.as_str()).and_then(|text| retry_after(text, SystemTime::now()));
         let problem = Problem::parse(&answer.read(MAX_ANSWER).unwrap_or_default());
-        let host = host_of(&answer.url);
+        let host = place_of(&answer.url);
         let error = super::problem::refusal(status.as_u16(), &problem, host, &self.what, Deed::Take);
         Err(match (status.as_u16(), problem.code.as_str()) {
             (_, "DIGEST_INVALID" | "SIZE_INVALID") => Trouble::Garbled(
