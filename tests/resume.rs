@@ -12,7 +12,9 @@ use outcrop::job::Job;
 use outcrop::registry::{Options, Registry};
 use outcrop::transfer::{Layer, Source as _, Stream, find};
 
-use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told, tar_of_files as tar_of};
+use crate::registry_kit::{
+    Asked, Image, Layout, RealRegistry, Reply, Server, Told, noise, tar_of_files as tar_of,
+};
 use crate::sandbox::{Sandbox, find_on_path, wait_until};
 use crate::transfer_kit::{
     LONG, Later, MB, filled, image_of, ingest, is_of, is_stored, kill, ranges, size, start, stuck_after,
@@ -216,6 +218,59 @@ fn pulls_killed_at_any_moment_come_to_their_end_over_a_line_that_breaks() {
     sandbox.outcrop(&["layers", &name]).ok();
     sandbox.check();
     assert_eq!(fs::read_dir(sandbox.root().join("ingest")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_layer_of_a_cache_goes_on_where_a_killed_build_was() {
+    for driver in ["overlay2", "vfs"] {
+        let machine = || {
+            let sandbox = Sandbox::new().driver(driver);
+            sandbox.file("large", noise("cached", 3 * MB));
+            sandbox.file("small", "small");
+            sandbox.dockerfile("FROM scratch\nCOPY small /\nCOPY large /\n");
+            sandbox
+        };
+        let first = machine();
+        let registry = RealRegistry::start(&first);
+        let cache = format!("{}/cache:main", registry.address);
+        let to = format!("type=registry,ref={cache},mode=max");
+        first.outcrop(&["build", "--cache-to", &to, "."]).ok();
+        let stuck = Arc::new(AtomicBool::new(true));
+        let server = Server::start(Some(registry.address), {
+            let stuck = Arc::clone(&stuck);
+            move |_, _| {
+                let stuck = stuck.load(Ordering::SeqCst);
+                Reply::Change(Box::new(move |told| {
+                    if stuck && told.body.len() > 2 * MB {
+                        told.length = Some(told.body.len());
+                        told.cut = Some(MB);
+                        told.stall = Duration::from_secs(25);
+                    }
+                }))
+            }
+        });
+        let second = machine();
+        let build = ["build", "--cache-from", &format!("{}/cache:main", server.address), "-t", "it", "."];
+        let child = start(&second, &build);
+        let ingest = second.root().join("ingest");
+        let half = || {
+            let mut coming = fs::read_dir(&ingest).into_iter().flatten().flatten();
+            coming.any(|blob| size(&blob.path()) == MB as u64)
+        };
+        assert!(wait_until(LONG, half));
+        kill(child);
+        stuck.store(false, Ordering::SeqCst);
+        second.outcrop(&build).ok();
+        assert_eq!(crate::cache_export::ran(&second), [""; 0], "{driver}");
+        let asked = server.asked();
+        let again: Vec<&Asked> = asked.iter().filter(|asked| asked.header("range").is_some()).collect();
+        let [rest] = &again[..] else { panic!("{driver}: {again:?}") };
+        assert_eq!(rest.header("range"), Some("bytes=1000000-"));
+        assert_eq!(asked.iter().filter(|asked| asked.path == rest.path).count(), 2, "{driver}");
+        // Nothing stays of what came: the layers are here as files.
+        assert_eq!(fs::read_dir(&ingest).unwrap().count(), 0);
+        second.check();
+    }
 }
 
 #[test]

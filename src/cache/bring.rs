@@ -29,6 +29,7 @@ impl Imported<'_> {
 
     fn bring(&self, stack: &Stack, job: &Job) -> Result<Stack> {
         let mut fetched = self.fetch(stack, job)?;
+        let mut spent: Vec<Digest> = fetched.values().map(|(archive, _)| archive.digest).collect();
         let mut placed = Stack::default();
         for layer in stack.layers() {
             job.check()?;
@@ -41,6 +42,7 @@ impl Imported<'_> {
                             Some(fetched) => fetched,
                             None => self.fetch_one(index, job)?,
                         };
+                        spent.push(archive.digest);
                         let placing = rootfs::place(
                             self.engine,
                             &archive,
@@ -58,6 +60,9 @@ impl Imported<'_> {
                 },
             };
             placed = placed.with(next);
+        }
+        for digest in &spent {
+            self.engine.blobs.spent(digest)?;
         }
         Ok(placed)
     }
@@ -151,11 +156,8 @@ impl Imported<'_> {
         let Some(first) = wanted.first() else { return Ok(HashMap::new()) };
         let from = &self.origins[origin];
         transfer::bring(job, &*from.source, &from.name, &blobs, |blob, stream| {
-            stream.start()?;
-            let mut file = self.engine.unnamed_file()?;
-            std::io::copy(stream, &mut file).context(|| format!("storing {}", blob.digest.short()))?;
-            stream.finish()?;
-            let spooled = Spooled { file, size: blob.size };
+            let file = self.engine.blobs.spool(blob, stream, job)?;
+            let spooled = Spooled { file, digest: blob.digest, size: blob.size };
             let prepared = rootfs::prepare(self.engine, &spooled, self.lease, job)?;
             let index = by_digest[&blob.digest];
             fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(index, (spooled, prepared));
@@ -200,9 +202,10 @@ impl Imported<'_> {
     }
 }
 
-/// A compressed archive in a file that nobody else sees.
+/// A compressed archive in a file; it goes once its layer has its place.
 struct Spooled {
     file: File,
+    digest: Digest,
     size: u64,
 }
 

@@ -65,11 +65,22 @@ impl Incoming {
 
     /// It comes, by `attempt`, which fills it and is called once more where what was there before may have been what was
     /// wrong; then it is a blob, kept until [`crate::db::Writer::arrived`]: refer to it before.
-    pub fn receive(mut self, attempt: &mut dyn FnMut(&mut Incoming) -> Result<()>) -> Result<()> {
+    pub fn receive(self, attempt: &mut dyn FnMut(&mut Incoming) -> Result<()>) -> Result<()> {
+        self.whole(attempt)?.commit()
+    }
+
+    /// The same, and it is a file to be read, and no blob: whoever comes next finds all of it, until it is
+    /// [`super::Blobs::spent`].
+    pub(super) fn spool(self, attempt: &mut dyn FnMut(&mut Incoming) -> Result<()>) -> Result<File> {
+        let whole = self.whole(attempt)?;
+        whole.file.try_clone().context(|| format!("opening {} again", whole.path.display()))
+    }
+
+    fn whole(mut self, attempt: &mut dyn FnMut(&mut Incoming) -> Result<()>) -> Result<Self> {
         loop {
             let resumed = self.have() > 0;
             match attempt(&mut self) {
-                Ok(()) => return self.commit(),
+                Ok(()) => return Ok(self),
                 Err(error) if error.kind() == Kind::Corrupt && resumed => {
                     tracing::debug!(blob = %self.digest, %error, "beginning again");
                     self.restart()?;
@@ -153,6 +164,18 @@ pub(super) fn forget(db: &Db, digest: &Digest) -> Result<()> {
         drop(fs::remove_file(&path));
     }
     Ok(())
+}
+
+/// What came of a blob that is none goes, unless somebody is at it.
+pub(super) fn spent(db: &Db, digest: &Digest) -> Result<()> {
+    let path = db.root().join("ingest").join(digest.hex());
+    let Some(_lease) = db.try_incoming(digest)? else { return Ok(()) };
+    match fs::remove_file(&path) {
+        Ok(()) => db.write(|writer| writer.arrived(digest)),
+        // It became a blob by somebody else, who keeps it.
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(cause).context(|| format!("taking {} away", path.display())),
+    }
 }
 
 impl Drop for Incoming {

@@ -82,6 +82,21 @@ impl Blobs {
         }
     }
 
+    /// The bytes of a blob that is not to stay, as a file; they come as in `bring`, and lie in `ingest/` until they are `spent`.
+    pub fn spool(&self, blob: &Descriptor, stream: &mut Stream<'_>, job: &Job) -> Result<File> {
+        match self.incoming(&blob.digest, blob.size, &|| stream.wait(self.come(&blob.digest)))? {
+            Some(incoming) => incoming.spool(&mut |incoming| incoming.fill(stream, job)),
+            None => {
+                File::open(self.path(&blob.digest)).context(|| format!("opening the blob {}", blob.digest))
+            }
+        }
+    }
+
+    /// What was spooled is needed no more.
+    pub fn spent(&self, digest: &Digest) -> Result<()> {
+        incoming::spent(&self.db, digest)
+    }
+
     /// Bytes that have come so far of a blob on its way here.
     pub fn come(&self, digest: &Digest) -> u64 {
         let path = self.db.root().join("ingest").join(digest.hex());
