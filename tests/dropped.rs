@@ -1,6 +1,6 @@
 //! Compressed layers that were dropped because a registry has them: what needs their bytes gets them from there.
 
-use outcrop::image::{Descriptor, Reference};
+use outcrop::image::{Descriptor, Digest, Reference};
 use outcrop::job::Job;
 use outcrop::registry::{Options, Registry};
 use outcrop::transfer::Source as _;
@@ -107,4 +107,36 @@ fn what_was_built_and_pushed_is_dropped_and_has_the_same_manifest_again() {
     sandbox.outcrop(&["push", &elsewhere]).ok();
     assert_eq!(manifest_of(&elsewhere), manifest);
     sandbox.check();
+}
+
+#[test]
+fn where_dropped_layers_are_is_known_after_the_index_was_made_again() {
+    let sandbox = Sandbox::new();
+    let image = image_of(&[tar_of(&[("a", 5000)]), tar_of(&[("b", 6000)])]);
+    let registry = filled(&sandbox, &image);
+    // Pulled by its digest and named otherwise, no tag tells of the repository.
+    let digest = image.descriptor().digest;
+    sandbox.outcrop(&["pull", &format!("{}/app@{digest}", registry.address)]).ok();
+    let id = Digest::of(&image.config).to_string();
+    let other = RealRegistry::start(&sandbox);
+    let elsewhere = format!("{}/other:v1", other.address);
+    sandbox.outcrop(&["tag", &id, &elsewhere]).ok();
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok().says("sha256:");
+    assert!(image.manifest.layers.iter().all(|layer| !is_stored(&sandbox, layer)));
+    sandbox.outcrop(&["system", "check", "--rebuild-index"]).ok();
+    sandbox.outcrop(&["push", &elsewhere]).ok();
+    assert_eq!(manifest_of(&elsewhere), digest.to_string());
+    // A second time they are dropped, and asked for where they were seen last.
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok().says("sha256:");
+    drop(registry);
+    sandbox.outcrop(&["system", "check", "--rebuild-index"]).ok();
+    let third = RealRegistry::start(&sandbox);
+    let further = format!("{}/third:v1", third.address);
+    sandbox.outcrop(&["tag", &id, &further]).ok();
+    sandbox.outcrop(&["push", &further]).ok();
+    assert_eq!(manifest_of(&further), digest.to_string());
+    sandbox.check();
+    // With its layers goes what was written of them.
+    sandbox.outcrop(&["rmi", "-f", &id]).ok();
+    assert_eq!(std::fs::read_dir(sandbox.root().join("layers")).unwrap().count(), 0);
 }

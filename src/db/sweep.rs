@@ -285,7 +285,10 @@ impl Db {
             }
             let recipe = self.0.root.join("layers").join(diff_id.hex());
             self.to_trash(&recipe)?;
-            self.to_trash(&recipe.with_extension("at"))
+            for beside in ["at", "seen", "seen.new"] {
+                self.to_trash(&recipe.with_extension(beside))?;
+            }
+            Ok(())
         })
     }
 

@@ -1,7 +1,7 @@
 //! `image prune`: images that nothing uses.
 
 use crate::db::{Condemned, Durable, ImageRow, Time};
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::error::Result;
 use crate::image::{Digest, ImageConfig, ImageId, Reference};
 use crate::verb::images;
@@ -38,8 +38,19 @@ pub fn image_prune(engine: &Engine, options: &Options) -> Result<Pruned> {
 /// whatever needs such a form again (a push elsewhere, `save`) fetches it.
 pub fn blobs(engine: &Engine) -> Result<(Vec<Digest>, u64)> {
     engine.db.give_up_reserve()?;
+    // Where they are is on disk before a byte goes: a new index is to know it, too.
+    let noted = engine.db.write(|index| {
+        let blobs: Vec<Digest> =
+            index.blobs_to_be_had_again()?.into_iter().map(|(digest, _)| digest).collect();
+        index.write_origins(&blobs)?;
+        Ok(blobs)
+    })?;
+    if !noted.is_empty() {
+        engine::sync_filesystem(&engine.root)?;
+    }
     let dropped = engine.db.durable(|index| {
-        let blobs = index.blobs_to_be_had_again()?;
+        let mut blobs = index.blobs_to_be_had_again()?;
+        blobs.retain(|(digest, _)| noted.contains(digest));
         let bytes = blobs.iter().map(|(_, size)| size).sum();
         let blobs: Vec<Digest> = blobs.into_iter().map(|(digest, _)| digest).collect();
         index.drop_blobs(&blobs)?;

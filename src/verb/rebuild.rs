@@ -9,20 +9,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::container::Record;
 use crate::db::{
-    BlobLayer, ContainerId, Db, Keyed, LayerNumber, Lease, NewContainer, NewImage, NewLayer, Origin, Rebuild,
+    ContainerId, Db, Keyed, LayerNumber, Lease, NewContainer, NewImage, NewLayer, Origin, Rebuild,
     SnapshotId, TagMove,
 };
 use crate::engine;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::image::{
-    ChainId, Compression, DiffId, Digest, Document, Hasher, ImageConfig, ImageId, MAX_CONFIG, Manifest,
-    MediaType, Reference,
-};
+use crate::image::{ChainId, DiffId, Digest, Document, Hasher, ImageConfig, ImageId, MAX_CONFIG};
 use crate::job::{Event, Job};
 use crate::rootfs::{self, Reread};
 use crate::snapshot::Snapshots;
 use crate::snapshot::driver::{self, Shape};
 use crate::store::Blobs;
+use crate::verb::rebuild_links;
 
 /// What came back.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +64,8 @@ fn fill(db: &Db, named: Option<&str>, options: &driver::Options, job: &Job) -> R
     };
     let moves = moves(db.root())?;
     let images = add_images(db, &found, &moves, stacks.as_mut(), &mut rebuilt, job)?;
-    link_manifests(db, &found, &moves, &images)?;
+    rebuild_links::manifests(db, &found, &moves, &images)?;
+    rebuild_links::origins(db)?;
     add_volumes(db, &mut rebuilt)?;
     if let (Some(snapshots), Some(stacks)) = (&snapshots, &mut stacks) {
         add_containers(db, snapshots, stacks, &images, &mut rebuilt)?;
@@ -94,10 +93,10 @@ fn fill(db: &Db, named: Option<&str>, options: &driver::Options, job: &Job) -> R
 
 /// What the blobs are, as far as they are whole.
 #[derive(Default)]
-struct Found {
-    digests: HashSet<Digest>,
-    configs: BTreeMap<ImageId, ImageConfig>,
-    documents: Vec<(Digest, Document)>,
+pub(super) struct Found {
+    pub(super) digests: HashSet<Digest>,
+    pub(super) configs: BTreeMap<ImageId, ImageConfig>,
+    pub(super) documents: Vec<(Digest, Document)>,
 }
 
 /// Every blob whose bytes have the digest that it is called by becomes a row.
@@ -443,70 +442,6 @@ fn origin(id: &ImageId, parent: Option<ImageId>, found: &Found, moves: &[TagMove
         None => Origin::Imported,
         Some(_) => Origin::Built,
     })
-}
-
-/// What manifests name, which compressed layer holds what, and the repositories that tags were pulled from.
-fn link_manifests(db: &Db, found: &Found, moves: &[TagMove], images: &HashSet<ImageId>) -> Result<()> {
-    let manifests: HashMap<Digest, &Manifest> = found
-        .documents
-        .iter()
-        .filter_map(|(digest, document)| match document {
-            Document::Image(manifest) => Some((*digest, &**manifest)),
-            Document::Index(_) => None,
-        })
-        .collect();
-    db.write(|writer| {
-        for (digest, document) in &found.documents {
-            let children: Vec<Digest> = match document {
-                Document::Index(index) => index.manifests.iter().map(|child| child.digest).collect(),
-                Document::Image(manifest) => {
-                    let layers = manifest.layers.iter().map(|layer| layer.digest);
-                    [manifest.config.digest].into_iter().chain(layers).collect()
-                }
-            };
-            for child in children
-                .iter()
-                .filter(|child| manifests.contains_key(digest) || found.digests.contains(child))
-            {
-                writer.link_blob(digest, child)?;
-            }
-        }
-        for manifest in manifests.values() {
-            let config = found.configs.get(&ImageId(manifest.config.digest));
-            for (layer, diff_id) in
-                manifest.layers.iter().zip(config.iter().flat_map(|config| &config.rootfs.diff_ids))
-            {
-                writer.insert_blob_layer(&BlobLayer {
-                    blob: layer.digest,
-                    diff_id: *diff_id,
-                    compression: compression(&layer.media_type).into(),
-                    size: layer.size,
-                })?;
-            }
-        }
-        for entry in moves {
-            let (Some(image), Some(target)) = (entry.to, entry.target) else { continue };
-            let Ok(name) = entry.name.parse::<Reference>() else { continue };
-            if !images.contains(&image) || !found.digests.contains(&target) {
-                continue;
-            }
-            writer.add_repo_digest(&name.name(), &target, &image)?;
-            for manifest in manifests.values().filter(|manifest| manifest.config.digest == image.0) {
-                for layer in &manifest.layers {
-                    writer.blob_seen(&layer.digest, name.host(), name.path())?;
-                }
-            }
-        }
-        Ok(())
-    })
-}
-
-fn compression(media_type: &MediaType) -> &'static str {
-    match media_type.compression() {
-        Some(Compression::Gzip) => "gzip",
-        Some(Compression::Zstd) => "zstd",
-        Some(Compression::None) | None => "none",
-    }
 }
 
 /// The lines of tags.log that can be read, those that were taken back later too.
