@@ -6,7 +6,7 @@ use outcrop::registry::{Options, Registry};
 use outcrop::transfer::Source as _;
 
 use crate::registry_kit::{Image, Layout, RealRegistry, Server, tar_of_files as tar_of};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, tool};
 use crate::transfer_kit::{filled, image_of, is_stored, ranges};
 
 /// A registry with an image in it that was pulled, and whose compressed layers were dropped.
@@ -106,6 +106,48 @@ fn what_was_built_and_pushed_is_dropped_and_has_the_same_manifest_again() {
     drop(registry);
     sandbox.outcrop(&["push", &elsewhere]).ok();
     assert_eq!(manifest_of(&elsewhere), manifest);
+    sandbox.check();
+}
+
+/// Names of the blobs in an archive.
+fn blobs_in(sandbox: &Sandbox, archive: &str) -> Vec<String> {
+    let listing = tool(sandbox, &["tar", "-tf", archive]);
+    listing.lines().filter_map(|line| line.strip_prefix("blobs/sha256/")).map(str::to_owned).collect()
+}
+
+#[test]
+fn dropped_layers_come_back_for_an_archive_of_what_is_built_on_them() {
+    let (sandbox, image, name, registry) = dropped();
+    sandbox.file("own", "own\n");
+    sandbox.dockerfile(&format!("FROM {name}\nCOPY own /own\n"));
+    for (kind, archive) in [("oci", "first.tar"), ("docker", "second.tar")] {
+        let output = format!("type={kind},dest={archive}");
+        sandbox.outcrop(&["build", "-o", &output, "."]).ok();
+        let blobs = blobs_in(&sandbox, archive);
+        assert!(image.manifest.layers.iter().all(|layer| blobs.contains(&layer.digest.hex())), "{blobs:?}");
+        sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
+    }
+    // So they do for one that is pushed to another registry.
+    let other = RealRegistry::start(&sandbox);
+    let elsewhere = format!("{}/other:v1", other.address);
+    sandbox.outcrop(&["build", "-o", &format!("type=registry,name={elsewhere}"), "."]).ok();
+    let said = tool(&sandbox, &["skopeo", "inspect", "--tls-verify=false", &format!("docker://{elsewhere}")]);
+    let there: serde_json::Value = serde_json::from_str(&said).unwrap();
+    for (n, layer) in image.manifest.layers.iter().enumerate() {
+        assert_eq!(there["Layers"][n], layer.digest.to_string());
+    }
+    drop(other);
+    // Where nobody gives them any more they are compressed anew, and that is said.
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
+    drop(registry);
+    let output = "type=oci,dest=third.tar";
+    let built = sandbox.outcrop(&["build", "-o", output, "."]).ok();
+    // Ours, which was pushed and dropped as well, comes out the same.
+    let said = built.stdout();
+    assert_eq!(said.matches("cannot be fetched again; compressed anew it has another digest").count(), 2);
+    let blobs = blobs_in(&sandbox, "third.tar");
+    assert!(!image.manifest.layers.iter().any(|layer| blobs.contains(&layer.digest.hex())), "{blobs:?}");
+    tool(&sandbox, &["skopeo", "copy", "--insecure-policy", "-q", "oci-archive:third.tar", "dir:judged"]);
     sandbox.check();
 }
 

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Reference};
+use crate::image::{Compression, Descriptor, Digest, LayerId, Reference};
 use crate::job::Job;
 use crate::registry;
 use crate::transfer;
@@ -29,6 +29,43 @@ pub(crate) fn fetch_again(
         }
     }
     last.map_or(Ok(false), Err)
+}
+
+/// The first of these forms of a layer that can be had again; else why the last one that was seen anywhere could not. Plain
+/// ones are made, and not fetched.
+pub(super) fn first_again(
+    engine: &Engine,
+    blobs: &[Descriptor],
+    options: &registry::Options,
+    job: &Job,
+) -> Result<Result<Descriptor, Option<Error>>> {
+    let mut lost = None;
+    let is_plain = |blob: &&Descriptor| blob.media_type.compression() == Some(Compression::None);
+    for blob in blobs.iter().filter(|blob| !is_plain(blob)) {
+        match fetch_again(engine, blob, options, job) {
+            Ok(true) => return Ok(Ok(blob.clone())),
+            Ok(false) => {}
+            Err(error) if error.kind() == Kind::Cancelled => return Err(error),
+            Err(error) => lost = Some(error),
+        }
+    }
+    Ok(Err(lost))
+}
+
+/// That a layer goes as `made`, where the forms that are `known` could not be had again, unless it came out as one of them.
+pub(super) fn warn_of_another(
+    made: &Digest,
+    known: &[Descriptor],
+    lost: Option<&Error>,
+    layer: &LayerId,
+    job: &Job,
+) {
+    if let Some(lost) = lost.filter(|_| known.iter().all(|known| known.digest != *made)) {
+        job.warn(format!(
+            "the known form of layer {layer} cannot be fetched again; compressed anew it has another digest: {}",
+            lost.one_line()
+        ));
+    }
 }
 
 fn from(

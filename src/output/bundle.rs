@@ -9,9 +9,9 @@ use std::io::Write;
 use super::annotation::{self, Annotation, Level};
 use super::form::{self, Form};
 use super::progress::Work;
-use super::{Image, Product};
+use super::{Image, Product, again};
 use crate::engine::Engine;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::image::{Compression, Descriptor, DiffId, Digest, Hasher, Index, MAX_CONFIG, Manifest};
 use crate::job::Job;
 use crate::rootfs;
@@ -125,8 +125,9 @@ fn send_layer(
     if let Some(blob) = form.distant(product.elsewhere, layer) {
         return Ok(blob);
     }
-    for blob in form.candidates(engine, &layer.diff_id)? {
-        if engine.blobs.contains(&blob.digest)? {
+    let candidates = form.candidates(engine, &layer.diff_id)?;
+    let lost = match known(product, &candidates)? {
+        Ok(blob) => {
             let mut copy = |out: &mut dyn Write| {
                 let mut reader = engine.blobs.read(&blob.digest)?;
                 std::io::copy(&mut reader, &mut work.watch(out)).map(drop).context(|| "copying a blob")
@@ -134,7 +135,8 @@ fn send_layer(
             sink.blob(&blob, &mut copy)?;
             return Ok(blob);
         }
-    }
+        Err(lost) => lost,
+    };
     let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &image.stack, n, &mut work.watch(out), job);
     if form.compression == Compression::None {
         let row = engine.db.read(|index| index.layer(layer.number))?;
@@ -145,6 +147,7 @@ fn send_layer(
     }
     // Its digest stands before its bytes, so these wait in a file.
     let (file, digest, size) = compressed(engine, form, &mut replay, job)?;
+    again::warn_of_another(&digest, &candidates, lost.as_ref(), &layer.diff_id.short(), job);
     let descriptor = Descriptor::new(form.layer(form.compression), digest, size);
     let mut copy = |out: &mut dyn Write| {
         let mut whole = Part::of(&file, 0, size).context(|| "reading a compressed layer")?;
@@ -152,6 +155,16 @@ fn send_layer(
     };
     sink.blob(&descriptor, &mut copy)?;
     Ok(descriptor)
+}
+
+/// The first form of a layer that is here; one that was dropped comes again, so that it keeps its name. Else why not.
+fn known(product: &Product<'_>, candidates: &[Descriptor]) -> Result<Result<Descriptor, Option<Error>>> {
+    for blob in candidates {
+        if product.engine.blobs.contains(&blob.digest)? {
+            return Ok(Ok(blob.clone()));
+        }
+    }
+    again::first_again(product.engine, candidates, product.registry, product.job)
 }
 
 /// In a file, with its digest and size.

@@ -15,7 +15,7 @@ use super::elsewhere::Elsewhere;
 use super::form::{self, Form};
 use crate::db::BlobLayer;
 use crate::engine::Engine;
-use crate::error::{Context as _, Kind, Result};
+use crate::error::{Context as _, Result};
 use crate::image::{Compression, Descriptor, DiffId, Digest, LayerId, Reference};
 use crate::job::{Event, Job, LayerOutcome, Phase};
 use crate::registry::{self, Outgoing, Placed, Registry};
@@ -196,16 +196,13 @@ impl Target<'_> {
             return Ok((blob.clone(), self.fetched(blob, &file, id)?));
         }
         // What was dropped comes again, so that it keeps its name.
-        let mut lost = None;
-        let is_plain = |blob: &&Descriptor| blob.media_type.compression() == Some(Compression::None);
-        for blob in candidates.iter().filter(|blob| !is_plain(blob)) {
-            match again::fetch_again(self.engine, blob, self.options, self.job) {
-                Ok(true) => return Ok((blob.clone(), self.stored(blob, id)?)),
-                Ok(false) => {}
-                Err(error) if error.kind() == Kind::Cancelled => return Err(error),
-                Err(error) => lost = Some(error),
+        let lost = match again::first_again(self.engine, &candidates, self.options, self.job)? {
+            Ok(blob) => {
+                let placed = self.stored(&blob, id)?;
+                return Ok((blob, placed));
             }
-        }
+            Err(lost) => lost,
+        };
         let compression = match exactly {
             Some(exactly) => exactly.media_type.compression().unwrap_or(Compression::None),
             None => form.compression,
@@ -218,6 +215,7 @@ impl Target<'_> {
         if let Some(exactly) = exactly.filter(|exactly| exactly.digest != made.digest) {
             return Err(again::is_gone(exactly, lost));
         }
+        again::warn_of_another(&made.digest, &candidates, lost.as_ref(), id, self.job);
         let blob = exactly.cloned().unwrap_or(made);
         let placed = self.stored(&blob, id)?;
         Ok((blob, placed))
