@@ -104,9 +104,15 @@ impl Engine {
         rustix::fs::open(&dir, flags, Mode::from_raw_mode(0o600)).map(std::fs::File::from).context(making)
     }
 
-    /// Clears up after the dead and removes what is condemned; for the end of every verb that writes. What cannot be
-    /// removed now is left to the next one.
+    /// Clears up after the dead and removes what is condemned, and once after each start of the machine what a power cut left;
+    /// for the end of every verb that writes. What cannot be removed now is left to the next one.
     pub fn sweep(&self) -> Result<()> {
+        // What has nothing to do with the verb must not fail it.
+        if self.db.names_may_be_lost()?
+            && let Err(problem) = self.db.remove_strays().and_then(|_| self.db.names_checked())
+        {
+            tracing::warn!("left for later: {problem}");
+        }
         let swept = self.snapshots.sweep()?;
         for problem in &swept.failed {
             tracing::warn!("left for later: {problem}");

@@ -6,3 +6,4 @@ mod input;
 mod killed;
 mod left;
 mod store;
+mod strays;

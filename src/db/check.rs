@@ -199,7 +199,7 @@ impl Db {
 }
 
 impl Reader<'_> {
-    fn nobody_has_rows(&self, number: LayerNumber) -> Result<bool> {
+    pub(super) fn nobody_has_rows(&self, number: LayerNumber) -> Result<bool> {
         self.value(
             "select not exists (select 1 from layer where id = ?1)
                 and not exists (select 1 from intent where what in ('layer', 'rows') and number = ?1)",

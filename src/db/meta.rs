@@ -94,7 +94,8 @@ impl Db {
             if before.is_some() {
                 writer.exec("update sequence set next = safe, safe = safe + 1024", ())?;
                 writer.exec(
-                    "insert into meta (key, value) values ('trees_unchecked', 1) on conflict do nothing",
+                    "insert into meta (key, value) values ('trees_unchecked', 1), ('names_unchecked', 1)
+                     on conflict do nothing",
                     (),
                 )?;
                 writer.drop_suspects()?;

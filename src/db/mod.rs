@@ -36,6 +36,7 @@ mod origins;
 mod rebuild;
 mod rows;
 mod snapshot;
+mod strays;
 mod sweep;
 mod switch;
 mod tag;

@@ -43,11 +43,12 @@ impl Db {
     /// Removes what can go. `remove_tree` removes the tree of a snapshot, being gone already is fine to it.
     ///
     /// Called when a verb has done its work: what this process saw before is not kept for it any longer, unless by a
-    /// guard from `Db::enter`. Costs one query, and a look into `trash/` and `locks/`, when there is
+    /// guard from `Db::enter`. Costs two queries, and a look at `trash/`, `locks/` and tags.log, when there is
     /// nothing to do.
     pub fn sweep(&self, remove_tree: &dyn Fn(&SnapshotRow) -> Result<()>) -> Result<Swept> {
         let mut swept = Swept::default();
         self.sweep_locks()?;
+        self.take_back_tag_log()?;
         loop {
             let before = swept.count();
             let trash = self.0.root.join("trash");
@@ -241,7 +242,7 @@ impl Db {
         {
             let done = match (intent.what.as_str(), intent.number, intent.detail.as_deref()) {
                 ("rows", Some(number), _) => self.remove_unpublished(LayerNumber(number)).map(|()| true),
-                ("recipe", _, Some(diff_id)) => self.remove_recipe(diff_id).map(|()| true),
+                ("recipe", _, Some(diff_id)) => self.remove_recipe(&diff_id.parse()?).map(|_| true),
                 ("ingest", _, Some(name)) => {
                     self.to_trash(&self.0.root.join("ingest").join(name)).map(|()| true)
                 }
@@ -271,8 +272,8 @@ impl Db {
         self.to_trash(&self.0.root.join("layers").join(format!("making-{number}")))
     }
 
-    fn remove_recipe(&self, diff_id: &str) -> Result<()> {
-        let diff_id: DiffId = diff_id.parse()?;
+    /// False: a layer needs it.
+    pub(super) fn remove_recipe(&self, diff_id: &DiffId) -> Result<bool> {
         // In a transaction, as recipes get their names; whoever has given it one and not yet published, needs it.
         self.write(|writer| {
             let needed: bool = writer.value(
@@ -281,14 +282,14 @@ impl Db {
                 (diff_id, diff_id.to_string()),
             )?;
             if needed {
-                return Ok(());
+                return Ok(false);
             }
             let recipe = self.0.root.join("layers").join(diff_id.hex());
             self.to_trash(&recipe)?;
             for beside in ["at", "seen", "seen.new"] {
                 self.to_trash(&recipe.with_extension(beside))?;
             }
-            Ok(())
+            Ok(true)
         })
     }
 

@@ -1,8 +1,8 @@
 //! tags.log: every move of a tag, one line of JSON each, appended; the table `tag_log` says the same.
 //!
 //! Lines are on disk before the transaction that moves the tag commits. One that was cut off in between leaves lines
-//! that did not happen: the next move finds the file longer than on record, and takes them back by a line of verb
-//! `void`. Nothing is ever cut out of the file.
+//! that did not happen: the next move, or sweep, finds the file longer than on record, and takes them back by a line of
+//! verb `void`. Nothing is ever cut out of the file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -78,7 +78,14 @@ impl Durable<'_> {
     /// The last thing before the commit; the write lock is ours.
     pub(super) fn write_tag_log(&self) -> Result<()> {
         let moves = self.moves.take();
-        let Some(first) = moves.first() else { return Ok(()) };
+        match moves.first() {
+            Some(first) => self.append_to_tag_log(first.seq, &moves),
+            None => Ok(()),
+        }
+    }
+
+    /// Lines that did not happen are taken back before: those from number `next` on.
+    fn append_to_tag_log(&self, next: u64, moves: &[TagMove]) -> Result<()> {
         let path = self.db.root().join("tags.log");
         let writing = || format!("writing {}", path.display());
         let mut file = OpenOptions::new()
@@ -91,9 +98,9 @@ impl Durable<'_> {
         let known: u64 = self.value("select value from meta where key = 'tags_log_size'", ())?;
         let mut lines = Vec::new();
         if file.metadata().context(writing)?.len() != known {
-            self.reconcile(&mut file, first.seq, known, &mut lines).context(writing)?;
+            self.reconcile(&mut file, next, known, &mut lines).context(writing)?;
         }
-        for entry in &moves {
+        for entry in moves {
             push_line(&mut lines, entry);
         }
         file.write_all(&lines).context(writing)?;
@@ -153,13 +160,32 @@ impl Db {
         self.write(|writer| writer.tags_log_agrees())
     }
 
-    /// Whether its last lines did not happen: the process that wrote them was cut off. The next move takes them back.
+    /// Whether its last lines did not happen: the process that wrote them was cut off. The next sweep takes them back.
     pub fn tags_log_is_ahead(&self) -> Result<bool> {
-        self.write(|writer| {
-            let known: u64 = writer.value("select value from meta where key = 'tags_log_size'", ())?;
-            let size = std::fs::metadata(self.root().join("tags.log")).map_or(0, |metadata| metadata.len());
-            Ok(size > known)
+        self.write(|writer| writer.tags_log_is_ahead())
+    }
+
+    /// Says of lines that did not happen that they did not.
+    pub(super) fn take_back_tag_log(&self) -> Result<()> {
+        // Looked at again under the write lock: somebody may be appending just now.
+        if !self.read(|reader| reader.tags_log_is_ahead())? {
+            return Ok(());
+        }
+        self.durable(|index| {
+            if !index.tags_log_is_ahead()? {
+                return Ok(());
+            }
+            let next = index.value("select ifnull(max(seq), 0) + 1 from tag_log", ())?;
+            index.append_to_tag_log(next, &[])
         })
+    }
+}
+
+impl Reader<'_> {
+    fn tags_log_is_ahead(&self) -> Result<bool> {
+        let known: u64 = self.value("select value from meta where key = 'tags_log_size'", ())?;
+        let size = std::fs::metadata(self.db.root().join("tags.log")).map_or(0, |metadata| metadata.len());
+        Ok(size > known)
     }
 }
 

@@ -64,6 +64,9 @@ pub fn system_prune(engine: &Engine, options: &Options, job: &Job) -> Result<Pru
         index.trim_builds(BUILDS_KEPT)?;
         index.trim_events(EVENTS_KEPT)
     })?;
+    // Trees and names that no row knows, whatever has left them.
+    engine.snapshots.remove_strays()?;
+    engine.db.remove_strays()?;
     engine.sweep()?;
     restore_reserve(engine);
     Ok(pruned)

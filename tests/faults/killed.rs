@@ -42,7 +42,7 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 /// A store with an image `base`, and a context.
-fn prepared(driver: &str) -> Sandbox {
+pub(super) fn prepared(driver: &str) -> Sandbox {
     let sandbox = Sandbox::new().driver(driver);
     sandbox.base_image("base");
     for n in 0..10_u32 {
@@ -53,7 +53,7 @@ fn prepared(driver: &str) -> Sandbox {
 }
 
 /// Another sandbox with a copy of this one's store and context.
-fn twin(sandbox: &Sandbox, driver: &str) -> Sandbox {
+pub(super) fn twin(sandbox: &Sandbox, driver: &str) -> Sandbox {
     let twin = Sandbox::new().driver(driver);
     for name in ["root", "context"] {
         let copied = Command::new("cp").arg("-a").arg(sandbox.dir().join(name)).arg(twin.dir()).status();
@@ -62,7 +62,7 @@ fn twin(sandbox: &Sandbox, driver: &str) -> Sandbox {
     twin
 }
 
-fn build(salt: u64) -> Vec<String> {
+pub(super) fn build(salt: u64) -> Vec<String> {
     let epoch = "SOURCE_DATE_EPOCH=1700000000";
     let args = [
         "build",

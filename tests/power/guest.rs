@@ -129,6 +129,11 @@ impl Seen {
         }
     }
 
+    /// Whether the store holds what is of no use.
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.check.contains("left over, no damage: ")
+    }
+
     /// Of a line `NAME ID`; images without a name are passed over.
     pub(super) fn name(&mut self, line: &str) {
         if let Some((name, id)) = line.split_once(' ')

@@ -75,6 +75,14 @@ fn look(guest: &Guest, state: &Path, history: &mut History, under_way: Option<&A
     if let Err(wrong) = history.found(&seen.names, under_way) {
         panic!("{moment}: {wrong}");
     }
+    if !mounted.at.join("store").exists() {
+        return;
+    }
+    // Any verb that writes clears up what was under way.
+    mounted.outcrop(&["cache", "prune", "-f", "--keep-storage", "1g"]).ok();
+    let swept = mounted.seen();
+    assert!(!swept.damaged && !swept.has_leftovers(), "{moment}, swept: {}", swept.check);
+    assert_eq!(swept.names, seen.names, "{moment}, swept");
 }
 
 struct Mounted<'g> {
