@@ -12,10 +12,13 @@ demo: tools-demo build
 test: tools-test check
 	cargo test --locked
 
-# The proof of the cache with other seeds and more cases, then power cuts: make soak CASES=100000 SEED=7 CUTS=100 LOGS=3
+# The proof of the cache with other seeds and more cases, verbs that die before any of their steps (CRASHES of each; all), then
+# power cuts: make soak CASES=100000 SEED=7 CRASHES=50 CUTS=100 LOGS=3
 soak: tools-test
 	OUTCROP_CASES=$(or $(CASES),50000) OUTCROP_SEED=$(or $(SEED),$(shell date +%s)) \
 	  cargo test --locked --test outcrop differential::an_incremental -- --nocapture
+	OUTCROP_CRASHES=$(or $(CRASHES),1000000) OUTCROP_SEED=$(or $(SEED),$(shell date +%s)) \
+	  cargo test --locked --test outcrop crash:: -- --nocapture --test-threads=2
 	OUTCROP_CUTS=$(or $(CUTS),100) OUTCROP_LOGS=$(or $(LOGS),3) OUTCROP_SEED=$(or $(SEED),$(shell date +%s)) \
 	  cargo test --locked --test outcrop power:: -- --nocapture --test-threads=1
 

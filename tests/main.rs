@@ -17,6 +17,7 @@ mod contexts;
 mod copy;
 mod copying;
 mod corpus;
+mod crash;
 mod credentials;
 mod differential;
 mod debug;

@@ -351,6 +351,7 @@ fn shown(command: &Command) -> String {
 pub(crate) fn alone(test: impl FnOnce()) {
     const INSIDE: &str = "OUTCROP_TEST_IN_OWN_MOUNTS";
     if std::env::var_os(INSIDE).is_some() {
+        forget_mounts_of_others();
         return test();
     }
     let mut command = Command::new("unshare");
@@ -358,6 +359,17 @@ pub(crate) fn alone(test: impl FnOnce()) {
     command.args(["--exact", std::thread::current().name().unwrap(), "--nocapture"]).env(INSIDE, "1");
     let inside = Outcome::of(&mut command).ok();
     assert!(inside.stdout().contains("1 passed"), "{}", inside.stdout());
+}
+
+/// In a mount namespace that was made just now: what other tests have mounted elsewhere is not kept by this one. Their
+/// sandboxes would kill whoever sees it.
+pub(crate) fn forget_mounts_of_others() {
+    let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let mounts = text.lines().rev().map(|line| line.split(' ').nth(4).unwrap());
+    for place in mounts.filter(|place| place.contains("/outcrop-test-")) {
+        // Gone by itself, perhaps.
+        let _gone = rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH);
+    }
 }
 
 /// Looks every few milliseconds; says whether it came true in time.

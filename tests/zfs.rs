@@ -14,7 +14,7 @@ use outcrop::snapshot::driver::{self, Driver, Options, Setting, SnapshotId};
 use outcrop::sys::mount::{Propagation, Reach, detach, detached, set_propagation};
 use rustix::mount::MountFlags;
 
-use crate::sandbox::{Outcome, Sandbox, build_it, wait_until};
+use crate::sandbox::{Outcome, Sandbox, build_it, forget_mounts_of_others, wait_until};
 
 /// Dropped, the daemon is gone, and all that it had mounted.
 pub(crate) struct Pool {
@@ -88,10 +88,7 @@ fn own_mounts() {
     // SAFETY: the table of descriptors stays shared.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.unwrap();
     set_propagation("/".as_ref(), Propagation::Slave, Reach::Tree).unwrap();
-    // What other tests have mounted just now must not be kept by us.
-    for place in mounts().iter().filter(|place| place.to_string_lossy().contains("/outcrop-test-")) {
-        detach(place).unwrap();
-    }
+    forget_mounts_of_others();
     // The daemon's lock, socket and list of pools.
     for dir in ["/run", "/var/lib/zfs"] {
         rustix::mount::mount("none", dir, "tmpfs", MountFlags::empty(), None::<&std::ffi::CStr>).unwrap();
