@@ -195,7 +195,8 @@ impl Sandbox {
             let named = self.is_named_in(&text("cmdline"))
                 || self.is_named_in(&text("environ"))
                 || self.is_named_in(&link("cwd").to_string_lossy())
-                || (elsewhere && self.is_named_in(&text("mountinfo")));
+                // A namespace of another run has all that was mounted when it was made.
+                || (elsewhere && self.is_named_in(&text("mountinfo")) && !is_of_another_run(pid));
             // A dead process that nobody has waited for is no longer here.
             let dead = text("stat").rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
             if named && !dead {
@@ -232,6 +233,20 @@ impl Drop for Sandbox {
             assert!(removed, "the sandbox's directory {} cannot be removed", self.dir.display());
         }
     }
+}
+
+/// One of its ancestors is the tests' binary, and none is this process.
+fn is_of_another_run(mut pid: u32) -> bool {
+    let mut another = false;
+    while pid > 1 && pid != std::process::id() {
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        another |= exe.file_name().is_some_and(|name| name.to_string_lossy().starts_with("outcrop-"));
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name, in parentheses, may hold anything.
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+        pid = parent.unwrap_or(0);
+    }
+    another && pid != std::process::id()
 }
 
 /// The longest a command of a test may take.
