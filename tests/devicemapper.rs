@@ -1,9 +1,10 @@
 //! The storage driver `devicemapper`, in a machine whose kernel has thin pools: one test of this host starts it and runs there
-//! what is marked for it, here and in `snapshot.rs`.
+//! what is marked for it, here and in `snapshot.rs`, `stacked/random.rs` and `migrate.rs`.
 
 use std::process::Command;
 use std::time::Duration;
 
+use crate::sandbox::Sandbox;
 use crate::vm_kit::Machine;
 
 /// What runs in the machine alone says so in its path.
@@ -27,15 +28,23 @@ fn under_a_kernel_with_thin_pools_all_of_it_works() {
     outcome.says(&passed);
 }
 
+/// Of a store in a machine: nothing that it does is left in the kernel.
+#[track_caller]
+pub(crate) fn leaves_no_device(sandbox: Sandbox) {
+    in_a_machine::Store { sandbox, said: Vec::new() }.leaves_no_device();
+}
+
 mod in_a_machine {
     use std::fs;
-    use std::os::fd::{AsRawFd as _, OwnedFd};
+    use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+    use std::os::unix::fs::FileExt as _;
     use std::path::PathBuf;
     use std::process::Command;
     use std::time::Duration;
 
     use outcrop::error::{Kind, Result};
-    use outcrop::snapshot::driver::{self, Driver, Options, Setting, SnapshotId};
+    use outcrop::layer::{Kinship, Touched, compare};
+    use outcrop::snapshot::driver::{self, Driver, Options, Setting, SnapshotId, Stamps};
     use outcrop::sys::mount::detached;
 
     use crate::sandbox::{Outcome, Sandbox, find_on_path, wait_until};
@@ -46,9 +55,9 @@ mod in_a_machine {
     const SMALL: [&str; 3] = ["dm.basesize=256M", "dm.loopdatasize=1G", "dm.loopmetadatasize=16M"];
 
     /// A root for the driver alone.
-    struct Store {
-        sandbox: Sandbox,
-        said: Vec<String>,
+    pub(super) struct Store {
+        pub(super) sandbox: Sandbox,
+        pub(super) said: Vec<String>,
     }
 
     impl Store {
@@ -108,7 +117,7 @@ mod in_a_machine {
             self.status("pool")[3].parse().unwrap()
         }
         #[track_caller]
-        fn leaves_no_device(&self) {
+        pub(super) fn leaves_no_device(&self) {
             let loops = || Command::new("losetup").arg("-a").output().unwrap().stdout;
             let root = self.sandbox.dir().to_str().unwrap().to_owned();
             let gone = || {
@@ -499,11 +508,84 @@ mod in_a_machine {
         hidden(&["info"]).ok().says(" Not devicemapper: refused: there is no device mapper");
     }
 
-    /// The verbs of every day. The runtime is one that Linux 6.1 is enough for.
+    /// Inode numbers and ctimes are those of the snapshot below, and every change moves a ctime.
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn what_is_older_than_the_snapshot_is_not_compared() {
+        for kind in ["ext4", "xfs"] {
+            let sizes = ["dm.basesize=320M", "dm.loopdatasize=1G", "dm.loopmetadatasize=16M"];
+            let store = Store::new(&[&sizes[..], &[&format!("dm.fs={kind}")]].concat());
+            let driver = store.open();
+            driver.create(FIRST, &[]).unwrap();
+            for name in ["same", "content", "xattr", "removed"] {
+                write(&*driver, FIRST, name, b"first");
+            }
+            driver.seal(FIRST).unwrap();
+            let sealed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            let sealed = i64::try_from(sealed.as_nanos()).unwrap();
+            driver.create(SECOND, &[FIRST]).unwrap();
+            let touched = |sealed| {
+                assert_eq!(driver.stamps(SECOND).unwrap(), Some(Stamps::All));
+                let [tree, parent] = [SECOND, FIRST].map(|id| driver.tree(id).unwrap().dir);
+                compare(tree.as_fd(), parent.as_fd(), Kinship { sealed, xattrs_move_ctime: true }).unwrap()
+            };
+            let these = |paths: &[&str]| {
+                let mut these = Touched::nothing();
+                paths.iter().for_each(|path| these.add(path.as_bytes()));
+                these
+            };
+            // Sealing takes longer than a clock ticks.
+            assert_eq!(touched(sealed), Touched::nothing(), "{kind}");
+            let all = ["same", "content", "xattr", "removed"];
+            assert_eq!(touched(sealed - 3_600_000_000_000), these(&all), "{kind}: they may have changed");
+            {
+                let root = detached(&driver.mount(SECOND, &[]).unwrap()).unwrap();
+                let file = fs::OpenOptions::new().write(true).open(path(&root, "content")).unwrap();
+                file.write_all_at(b"F", 0).unwrap();
+                let time = file.metadata().unwrap().modified().unwrap();
+                file.set_modified(time).unwrap();
+                let flags = rustix::fs::XattrFlags::empty();
+                rustix::fs::setxattr(path(&root, "xattr"), "user.name", b"value", flags).unwrap();
+                fs::remove_file(path(&root, "removed")).unwrap();
+            }
+            // That a name is gone is seen in its directory.
+            assert_eq!(touched(sealed), these(&["content", "xattr", ""]), "{kind}");
+        }
+    }
+
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn its_room_is_what_the_pool_has_left() {
+        let sizes = ["dm.basesize=64M", "dm.loopdatasize=100M", "dm.loopmetadatasize=16M"];
+        let store = Store::new(&[&sizes[..], &["dm.min_free_space=20%"]].concat());
+        let driver = store.open();
+        let room = || driver.room().unwrap().unwrap();
+        assert_eq!(room(), 80 << 20, "of a pool that is not made");
+        assert_eq!((store.devices(), store.dir().join("data").exists()), (vec![], false));
+        driver.create(FIRST, &[]).unwrap();
+        let empty = room();
+        assert!((70 << 20..80 << 20).contains(&empty), "{empty}");
+        write(&*driver, FIRST, "file", &vec![7; 30 << 20]);
+        driver.seal(FIRST).unwrap();
+        driver.sync(&[FIRST]).unwrap();
+        let said = store.status("pool")[5].clone();
+        let (used, total) = said.split_once('/').unwrap();
+        let [used, total]: [u64; 2] = [used, total].map(|number| number.parse().unwrap());
+        assert_eq!(room(), (total - used - total / 5) * (64 << 10));
+        assert!(room() <= empty - (30 << 20), "{} of {empty}", room());
+        // Little metadata leave room for little.
+        let sizes =
+            ["dm.basesize=64M", "dm.loopdatasize=1G", "dm.loopmetadatasize=1M", "dm.min_free_space=0%"];
+        assert_eq!(Store::new(&sizes).open().room().unwrap(), Some(256 * 32 * (64 << 10)));
+        let given = ["dm.datadev=/dev/vdc", "dm.metadatadev=/dev/vdd", "dm.min_free_space=0%"];
+        assert_eq!(Store::new(&given).open().room().unwrap(), Some(100 << 20));
+    }
+
+    /// The verbs of every day.
     #[test]
     #[ignore = "runs in a machine"]
     fn images_are_built_and_run_and_saved_and_go_again() {
-        let sandbox = Sandbox::new().driver("devicemapper").variable("OUTCROP_RUNTIME", "crun");
+        let sandbox = Sandbox::new().driver("devicemapper");
         let sandbox = sandbox.variable("OUTCROP_STORAGE_OPTS", &SMALL.join(" "));
         let outcrop = |words: &str| sandbox.outcrop(&words.split(' ').collect::<Vec<_>>()).ok();
         sandbox.base_image("base");

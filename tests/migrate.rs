@@ -163,7 +163,10 @@ struct Underway {
 
 impl Underway {
     fn start(sandbox: &Sandbox, to: &str) -> Self {
-        let mut command = sandbox.command(&["system", "migrate", "--to", to]);
+        Underway::start_with(sandbox, &["--to", to])
+    }
+    fn start_with(sandbox: &Sandbox, words: &[&str]) -> Self {
+        let mut command = sandbox.command(&[&["system", "migrate"], words].concat());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         Underway { child, lines }
@@ -529,4 +532,89 @@ fn a_store_on_btrfs_goes_through_all_drivers_that_work_there() {
     let left = ["btrfs/subvolumes", "overlay", "vfs/dir"].map(|dir| trees(&sandbox, dir));
     assert_eq!(left, [0, 0, 0]);
     rustix::mount::unmount(sandbox.root(), rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+mod in_a_machine {
+    use super::*;
+
+    const SIZES: [&str; 3] = ["dm.basesize=256M", "dm.loopdatasize=1G", "dm.loopmetadatasize=16M"];
+
+    fn to_thin_volumes<'w>(options: &[&'w str]) -> Vec<&'w str> {
+        let options = options.iter().flat_map(|option| ["--storage-opt", option]);
+        ["--to", "devicemapper"].into_iter().chain(options).collect()
+    }
+
+    fn migrate(sandbox: &Sandbox, words: &[&str]) -> Outcome {
+        sandbox.outcrop(&[&["system", "migrate"], words].concat())
+    }
+
+    const VOLUMES: &str = "devicemapper/snapshots";
+
+    #[test]
+    #[ignore = "tests/devicemapper.rs runs it in a machine"]
+    fn a_store_goes_to_thin_volumes_and_back() {
+        let sandbox = filled("overlay2");
+        let before = everything(&sandbox);
+        let there = to_thin_volumes(&SIZES);
+        let dry = migrate(&sandbox, &[&there[..], &["--dry-run"]].concat()).ok();
+        dry.says("From overlay2 to devicemapper: ");
+        assert!(!sandbox.root().join("devicemapper/data").exists(), "looking makes no pool");
+        migrate(&sandbox, &there).ok().says("The store is with devicemapper now: ");
+        assert_eq!((driver(&sandbox), trees(&sandbox, "overlay2")), ("devicemapper".into(), 0));
+        is_the_same(&sandbox, &before);
+        sandbox.outcrop(&["start", "-a", "new"]).ok().says("one");
+        migrate(&sandbox, &["--to", "vfs"]).ok();
+        assert_eq!((driver(&sandbox), trees(&sandbox, VOLUMES)), ("vfs".into(), 0));
+        is_the_same(&sandbox, &before);
+        crate::devicemapper::leaves_no_device(sandbox);
+    }
+
+    #[test]
+    #[ignore = "tests/devicemapper.rs runs it in a machine"]
+    fn a_killed_migration_to_thin_volumes_and_from_them_goes_on() {
+        let sandbox = filled("overlay2");
+        let before = everything(&sandbox);
+        let there = to_thin_volumes(&SIZES);
+        for (words, to, dir) in
+            [(&there[..], "devicemapper", VOLUMES), (&["--to", "overlay2"], "overlay2", "overlay2")]
+        {
+            let from = driver(&sandbox);
+            let mut first = Underway::start_with(&sandbox, words);
+            let made = first.until_made(3);
+            first.kill();
+            assert_eq!((made.len(), driver(&sandbox)), (3, from));
+            is_the_same(&sandbox, &before);
+            let stand = trees(&sandbox, dir);
+            assert!(stand >= 3, "{stand}");
+            sandbox.outcrop(&["system", "check"]).ok().says(&format!("to {to} is not finished"));
+            let all = migrate(&sandbox, words).ok().stderr();
+            let again = all.lines().filter(|line| line.ends_with(": Copied")).count();
+            assert!(again > 0 && trees(&sandbox, dir) == stand + again + 2, "{stand} and {again}: {all}");
+            assert_eq!(driver(&sandbox), to);
+            is_the_same(&sandbox, &before);
+        }
+        assert_eq!(trees(&sandbox, VOLUMES), 0);
+        crate::devicemapper::leaves_no_device(sandbox);
+    }
+
+    #[test]
+    #[ignore = "tests/devicemapper.rs runs it in a machine"]
+    fn where_a_pool_has_no_room_nothing_is_changed() {
+        let sandbox = Sandbox::new();
+        sandbox.outcrop(&["--storage-driver", "overlay2", "info"]).ok();
+        sandbox.base_image("base");
+        sandbox.dockerfile("FROM base\nRUN head -c 10000000 /dev/urandom > /noise\n");
+        build(&sandbox).ok();
+        let of = |size| ["dm.basesize=128M", "dm.loopmetadatasize=16M", size];
+        migrate(&sandbox, &to_thin_volumes(&of("dm.loopdatasize=12M")))
+            .fails(1)
+            .complains("with `devicemapper` all that")
+            .complains("and 11 MB are free");
+        assert_eq!((driver(&sandbox), trees(&sandbox, VOLUMES)), ("overlay2".into(), 0));
+        assert!(!sandbox.root().join("devicemapper/data").exists());
+        sandbox.check();
+        migrate(&sandbox, &to_thin_volumes(&of("dm.loopdatasize=64M"))).ok();
+        sandbox.check();
+        crate::devicemapper::leaves_no_device(sandbox);
+    }
 }

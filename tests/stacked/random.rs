@@ -20,7 +20,7 @@ use std::time::Duration;
 use outcrop::image::Digest;
 use outcrop::job::Job;
 use outcrop::layer::{Changes, Form, Kinship, PackOptions, apply, compare, pack};
-use outcrop::snapshot::driver::{self, Driver, Mount, Setting, Shape, SnapshotId, Stamps};
+use outcrop::snapshot::driver::{self, Driver, Mount, Options, Setting, Shape, SnapshotId, Stamps};
 use outcrop::sys::mount::detached;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, RenameFlags, Timespec, Timestamps, XattrFlags};
 
@@ -331,10 +331,27 @@ impl Place {
             Some(disk) => PathBuf::from(format!("/proc/self/fd/{}/.", disk.as_raw_fd())),
             None => sandbox.root(),
         };
-        fs::create_dir_all(&root).unwrap();
         let pool = (name == "zfs").then(|| Pool::new(&sandbox));
         let options = pool.as_ref().map(|_| Pool::options()).unwrap_or_default();
-        let setting = Setting { root: &root, options: &options };
+        Place::of(sandbox, root, name, &options, (pool, disk))
+    }
+    /// In a machine: with this filesystem in its volumes.
+    fn devicemapper(filesystem: &str) -> Self {
+        let sandbox = Sandbox::new();
+        let root = sandbox.root();
+        let kind = format!("dm.fs={filesystem}");
+        let said = ["dm.basesize=512M", "dm.loopdatasize=4G", "dm.loopmetadatasize=32M", &kind];
+        Place::of(sandbox, root, "devicemapper", &Options::parse(&said).unwrap(), (None, None))
+    }
+    fn of(
+        sandbox: Sandbox,
+        root: PathBuf,
+        name: &str,
+        options: &Options,
+        (pool, disk): (Option<Pool>, Option<OwnedFd>),
+    ) -> Self {
+        fs::create_dir_all(&root).unwrap();
+        let setting = Setting { root: &root, options };
         let driver = driver::select(&setting, Some(name)).unwrap().driver;
         Place { _pool: pool, sandbox, root, driver, _disk: disk }
     }
@@ -452,13 +469,14 @@ fn one_case(place: &Place, number: u64, seed: u64) {
     // The layer, applied to what stood below, is the tree; and so is what was sealed.
     let below = Seen::of(&driver.view(&[base]).unwrap());
     let opened = |path: &Path| File::open(path).unwrap();
-    // zfs-fuse keeps default ACLs without doing what they say: elsewhere the same archive would do other things.
-    let on_zfs = (driver.name() == "zfs").then(|| {
+    // zfs-fuse keeps default ACLs without doing what they say: elsewhere the same archive would do other things. Beside
+    // volumes there is what the machine has, which keeps fewer attributes.
+    let inside = ["zfs", "devicemapper"].contains(&driver.name()).then(|| {
         driver.create(third, &[base]).unwrap();
         Seen::of(&driver.mount(third, &[base]).unwrap())
     });
-    let copy = on_zfs.as_ref().map_or_else(|| place.sandbox.dir().join("copy"), Seen::path);
-    if on_zfs.is_none() {
+    let copy = inside.as_ref().map_or_else(|| place.sandbox.dir().join("copy"), Seen::path);
+    if inside.is_none() {
         fs::create_dir(&copy).unwrap();
         outcrop::sys::tree::copy(opened(&below.path()).as_fd(), opened(&copy).as_fd(), 2).unwrap();
     }
@@ -479,10 +497,10 @@ fn one_case(place: &Place, number: u64, seed: u64) {
             assert_eq!(is.first[name], is.first[first], "{what}: {way}, {name} and {first} are one file");
         }
     }
-    if on_zfs.is_none() {
+    if inside.is_none() {
         fs::remove_dir_all(&copy).unwrap();
     }
-    drop((below, sealed, on_zfs));
+    drop((below, sealed, inside));
     for id in [third, child, base] {
         driver.remove(id).unwrap();
     }
@@ -493,12 +511,15 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn cases(driver: &str, filesystem: Option<&str>) {
-    let place = Place::new(driver, filesystem);
+    cases_at(&Place::new(driver, filesystem), 60);
+}
+
+fn cases_at(place: &Place, count: u64) {
     let first = number("OUTCROP_SEED", 1);
     // 5018: a socket takes the place of a file.
-    let seeds = (first..first + number("OUTCROP_CASES", 60)).chain([5018]);
+    let seeds = (first..first + number("OUTCROP_CASES", count)).chain([5018]);
     for (number, seed) in (0..).zip(seeds) {
-        one_case(&place, number, seed);
+        one_case(place, number, seed);
     }
 }
 
@@ -568,4 +589,21 @@ fn logged(work: impl FnOnce()) -> String {
 #[test]
 fn zfs_finds_what_changed() {
     cases("zfs", None);
+}
+
+/// By inode numbers and ctimes.
+mod in_a_machine {
+    use super::*;
+
+    #[test]
+    #[ignore = "tests/devicemapper.rs runs it in a machine"]
+    fn devicemapper_finds_what_changed_on_ext4() {
+        cases_at(&Place::devicemapper("ext4"), 20);
+    }
+
+    #[test]
+    #[ignore = "tests/devicemapper.rs runs it in a machine"]
+    fn devicemapper_finds_what_changed_on_xfs() {
+        cases_at(&Place::devicemapper("xfs"), 20);
+    }
 }

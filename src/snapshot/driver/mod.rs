@@ -150,6 +150,10 @@ pub trait Driver: Send + Sync {
     fn shares(&self) -> Result<bool> {
         Ok(true)
     }
+    /// What one takes, in bytes, besides what is written to it, where that is more than a directory.
+    fn overhead(&self) -> Result<u64> {
+        Ok(0)
+    }
     /// Bytes that can still be written; `None`: as many as the filesystem of the store's root has.
     fn room(&self) -> Result<Option<u64>> {
         Ok(None)

@@ -62,6 +62,7 @@ impl Plan {
         for tree in &plan.trees {
             plan.bytes += engine.db.read(|index| takes(index, tree, to.driver().shape(), shares))?;
         }
+        plan.bytes += to.driver().overhead()? * (plan.trees.len() + plan.containers.len()) as u64;
         Ok(plan)
     }
 

@@ -48,9 +48,17 @@ impl Usage {
         let free = self.total.saturating_sub(self.used);
         u128::from(free) * 100 >= u128::from(self.total) * u128::from(percent)
     }
+    /// Blocks that can be taken until so many percent are left.
+    fn free_above(self, percent: u8) -> u64 {
+        let kept = (u128::from(self.total) * u128::from(percent)).div_ceil(100);
+        let kept = u64::try_from(kept).unwrap_or(u64::MAX);
+        self.total.saturating_sub(self.used).saturating_sub(kept)
+    }
 }
 
 pub(super) const METADATA_BLOCK: u64 = 4096;
+/// Blocks of data that a block of metadata tells of: some hundred where much is written, 7 to 20 in a small layer.
+const DATA_PER_METADATA: u64 = 32;
 
 impl Status {
     /// `None`: it has failed, or it is no pool.
@@ -241,6 +249,34 @@ fn devices(data: &Path, metadata: &Path) -> Result<Parts> {
     Ok(Parts { data: open(data)?, metadata: open(metadata)? })
 }
 
+/// What a pool has that is not made yet: data, metadata.
+pub(super) fn to_be(fixed: &Fixed, settings: &Settings) -> Result<(Usage, Usage)> {
+    let size = |path: &Path| {
+        let doing = || format!("looking how large {} is", path.display());
+        let device = block::number_of(path).and_then(|number| Block::open(number, Access::Read));
+        device.and_then(|device| device.size()).context(doing)
+    };
+    let (data, metadata) = match &fixed.source {
+        Source::Files => {
+            (settings.data_size.unwrap_or(DATA_SIZE), settings.metadata_size.unwrap_or(METADATA_SIZE))
+        }
+        Source::Devices { data, metadata } => (size(data)?, size(metadata)?),
+        Source::Pool { name } => {
+            let control = Control::open().context(|| "asking the kernel for its device mapper")?;
+            let status = Pool::of_others(control, name)?.status()?;
+            return Ok((status.data, status.metadata));
+        }
+    };
+    let empty = |total| Usage { used: 0, total };
+    Ok((empty(data / fixed.block_size), empty(metadata / METADATA_BLOCK)))
+}
+
+/// Bytes that can be written to a pool until so many percent of it are left.
+pub(super) fn room(data: Usage, metadata: Usage, block_size: u64, percent: u8) -> u64 {
+    let told = metadata.free_above(percent).saturating_mul(DATA_PER_METADATA);
+    data.free_above(percent).min(told).saturating_mul(block_size)
+}
+
 /// The metadata begin with zeros: the kernel makes new ones there.
 pub(super) fn metadata_are_blank(dir: &Path, source: &Source) -> Result<bool> {
     let path: PathBuf = match source {
@@ -282,11 +318,21 @@ mod tests {
     }
 
     #[test]
+    fn room_is_what_both_parts_have() {
+        let usage = |used| Usage { used, total: 1000 };
+        assert_eq!(room(usage(300), usage(0), 65536, 10), 600 * 65536);
+        assert_eq!(room(usage(300), usage(890), 65536, 10), 10 * 32 * 65536);
+        assert_eq!(room(usage(300), usage(900), 65536, 10), 0);
+    }
+
+    #[test]
     fn a_tenth_is_free_or_not() {
         let usage = |used| Usage { used, total: 100 };
         assert!(usage(90).has_free(10));
         assert!(!usage(91).has_free(10));
         assert!(usage(100).has_free(0));
         assert!(Usage { used: u64::MAX / 2, total: u64::MAX }.has_free(50));
+        assert_eq!([50, 85, 90, 100].map(|used| usage(used).free_above(10)), [40, 5, 0, 0]);
+        assert_eq!(usage(0).free_above(100), 0);
     }
 }

@@ -33,8 +33,7 @@ pub(super) fn lines(
             let place = |name| dir.join(name).display().to_string();
             lines.extend([("Data loop file", place("data")), ("Metadata loop file", place("metadata"))]);
             // The files are sparse: no more fits than the disk below has room for.
-            let below = rustix::fs::statvfs(dir).context(|| format!("examining {}", dir.display()))?;
-            data_free = data_free.min(below.f_bavail * below.f_frsize);
+            data_free = data_free.min(free_below(dir)?);
         }
         Source::Devices { data, metadata } => lines.extend([
             ("Data file", data.display().to_string()),
@@ -57,6 +56,12 @@ pub(super) fn lines(
         ("Deferred Deleted Device Count", waiting.to_string()),
     ]);
     Ok(lines)
+}
+
+/// Bytes of the disk below the pool's files.
+pub(super) fn free_below(dir: &Path) -> Result<u64> {
+    let below = rustix::fs::statvfs(dir).context(|| format!("examining {}", dir.display()))?;
+    Ok(below.f_bavail.saturating_mul(below.f_frsize))
 }
 
 /// In units of 1000 with four digits, as Docker writes sizes (go-units HumanSize).
