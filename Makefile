@@ -1,6 +1,6 @@
 # `make demo` shows outcrop at work; `make test` is all that CI runs. Both install what they need and say so.
 SHELL := /bin/bash
-.PHONY: demo test soak fuzz check bench build tools-demo tools-test tools-bench tools-fuzz
+.PHONY: demo test test-openzfs soak fuzz check bench build tools-demo tools-test tools-bench tools-fuzz
 
 build:
 	cargo build --release
@@ -12,8 +12,12 @@ demo: tools-demo build
 test: tools-test check
 	cargo test --locked
 
+# The driver `zfs` on OpenZFS, which is built for the kernel of a virtual machine, once, and kept in target/openzfs.
+test-openzfs: tools-test
+	cargo test --locked --test outcrop zfs::on_openzfs -- --ignored --nocapture
+
 # The proof of the cache with other seeds and more cases, verbs that die before any of their steps (CRASHES of each; all), then
-# power cuts: make soak CASES=100000 SEED=7 CRASHES=50 CUTS=100 LOGS=3
+# power cuts, then OpenZFS: make soak CASES=100000 SEED=7 CRASHES=50 CUTS=100 LOGS=3
 soak: tools-test
 	OUTCROP_CASES=$(or $(CASES),50000) OUTCROP_SEED=$(or $(SEED),$(shell date +%s)) \
 	  cargo test --locked --test outcrop differential::an_incremental -- --nocapture
@@ -21,6 +25,7 @@ soak: tools-test
 	  cargo test --locked --test outcrop crash:: -- --nocapture --test-threads=2
 	OUTCROP_CUTS=$(or $(CUTS),100) OUTCROP_LOGS=$(or $(LOGS),3) OUTCROP_SEED=$(or $(SEED),$(shell date +%s)) \
 	  cargo test --locked --test outcrop power:: -- --nocapture --test-threads=1
+	$(MAKE) test-openzfs
 
 check:
 	cargo fmt --check

@@ -194,7 +194,7 @@ fn the_driver_itself_serves(bench: &Bench) {
             assert_eq!(names(&bench.root.join("vfs/dir/1")), ["below"]);
         }
         "zfs" => {
-            assert_eq!(kind, 0x6573_5546);
+            assert_eq!(kind, if crate::zfs::in_the_kernel() { 0x2fc1_2fc1 } else { 0x6573_5546 });
             assert_eq!(names(&bench.root.join("zfs/graph/2")), ["above", "below"]);
             assert_eq!(names(&bench.root.join("zfs/graph/1")), ["below"]);
             assert_eq!(crate::zfs::datasets(), ["1", "1@2", "2"]);
@@ -220,6 +220,7 @@ fn the_driver_itself_serves(bench: &Bench) {
 fn stacks_of_many_layers_show_through(bench: &Bench) {
     let most = match bench.driver.name() {
         "devicemapper" => 50,
+        "zfs" if crate::zfs::in_the_kernel() => 50,
         "zfs" => 200,
         _ => 600,
     };
@@ -424,9 +425,13 @@ fn owners_modes_xattrs_and_capabilities_are_kept(bench: &Bench) {
     assert_eq!((link.uid(), link.gid()), (3, 4));
 }
 
+fn is_zfs_fuse(bench: &Bench) -> bool {
+    bench.driver.name() == "zfs" && !crate::zfs::in_the_kernel()
+}
+
 fn times_are_kept_those_of_directories_too(bench: &Bench) {
     // zfs-fuse keeps whole seconds.
-    let nanoseconds = if bench.driver.name() == "zfs" { 0 } else { 123_456_789 };
+    let nanoseconds = if is_zfs_fuse(bench) { 0 } else { 123_456_789 };
     let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, nanoseconds);
     let before_1970 = std::time::UNIX_EPOCH - std::time::Duration::from_secs(1_000);
     let first = bench.base(|root| {
@@ -569,7 +574,7 @@ fn what_even_root_may_not_delete_is_removed(bench: &Bench) {
     for path in ["dir/file", "dir"] {
         let file = fs::File::open(tree.at(path)).unwrap();
         // zfs-fuse has no such flags.
-        if bench.driver.name() == "zfs" {
+        if is_zfs_fuse(bench) {
             continue;
         }
         rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::IMMUTABLE).unwrap();

@@ -1,8 +1,11 @@
 //! The driver `zfs` on the real thing: a zfs-fuse of each test's own, with a pool in a file. No other zfs-fuse is touched:
 //! daemon and test share a mount namespace in which `/run` is their own, and which ends with the test's thread.
+//!
+//! The same tests run on OpenZFS, in a machine (`make test-openzfs`), one after the other: a kernel has one set of pools.
 
 use std::fs;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,11 +18,18 @@ use outcrop::sys::mount::{Propagation, Reach, detach, detached, set_propagation}
 use rustix::mount::MountFlags;
 
 use crate::sandbox::{Outcome, Sandbox, build_it, forget_mounts_of_others, wait_until};
+use crate::vm_kit::Machine;
 
 /// Dropped, the daemon is gone, and all that it had mounted.
 pub(crate) struct Pool {
-    daemon: Child,
+    /// `None`: the kernel serves.
+    daemon: Option<Child>,
     dir: PathBuf,
+}
+
+/// Whether the tests run in the machine that has OpenZFS.
+pub(crate) fn in_the_kernel() -> bool {
+    std::env::var_os("VM_RUN").is_some() && Path::new("/sys/module/zfs").exists()
 }
 
 impl Pool {
@@ -38,14 +48,11 @@ impl Pool {
     fn with(sandbox: &Sandbox, options: &[&str]) -> Pool {
         own_mounts();
         let dir = sandbox.dir().to_owned();
-        let pool = Pool { daemon: daemon(&dir, options), dir };
+        let daemon = (!in_the_kernel()).then(|| daemon(&dir, options));
+        let pool = Pool { daemon, dir };
         let disk = pool.dir.join("disk");
         fs::File::create(&disk).unwrap().set_len(4 << 30).unwrap();
-        let made = Command::new("/usr/sbin/zpool")
-            .args(["create", "-O", "mountpoint=none", "pool"])
-            .arg(&disk)
-            .output()
-            .unwrap();
+        let made = zpool(&["create", "-O", "mountpoint=none", "pool", disk.to_str().unwrap()]);
         assert!(made.status.success(), "{made:?}");
         zfs(&["create", Pool::DATASET]);
         pool
@@ -54,20 +61,34 @@ impl Pool {
     /// As after a crash of it: what it had mounted is dead.
     fn restart(&mut self) {
         self.end();
-        self.daemon = daemon(&self.dir, &["--enable-xattr"]);
+        self.daemon = Some(daemon(&self.dir, &["--enable-xattr"]));
         assert!(wait_until(Duration::from_secs(20), || zfs_says(&["list", Pool::DATASET]).status.success()));
     }
 
     fn end(&mut self) {
-        self.daemon.kill().unwrap();
-        self.daemon.wait().unwrap();
-        fs::remove_file("/run/zfs/zfs_socket").unwrap();
+        if let Some(daemon) = &mut self.daemon {
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+            fs::remove_file("/run/zfs/zfs_socket").unwrap();
+        }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         self.end();
+        if self.daemon.is_none() {
+            self.unmount();
+            // What was unmounted may be on its way out.
+            let destroyed = || zpool(&["destroy", "-f", "pool"]).status.success();
+            assert!(wait_until(Duration::from_secs(20), destroyed), "{:?}", zpool(&["status", "pool"]));
+        }
+        self.unmount();
+    }
+}
+
+impl Pool {
+    fn unmount(&self) {
         for place in mounts().iter().filter(|place| place.starts_with(&self.dir)) {
             detach(place).unwrap();
         }
@@ -89,6 +110,9 @@ fn own_mounts() {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.unwrap();
     set_propagation("/".as_ref(), Propagation::Slave, Reach::Tree).unwrap();
     forget_mounts_of_others();
+    if in_the_kernel() {
+        return;
+    }
     // The daemon's lock, socket and list of pools.
     for dir in ["/run", "/var/lib/zfs"] {
         rustix::mount::mount("none", dir, "tmpfs", MountFlags::empty(), None::<&std::ffi::CStr>).unwrap();
@@ -113,6 +137,10 @@ fn daemon(dir: &Path, options: &[&str]) -> Child {
     daemon
 }
 
+fn zpool(arguments: &[&str]) -> std::process::Output {
+    Command::new("/usr/sbin/zpool").args(arguments).output().unwrap()
+}
+
 fn zfs_says(arguments: &[&str]) -> std::process::Output {
     Command::new("/usr/sbin/zfs").args(arguments).output().unwrap()
 }
@@ -134,6 +162,31 @@ pub(crate) fn datasets() -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// OpenZFS is built for the machine's kernel, once, and its commands take the place of zfs-fuse there.
+#[test]
+#[ignore = "building it takes minutes: `make test-openzfs`"]
+fn on_openzfs_all_of_it_works() {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/openzfs");
+    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/openzfs");
+    assert!(Command::new(build).arg(&built).status().unwrap().success());
+    let modules = fs::read_to_string(built.join("modules")).unwrap();
+    let binary = std::env::current_exe().unwrap();
+    let filters = ["zfs::", "zfs_finds_what_changed", "to_datasets_and_back"];
+    let listed = Command::new(&binary).args(filters).arg("--list").output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let expected = listed.lines().filter(|line| line.ends_with(": test")).count() - 1;
+    assert!(expected > 40, "{listed}");
+
+    let script = "rm /usr/sbin/zfs-fuse && tar -C \"$1\" -c . | tar -C / -x --keep-directory-symlink && ldconfig && \
+        mkdir /mnt/tests && mount -t tmpfs none /mnt/tests && shift && \
+        TMPDIR=/mnt/tests OUTCROP_CASES=20 exec \"$0\" --test-threads 1 \"$@\"";
+    let tools = built.join("tools");
+    let words = ["bash", "-c", script, binary.to_str().unwrap(), tools.to_str().unwrap()];
+    let machine = Machine::new().modules(&format!("{modules} loop ext4")).memory(3072);
+    let outcome = machine.limit(Duration::from_secs(3600)).run(&[&words[..], &filters].concat()).ok();
+    outcome.says(&format!("test result: ok. {expected} passed; 0 failed; "));
 }
 
 /// A driver on a root of its own.
@@ -222,8 +275,13 @@ fn after_a_new_start_of_the_daemon_datasets_are_mounted_again() {
     bench.driver.sync(&[SnapshotId(1)]).unwrap();
     let place = bench.driver.path(SnapshotId(1));
     assert_eq!(fs::read_to_string(place.join("file")).unwrap(), "file");
-    bench.pool.restart();
-    assert_eq!(fs::read(place.join("file")).unwrap_err().raw_os_error(), Some(107), "its mount is dead");
+    if in_the_kernel() {
+        // As after a start of the machine: nothing is mounted.
+        detach(&place).unwrap();
+    } else {
+        bench.pool.restart();
+        assert_eq!(fs::read(place.join("file")).unwrap_err().raw_os_error(), Some(107), "its mount is dead");
+    }
     bench.create(2, Some(1));
     let tree = bench.driver.tree(SnapshotId(2)).unwrap();
     assert!(rustix::fs::statat(&tree.dir, "file", rustix::fs::AtFlags::empty()).is_ok());
@@ -274,6 +332,12 @@ fn two_stores_do_not_share_a_dataset() {
 fn what_it_cannot_work_with_is_refused_with_a_hint() {
     let sandbox = Sandbox::new();
     let _pool = Pool::with(&sandbox, &[]);
+    let hint = if in_the_kernel() {
+        zfs(&["set", "xattr=off", Pool::DATASET]);
+        "`zfs set xattr=sa pool/store`"
+    } else {
+        "start the daemon as `zfs-fuse --enable-xattr`"
+    };
     let refused = |options: &[&str]| {
         let Err(error) = select(&sandbox.root(), &Options::parse(options).unwrap()) else {
             panic!("it works")
@@ -283,7 +347,7 @@ fn what_it_cannot_work_with_is_refused_with_a_hint() {
     let (said, error) = refused(&["zfs.fsname=pool/store"]);
     assert!(said.ends_with("the dataset pool/store has no extended attributes, which images need"), "{said}");
     let cause = std::error::Error::source(&error).unwrap().downcast_ref::<outcrop::error::Error>().unwrap();
-    assert_eq!(cause.hint_text(), Some("start the daemon as `zfs-fuse --enable-xattr`"));
+    assert_eq!(cause.hint_text(), Some(hint));
     assert_eq!(datasets(), [""; 0], "a probe leaves nothing");
     let (said, error) = refused(&["zfs.fsname=pool/none"]);
     assert!(said.contains("cannot open 'pool/none': dataset does not exist"), "{said}");
@@ -292,6 +356,43 @@ fn what_it_cannot_work_with_is_refused_with_a_hint() {
     let (said, _) = refused(&[]);
     assert!(said.ends_with("is on no ZFS"), "{said}");
     assert_eq!(fs::read_dir(sandbox.root()).unwrap().count(), 0);
+}
+
+/// A parent as guides make it for the root of a system: its names would be UTF-8 alone, and `/` would list `.zfs`.
+#[test]
+fn what_is_set_above_changes_no_tree() {
+    let sandbox = Sandbox::new();
+    let _pool = Pool::new(&sandbox);
+    if in_the_kernel() {
+        let odd = ["-o", "normalization=formD", "-o", "snapdir=visible", "-o", "acltype=off"];
+        zfs(&[&["create"], &odd[..], &["pool/odd"]].concat());
+    } else {
+        zfs(&["create", "-o", "snapdir=visible", "pool/odd"]);
+    }
+    let options = Options::parse(&["zfs.fsname=pool/odd"]).unwrap();
+    let driver = select(&sandbox.root(), &options).unwrap();
+    driver.create(SnapshotId(1), &[]).unwrap();
+    driver.create(SnapshotId(2), &[SnapshotId(1)]).unwrap();
+    for id in [1, 2].map(SnapshotId) {
+        let tree = driver.path(id);
+        drop(driver.mount(id, &[]).unwrap());
+        for name in [&b"\xff"[..], "\u{e9}".as_bytes(), "e\u{301}".as_bytes(), b"A", b"a"] {
+            fs::write(tree.join(std::ffi::OsStr::from_bytes(name)), name).unwrap();
+        }
+        assert_eq!(fs::read_dir(&tree).unwrap().count(), 5);
+        // user::rw-, user:1000:r--, group::r--, mask::r--, other::r-- (acl(5), linux/posix_acl_xattr.h)
+        let entries: [[u16; 2]; 5] = [[1, 6], [2, 4], [4, 4], [0x10, 4], [0x20, 4]];
+        let mut acl = 2_u32.to_le_bytes().to_vec();
+        for [tag, may] in entries {
+            let who: u32 = if tag == 2 { 1000 } else { u32::MAX };
+            acl.extend([tag.to_le_bytes(), may.to_le_bytes()].concat());
+            acl.extend(who.to_le_bytes());
+        }
+        if in_the_kernel() {
+            let name = "system.posix_acl_access";
+            rustix::fs::setxattr(tree.join("a"), name, &acl, rustix::fs::XattrFlags::empty()).unwrap();
+        }
+    }
 }
 
 /// A store on a pool of its own, from outside.
@@ -366,9 +467,10 @@ fn an_image_lives_its_life_on_zfs() {
 fn info_tells_of_the_pool() {
     let store = Store::new();
     let info = store.outcrop(&["info"]).ok();
+    let kind = if in_the_kernel() { "zfs" } else { "zfs-fuse" };
     for line in [
         "Storage Driver: zfs",
-        " Backing Filesystem: zfs-fuse",
+        &format!(" Backing Filesystem: {kind}"),
         " Zpool: pool",
         " Zpool Health: ONLINE",
         " Parent Dataset: pool/store",
@@ -395,7 +497,7 @@ fn a_container_gets_no_more_room_than_it_was_given() {
 }
 
 #[test]
-fn times_are_kept_by_the_second() {
+fn times_are_kept_as_exactly_as_it_can() {
     let bench = Bench::new();
     bench.create(1, None);
     bench.write(1, "file");
@@ -403,7 +505,9 @@ fn times_are_kept_by_the_second() {
     let file = fs::File::open(place.join("file")).unwrap();
     file.set_modified(std::time::UNIX_EPOCH + Duration::new(1_000_000_000, 500_000_000)).unwrap();
     let meta = place.join("file").metadata().unwrap();
-    assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_000_000_000, 0));
+    // zfs-fuse knows seconds alone.
+    let kept = if in_the_kernel() { 500_000_000 } else { 0 };
+    assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_000_000_000, kept));
 }
 
 #[test]
@@ -430,7 +534,7 @@ fn what_is_older_than_the_snapshot_is_not_compared() {
     };
     assert_eq!(touched(sealed), Touched::nothing());
     assert_eq!(
-        touched(sealed - 1_100_000_000),
+        touched(sealed - 3_600_000_000_000),
         these(&["same", "content", "xattr"]),
         "they may have changed"
     );

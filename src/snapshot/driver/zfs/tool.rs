@@ -96,7 +96,11 @@ impl Tool {
 
     /// A new filesystem, not mounted, to be mounted at `place`.
     pub(super) fn create(&self, name: &str, place: &Path) -> Answer<()> {
-        let options = self.placing(place);
+        let mut options = self.placing(place);
+        if self.dialect == Dialect::Module {
+            // Of what is set above it these would change names. They are kept by clones.
+            options.extend(set(&["utf8only=off", "normalization=none", "casesensitivity=sensitive"]));
+        }
         self.run(&[&["create"], &as_strs(&options)[..], &[name]].concat()).map(drop)
     }
 
@@ -107,11 +111,11 @@ impl Tool {
     }
 
     fn placing(&self, place: &Path) -> Vec<String> {
-        let properties = match self.dialect {
-            Dialect::Module => vec!["mountpoint=legacy".to_owned()],
-            Dialect::Fuse => vec!["canmount=noauto".to_owned(), format!("mountpoint={}", place.display())],
-        };
-        properties.into_iter().flat_map(|property| ["-o".to_owned(), property]).collect()
+        match self.dialect {
+            // A listing of `/` shows no `.zfs`; ACLs are attributes that images may have.
+            Dialect::Module => set(&["mountpoint=legacy", "snapdir=hidden", "acltype=posixacl"]),
+            Dialect::Fuse => set(&["canmount=noauto", &format!("mountpoint={}", place.display())]),
+        }
     }
 
     pub(super) fn snapshot(&self, snapshot: &str) -> Answer<()> {
@@ -209,6 +213,11 @@ impl Tool {
     fn run(&self, arguments: &[&str]) -> Answer<String> {
         run(&self.zfs, arguments)
     }
+}
+
+/// As arguments.
+fn set(properties: &[&str]) -> Vec<String> {
+    properties.iter().flat_map(|property| ["-o", property]).map(str::to_owned).collect()
 }
 
 fn as_strs(options: &[String]) -> Vec<&str> {
