@@ -6,8 +6,8 @@ use std::process::Command;
 
 use outcrop::image::Digest;
 
-use crate::registry_kit::{Layout, RealRegistry};
-use crate::sandbox::{Sandbox, find_on_path};
+use crate::registry_kit::{Image, Layout, RealRegistry, config_for, tar_of_files};
+use crate::sandbox::{Sandbox, find_on_path, tool};
 
 fn skopeo(args: &[&str]) -> Vec<u8> {
     let output = Command::new(find_on_path("skopeo")).args(args).output().unwrap();
@@ -144,4 +144,45 @@ fn what_is_no_archive_of_images_is_refused_and_leaves_nothing() {
     other.check();
     sandbox.outcrop(&["save", "-o", "x.tar", "absent"]).fails(1).complains("No such image: absent");
     assert!(!sandbox.context().join("x.tar").exists());
+}
+
+#[test]
+fn a_layer_without_its_directories_is_another_one_where_nothing_lies_below() {
+    for driver in ["overlay2", "vfs"] {
+        for first in ["alone", "above"] {
+            let sandbox = Sandbox::new().driver(driver);
+            fs::create_dir_all(sandbox.context().join("tree/tmp")).unwrap();
+            let tar =
+                ["tar", "-cf", "tree.tar", "--owner=0", "--group=0", "--mode=1777", "-C", "tree", "tmp"];
+            tool(&sandbox, &tar);
+            let below = fs::read(sandbox.context().join("tree.tar")).unwrap();
+            let leaning = tar_of_files(&[("tmp/x", 10)]);
+            let platform = "linux/amd64".parse().unwrap();
+            let made = |name: &str, tars: &[Vec<u8>]| {
+                let image = Image::made(tars, config_for(&platform));
+                let dir = sandbox.dir().join(name);
+                Layout::single(&dir, &image);
+                (dir, Digest::of(&image.config).to_string())
+            };
+            let alone = made("alone", std::slice::from_ref(&leaning));
+            let above = made("above", &[below, leaning]);
+            let order = if first == "alone" { [&alone, &above] } else { [&above, &alone] };
+            for (dir, _) in order {
+                sandbox.outcrop(&["load", "-q", "-i", dir.to_str().unwrap()]).ok();
+            }
+            let mode = |image: &str| {
+                let id = sandbox.outcrop(&["create", image, "x"]).ok().line();
+                sandbox.outcrop(&["export", "-o", "out.tar", &id]).ok();
+                let listing = tool(&sandbox, &["tar", "-tvf", "out.tar"]);
+                let tmp = listing.lines().find(|line| line.ends_with(" tmp/")).unwrap();
+                tmp.split(' ').next().unwrap().to_owned()
+            };
+            assert_eq!(
+                [mode(&alone.1), mode(&above.1)],
+                ["drwxr-xr-x", "drwxrwxrwt"],
+                "{driver}, {first} first"
+            );
+            sandbox.check();
+        }
+    }
 }

@@ -76,7 +76,8 @@ pub fn place(
         ))
         .hint("this layer belongs on top of another one, or is damaged"));
     }
-    let leans = prepared.applied.leans && parent.chain().is_some();
+    // On nothing, too: it is no layer for other stacks then.
+    let leans = prepared.applied.leans;
     let new = NewLayer { base: parent.chain().copied(), leans, ..prepared.as_layer(made) };
     super::publish(engine, prepared.draft, prepared.slot, &new, parent)
 }

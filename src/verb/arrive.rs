@@ -72,8 +72,11 @@ impl<'e> Arrivals<'e> {
             let found = index.find_layer(&layer.diff_id, None)?;
             Ok((found, index.find_blob(blob)?.is_some(), index.layer_of_blob(blob)?))
         })?;
+        let found = found.filter(|found| !found.leans || layer.position == 0);
         let Some(found) = found else { return Ok(Lack::Layer) };
-        self.came().layers.insert(layer.diff_id, Layer::from(&found));
+        if !found.leans {
+            self.came().layers.insert(layer.diff_id, Layer::from(&found));
+        }
         // Dropped, it is not wanted back, unless the layer might have to be unpacked again.
         let dropped = unpacks_to.is_some() && engine.snapshots.driver().shape() == Shape::Layered;
         Ok(if blob_is_here || dropped { Lack::Nothing } else { Lack::Blob })

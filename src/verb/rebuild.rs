@@ -297,8 +297,8 @@ impl<'r> Stacks<'r> {
         let driver = self.snapshots.driver();
         let read = |view| rootfs::reread(self.db, diff_id, driver, tree, view, self.lease, self.job);
         let Some(mut found) = read(None)? else { return Ok(false) };
-        let leans = found.scanned.leans && below.is_some();
-        if leans {
+        let leans = found.scanned.leans;
+        if leans && below.is_some() {
             drop(found);
             let view = self.snapshots.open_view(below)?;
             match read(Some(std::os::fd::AsFd::as_fd(&view)))? {
