@@ -317,7 +317,8 @@ fn uploads(asked: &[Asked]) -> Vec<String> {
 
 const LARGE: usize = 3_000_000;
 
-/// Distribution's registry gives up an upload whose connection broke in the middle of a request.
+/// Distribution's registry gives up an upload whose connection broke in the middle of a request: it keeps the bytes, and takes no
+/// address any more, as these say how many it had before.
 #[test]
 fn a_dropped_upload_begins_anew_where_the_registry_gave_it_up() {
     let bytes = noise("dropped", LARGE);
@@ -326,14 +327,15 @@ fn a_dropped_upload_begins_anew_where_the_registry_gave_it_up() {
         _ => Reply::Forward,
     });
     assert_eq!(placed.unwrap(), Placed::Uploaded);
-    // The registry may tell of the upload before it has given it up: then one more attempt finds it gone.
-    let mut uploads = uploads(&asked);
-    assert_eq!(uploads.split_off(uploads.len() - 3), ["POST", "PATCH", "PUT"]);
-    assert_eq!(uploads.remove(0), "POST");
-    assert!((1..=2).contains(&(uploads.len() / 2)), "{uploads:?}");
-    for attempt in uploads.chunks(2) {
-        assert!(attempt[0].starts_with("PATCH") && attempt[1] == "GET", "{uploads:?}");
-    }
+    let uploads: Vec<String> =
+        uploads(&asked).iter().map(|asked| asked.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(uploads[..3], ["POST", "PATCH", "GET"]);
+    assert_eq!(uploads[uploads.len() - 2..], ["PATCH", "PUT"], "{uploads:?}");
+    // What comes between depends on when the registry notices: it may go on telling of the upload meanwhile, and even take
+    // the rest into it, and refuse the whole.
+    let begun = uploads.iter().filter(|method| *method == "POST").count();
+    let sent = uploads.iter().filter(|method| *method == "PATCH").count();
+    assert!((1..=3).contains(&begun) && (2..=5).contains(&sent), "{uploads:?}");
 }
 
 #[test]

@@ -30,7 +30,8 @@ fn quick() -> Options {
         timeouts: Timeouts {
             connect: Duration::from_secs(10),
             answer: Duration::from_secs(10),
-            idle: Duration::from_millis(400),
+            // Longer than a busy machine needs: who waits in vain asks again, and requests are counted.
+            idle: Duration::from_secs(20),
         },
         ..Options::default()
     }
@@ -645,18 +646,21 @@ fn a_manifest_cut_short_is_asked_for_again() {
 
 #[test]
 fn a_silent_line_counts_as_broken() {
+    let mut options = quick();
+    options.timeouts.idle = Duration::from_secs(1);
     let (image, layers, asked) = through(
         &[200_000],
-        &quick(),
+        &options,
         on_layers(10_000, |told, before| {
             if before == 0 {
                 told.cut = Some(50_000);
-                told.stall = Duration::from_secs(3);
+                told.stall = Duration::from_secs(5);
             }
         }),
     );
     assert_eq!(layers.unwrap(), image.layers);
-    assert_eq!(blobs_of(&image, &asked)[1].header("range"), Some("bytes=50000-"));
+    let asked = blobs_of(&image, &asked);
+    assert!(asked.iter().any(|asked| asked.header("range") == Some("bytes=50000-")), "{asked:?}");
 }
 
 #[test]
