@@ -198,7 +198,7 @@ fn power_cuts_at_any_moment_of_any_command_lose_nothing() {
         let mut series = Series::new(*ground);
         for _ in 0..left.min(10) {
             let acts = 1 + random.below(3);
-            let acts = series.history.plan(acts, &mut random);
+            let acts = series.history.plan_with_quick_end(acts, &mut random);
             series.cut(&Cut { acts, at: random.below(1200) as f64 / 1000.0 });
             left -= 1;
         }

@@ -96,15 +96,35 @@ impl History {
         acts
     }
 
+    /// The same, and half of the time the last is one of those that are over soon.
+    pub(super) fn plan_with_quick_end(&mut self, count: usize, random: &mut Random) -> Vec<Act> {
+        let mut acts = self.plan(count - 1, random);
+        let mut planned = self.clone();
+        acts.iter().for_each(|act| planned.done(act, UNKNOWN));
+        let number = if random.one_in(2) { 7 + random.below(3) } else { random.below(10) };
+        acts.push(planned.numbered(number, random));
+        self.builds = planned.builds;
+        acts
+    }
+
     /// Something that can be done now.
     fn some(&mut self, random: &mut Random) -> Act {
+        if self.names.is_empty() {
+            return Act::Import;
+        }
+        let number = random.below(10);
+        self.numbered(number, random)
+    }
+
+    /// Of ten kinds, some of which are the same; where that one cannot be done now, a build.
+    fn numbered(&mut self, number: usize, random: &mut Random) -> Act {
         if self.names.is_empty() {
             return Act::Import;
         }
         let names: Vec<String> = self.names.keys().cloned().collect();
         let changeable: Vec<&String> = names.iter().filter(|name| *name != "base:latest").collect();
         let pick = |random: &mut Random| changeable[random.below(changeable.len())].clone();
-        match random.below(10) {
+        match number {
             4..=6 => Act::Pull(random.below(self.images.len())),
             7 if !changeable.is_empty() => {
                 Act::Tag { from: pick(random), to: format!("moving:{}", random.below(2)) }
