@@ -266,3 +266,40 @@ fn a_verb_may_die_before_any_step_on_btrfs() {
 fn a_verb_may_die_before_any_step_on_zfs() {
     a_verb_may_die_before_any_step("zfs", 1);
 }
+
+/// The next container takes a volume that holds something for one that holds all.
+#[test]
+fn a_new_volume_holds_all_that_the_image_has_there_or_is_not() {
+    let stage = Stage::new("overlay2");
+    let volume = stage.sandbox.root().join("volumes/data");
+    let names = || -> Option<Vec<String>> {
+        let entries = fs::read_dir(volume.join("_data")).ok()?;
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        Some(names)
+    };
+    let (mut step, mut without) = (0, 0);
+    loop {
+        step += 1;
+        let ran = steps::run(
+            stage.command("create --name box -v data:/files it true"),
+            Some(step),
+            stage.sandbox.dir(),
+        );
+        match names() {
+            None => without += 1,
+            Some(names) => assert_eq!(names, ["0", "2", "3", "new"], "dead before {:?}", ran.died_before),
+        }
+        if ran.died_before.is_none() {
+            assert_eq!(ran.code, Some(0), "{}", ran.said);
+            break;
+        }
+        Outcome::of(&mut stage.command("rm box"));
+        let _absent = fs::remove_dir_all(&volume);
+    }
+    assert!(without > 5 && step > without + 5, "{without} of {step} steps");
+    stage.done("rm box");
+    stage.done("cache prune -f --keep-storage 1g");
+    assert_eq!(fs::read_dir(stage.sandbox.root().join("trash")).unwrap().count(), 0);
+}

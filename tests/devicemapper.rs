@@ -22,7 +22,7 @@ fn under_a_kernel_with_thin_pools_all_of_it_works() {
     let script = "mkdir /run/tests && TMPDIR=/run/tests exec \"$0\" --ignored --test-threads 3 \"$1\"";
     let machine = Machine::new().modules("dm-thin-pool loop ext4 xfs").memory(2048);
     // For pools on given devices.
-    let machine = machine.disk("400M").disk("16M").disk("100M").disk("16M").limit(Duration::from_secs(1200));
+    let machine = machine.disk("400M").disk("16M").disk("100M").disk("16M").limit(Duration::from_secs(2400));
     let outcome = machine.run(&["sh", "-c", script, binary.to_str().unwrap(), INSIDE]).ok();
     let passed = format!("test result: ok. {expected} passed; 0 failed; 0 ignored;");
     outcome.says(&passed);

@@ -34,7 +34,7 @@ pub use record::Record;
 pub use remove::{RemoveOptions, remove};
 pub use size::changed_bytes;
 pub use start::{Foreground, More, start};
-pub use volume::check_volume_name;
+pub use volume::{Making as MakingVolume, check_volume_name};
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

@@ -1,10 +1,11 @@
 //! Volumes of a container: made when it is created, filled with what the image has in their place.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use super::names::is_name;
 use super::{Config, Mount, MountKind};
@@ -72,40 +73,99 @@ pub(super) fn make(
         let MountKind::Volume { name, no_copy } = &mut mount.kind else { continue };
         let anonymous = name.is_none();
         let name = name.get_or_insert_with(|| ContainerId::random().as_str().to_owned());
-        let dir = data(engine, name);
-        make_directory(&dir)?;
-        if !*no_copy {
-            fill(engine, &dir, &mount.target, image, job)
-                .context(|| format!("copying {} of the image into volume {name}", mount.target))?;
-        }
+        let image = (!*no_copy).then_some(image);
+        make_one(engine, name, &mount.target, image, anonymous, job)
+            .context(|| format!("making volume {name} for {}", mount.target))?;
         used.push(Used { name: name.clone(), target: mount.target.clone(), anonymous });
     }
     Ok(used)
 }
 
-fn make_directory(dir: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    if dir.is_dir() {
-        return Ok(());
+/// One that is new or empty gets what the image has at `target`; `None`: nothing.
+fn make_one(
+    engine: &Engine,
+    name: &str,
+    target: &str,
+    image: Option<Option<&ChainId>>,
+    anonymous: bool,
+    job: &Job,
+) -> Result<()> {
+    let place = data(engine, name);
+    if place.is_dir() {
+        // Filled where it stands: somebody may have it mounted.
+        return match image {
+            Some(image) => fill(engine, &place, target, image, job).map(drop),
+            None => Ok(()),
+        };
     }
-    let doing = || format!("making the volume directory {}", dir.display());
-    std::fs::create_dir_all(dir).context(doing)?;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).context(doing)
+    let making = Making::begin(engine)?;
+    let filled = match image {
+        Some(image) => fill(engine, &making.data(), target, image, job)?,
+        None => false,
+    };
+    if filled && !anonymous {
+        // One with a name is taken up by the next container, whatever has become of this one.
+        crate::engine::sync_filesystem(&engine.root)?;
+    }
+    if !making.give_name(engine, name)? {
+        // Another container has made one meanwhile; or somebody made half of one.
+        std::fs::create_dir_all(&place).context(|| format!("making {}", place.display()))?;
+    }
+    Ok(())
 }
 
-/// A volume that is empty gets what the image has in its place.
-fn fill(engine: &Engine, dir: &Path, target: &str, image: Option<&ChainId>, job: &Job) -> Result<()> {
-    let doing = || "opening it";
+/// A volume that has no name yet: whoever is killed leaves none that holds a part of what it should.
+pub struct Making {
+    path: PathBuf,
+    /// Whoever empties the trash spares what is locked.
+    _lock: OwnedFd,
+}
+
+impl Making {
+    pub fn begin(engine: &Engine) -> Result<Making> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = engine.root.join("trash").join(format!("volume-{}", crate::db::random_name()));
+        let doing = || format!("making a volume in {}", path.display());
+        std::fs::create_dir(&path).context(doing)?;
+        let lock = sys::dir::open_path(&path).context(doing)?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(doing)?;
+        let data = path.join("_data");
+        std::fs::create_dir(&data).context(doing)?;
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).context(doing)?;
+        Ok(Making { path, _lock: lock })
+    }
+
+    /// Where its files go.
+    pub fn data(&self) -> PathBuf {
+        self.path.join("_data")
+    }
+
+    /// False: there is one of this name. This one goes with the trash then.
+    pub fn give_name(self, engine: &Engine, name: &str) -> Result<bool> {
+        let place = engine.root.join("volumes").join(name);
+        match rustix::fs::renameat_with(CWD, &self.path, CWD, &place, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(errno).context(|| format!("making {}", place.display())),
+        }
+    }
+}
+
+/// An empty directory gets what the image has in its place. Whether that was something.
+fn fill(engine: &Engine, dir: &Path, target: &str, image: Option<&ChainId>, job: &Job) -> Result<bool> {
+    let doing = || format!("opening {}", dir.display());
     let to = std::fs::File::open(dir).context(doing)?;
     if !sys::dir::names(to.as_fd()).context(doing)?.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let view = engine.snapshots.open_view(image)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let Ok(from) = sys::dir::open_in_root(view.as_fd(), target.as_bytes(), flags) else {
-        return Ok(());
+        return Ok(false);
     };
-    sys::tree::copy(from.as_fd(), to.as_fd(), job.budget.threads).context(|| "copying")
+    sys::tree::copy(from.as_fd(), to.as_fd(), job.budget.threads)
+        .context(|| "copying what the image has there")?;
+    Ok(true)
 }
 
 /// The nameless volumes of a container that is gone, where nobody else uses them.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::archive::{Config, DockerLayer, DockerRoot, Volume};
+use crate::container::MakingVolume;
 use crate::db::{LayerNumber, NewImage, Origin};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -288,23 +289,16 @@ fn is_nameless(name: &str) -> bool {
 
 /// All of it, then its name.
 fn bring_volume(engine: &Engine, volume: &Volume, job: &Job) -> Result<()> {
-    let staging = engine.root.join("trash").join(format!("volume-{}", crate::db::random_name()));
-    let data = staging.join("_data");
-    std::fs::create_dir_all(&data).context(|| format!("making {}", data.display()))?;
-    // Whoever empties the trash spares what is locked.
-    let lock = sys::dir::open_path(&staging).context(|| format!("opening {}", staging.display()))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
-        .context(|| "locking a volume in the making")?;
+    let making = MakingVolume::begin(engine)?;
+    let data = making.data();
     let from = sys::dir::open_path(&volume.data).context(|| format!("opening {}", volume.data.display()))?;
     let to = sys::dir::open_path(&data).context(|| format!("opening {}", data.display()))?;
     sys::tree::copy(from.as_fd(), to.as_fd(), job.budget.threads).context(|| "copying its files")?;
     crate::engine::sync_filesystem(&engine.root)?;
-    let place = engine.root.join("volumes").join(&volume.name);
     engine.db.write(|index| {
-        if index.volume(&volume.name)?.is_some() {
+        if index.volume(&volume.name)?.is_some() || !making.give_name(engine, &volume.name)? {
             return Err(Error::conflict("another process made one of this name meanwhile"));
         }
-        std::fs::rename(&staging, &place).context(|| format!("making {}", place.display()))?;
         index.insert_volume(&volume.name, &BTreeMap::new(), false).map(drop)
     })
 }
