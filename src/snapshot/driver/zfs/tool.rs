@@ -4,9 +4,12 @@
 //! mounted by mount(2). zfs-fuse mounts nothing in that way: its daemon mounts a dataset where its own mount point says,
 //! when it is told to (`canmount=noauto`).
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys;
@@ -78,6 +81,9 @@ impl<T> Context<T> for Answer<T> {
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Where zfs-fuse listens.
+const DAEMON: &str = "/run/zfs";
+
 /// Where administrators' commands lie; the search path of a user may lack them.
 const PLACES: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/run/current-system/sw/bin"];
 
@@ -101,12 +107,14 @@ impl Tool {
             // Of what is set above it these would change names. They are kept by clones.
             options.extend(set(&["utf8only=off", "normalization=none", "casesensitivity=sensitive"]));
         }
+        let _turn = self.turn()?;
         self.run(&[&["create"], &as_strs(&options)[..], &[name]].concat()).map(drop)
     }
 
     /// The same with all that `snapshot` shows. zfs-fuse mounts it at once.
     pub(super) fn clone(&self, snapshot: &str, name: &str, place: &Path) -> Answer<()> {
         let options = self.placing(place);
+        let _turn = self.turn()?;
         self.run(&[&["clone"], &as_strs(&options)[..], &[snapshot, name]].concat()).map(drop)
     }
 
@@ -181,7 +189,10 @@ impl Tool {
     /// Mounts it at its place, which exists. `Mounted` where it stands there already.
     pub(super) fn mount(&self, name: &str, place: &Path) -> Answer<()> {
         match self.dialect {
-            Dialect::Fuse => self.run(&["mount", name]).map(drop),
+            Dialect::Fuse => {
+                let _turn = self.turn()?;
+                self.run(&["mount", name]).map(drop)
+            }
             Dialect::Module => sys::zfs::mount(name, place).map_err(|cause| Refused {
                 why: match cause.kind() {
                     std::io::ErrorKind::NotFound => Why::Missing,
@@ -193,6 +204,26 @@ impl Tool {
                 words: cause.to_string(),
             }),
         }
+    }
+
+    /// For what may mount a dataset with zfs-fuse, whose daemon tells the thread that serves the datasets of each with two
+    /// writes to one pipe: of two at once neither is served, nor any that is mounted after them. All stores of the host take
+    /// turns; `None` for OpenZFS.
+    fn turn(&self) -> Answer<Option<OwnedFd>> {
+        if self.dialect == Dialect::Module {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let open = |path| rustix::fs::open(path, flags, Mode::empty());
+        let locked = open(Path::new(DAEMON)).or_else(|_| open(&*self.zfs)).and_then(|file| {
+            rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
+            Ok(file)
+        });
+        locked.map(Some).map_err(|errno| Refused {
+            why: Why::Other,
+            command: "flock".into(),
+            words: format!("waiting for other mounts of zfs-fuse: {errno}"),
+        })
     }
 
     /// Takes it away from its place; whoever holds it keeps it.
