@@ -271,16 +271,14 @@ fn what_somebody_still_has_mounted_goes_with_the_next_removal() {
 #[test]
 fn datasets_that_are_wanted_at_the_same_moment_are_all_served() {
     let bench = Bench::new();
-    let ids: Vec<u64> = (1..=48).collect();
-    for id in &ids {
-        bench.driver.create(SnapshotId(*id), &[]).unwrap();
-    }
-    for _ in 0..4 {
+    for round in 0..4 {
+        let ids: Vec<u64> = (round * 24 + 1..=round * 24 + 24).collect();
         for id in &ids {
-            outcrop::sys::mount::detach(&bench.driver.path(SnapshotId(*id))).unwrap();
+            // Not mounted yet.
+            bench.driver.create(SnapshotId(*id), &[]).unwrap();
         }
         std::thread::scope(|scope| {
-            for some in ids.chunks(3) {
+            for some in ids.chunks(2) {
                 let driver = &bench.driver;
                 scope.spawn(move || {
                     for id in some {
@@ -291,10 +289,7 @@ fn datasets_that_are_wanted_at_the_same_moment_are_all_served() {
             }
         });
     }
-    for id in ids {
-        bench.remove(id);
-    }
-    assert_eq!(bench.list(), [0; 0]);
+    assert_eq!(bench.list().len(), 96);
 }
 
 #[test]
