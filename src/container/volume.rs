@@ -124,11 +124,18 @@ pub struct Making {
 impl Making {
     pub fn begin(engine: &Engine) -> Result<Making> {
         use std::os::unix::fs::PermissionsExt as _;
-        let path = engine.root.join("trash").join(format!("volume-{}", crate::db::random_name()));
+        let (path, lock) = loop {
+            let path = engine.root.join("trash").join(format!("volume-{}", crate::db::random_name()));
+            let doing = || format!("making a volume in {}", path.display());
+            std::fs::create_dir(&path).context(doing)?;
+            // It may have been taken for rubbish before it was locked.
+            let Ok(lock) = sys::dir::open_path(&path) else { continue };
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(doing)?;
+            if path.exists() {
+                break (path, lock);
+            }
+        };
         let doing = || format!("making a volume in {}", path.display());
-        std::fs::create_dir(&path).context(doing)?;
-        let lock = sys::dir::open_path(&path).context(doing)?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(doing)?;
         let data = path.join("_data");
         std::fs::create_dir(&data).context(doing)?;
         std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).context(doing)?;
