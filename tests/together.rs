@@ -70,15 +70,31 @@ fn where_trees_are_whole_stacks_each_of_them_is_made_once() {
     ten_at_once("vfs", 9);
 }
 
+/// An image of one layer, which is stuck in the middle as long as `stuck` says so.
+struct Stuck {
+    image: Image,
+    stuck: Arc<AtomicBool>,
+    server: Server,
+    name: String,
+    _registry: RealRegistry,
+}
+
+impl Stuck {
+    fn at_one_megabyte(sandbox: &Sandbox) -> Stuck {
+        let image = image_of(&[tar_of(&[("first", 3 * MB)])]);
+        let registry = filled(sandbox, &image);
+        let stuck = Arc::new(AtomicBool::new(true));
+        let server = stuck_after(&registry, &image.manifest.layers[0], MB, &stuck, |_| Reply::Forward);
+        let name = format!("{}/app:v1", server.address);
+        Stuck { image, stuck, server, name, _registry: registry }
+    }
+}
+
 #[test]
 fn whoever_waits_for_a_blob_takes_it_over_from_one_who_dies() {
     let sandbox = Sandbox::new();
-    let image = image_of(&[tar_of(&[("first", 3 * MB)])]);
-    let registry = filled(&sandbox, &image);
-    let stuck = Arc::new(AtomicBool::new(true));
+    let Stuck { image, stuck, server, name, _registry } = Stuck::at_one_megabyte(&sandbox);
     let layer = &image.manifest.layers[0];
-    let server = stuck_after(&registry, layer, MB, &stuck, |_| Reply::Forward);
-    let name = format!("{}/app:v1", server.address);
     let first = start(&sandbox, &["pull", &name]);
     assert!(wait_until(LONG, || size(&ingest(&sandbox, layer)) == MB as u64));
     let mut second = start(&sandbox, &["pull", &name]);
@@ -159,12 +175,8 @@ fn who_waits_for_one_layer_holds_no_other_that_somebody_waits_for() {
 #[test]
 fn whoever_waits_for_a_process_that_was_stopped_says_so_and_can_be_interrupted() {
     let sandbox = Sandbox::new();
-    let image = image_of(&[tar_of(&[("first", 3 * MB)])]);
-    let registry = filled(&sandbox, &image);
-    let stuck = Arc::new(AtomicBool::new(true));
+    let Stuck { image, stuck, server, name, _registry } = Stuck::at_one_megabyte(&sandbox);
     let layer = &image.manifest.layers[0];
-    let server = stuck_after(&registry, layer, MB, &stuck, |_| Reply::Forward);
-    let name = format!("{}/app:v1", server.address);
     let mut first = watched(&sandbox, 1, &["pull", &name]);
     assert!(wait_until(LONG, || size(&ingest(&sandbox, layer)) == MB as u64));
     first.signal(Signal::STOP);
