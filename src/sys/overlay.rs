@@ -5,9 +5,10 @@
 //! hard links are only what the upper shows, and a layer from outside cannot point its reader to another
 //! place.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -48,18 +49,20 @@ pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>, user: bool) 
         ))
         .hint("flatten the image: `FROM scratch` and `COPY --from=<image> / /` make one layer of it"));
     }
-    let open = |path: &&Path| {
-        rustix::fs::open(*path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .context(|| format!("opening the layer directory {}", path.display()))
-            .context(doing)
+    let (above, deepest) = lowers.split_at(lowers.len().saturating_sub(MOST_LOWERS));
+    let merged = match above {
+        [] => None,
+        _ => {
+            let deepest: Vec<Lower<'_>> = deepest.iter().map(|path| Lower::At(path)).collect();
+            Some(mount(&deepest, None, user).context(|| "merging the deepest layers").context(doing)?)
+        }
     };
-    let mut layers: Vec<OwnedFd> = lowers.iter().map(open).collect::<Result<_>>()?;
-    if layers.len() > MOST_LOWERS {
-        let deepest = layers.split_off(layers.len() - MOST_LOWERS);
-        layers.push(mount(&deepest, None, user).context(|| "merging the deepest layers").context(doing)?);
-    }
+    let shown = if merged.is_some() { above } else { deepest };
+    let layers: Vec<Lower<'_>> =
+        shown.iter().map(|path| Lower::At(path)).chain(merged.map(Lower::Open)).collect();
+    let open = |dir: &Path| open_dir(dir).context(doing);
     let upper = match upper {
-        Some(upper) => Some((open(&upper.dir)?, open(&upper.work)?, upper.volatile)),
+        Some(upper) => Some((open(upper.dir)?, open(upper.work)?, upper.volatile)),
         None => None,
     };
     if let Some((_, work, true)) = &upper {
@@ -80,24 +83,57 @@ fn forget_volatile(work: BorrowedFd<'_>) -> io::Result<()> {
     gone(unlinkat(work, c"work/incompat/volatile", AtFlags::REMOVEDIR))
 }
 
+/// A lower of a mount.
+enum Lower<'a> {
+    At(&'a Path),
+    Open(OwnedFd),
+}
+
+impl Lower<'_> {
+    /// As a string for fsconfig(2): at most 255 bytes, and nothing in it that overlayfs could take for punctuation.
+    fn name(&self) -> Option<&'_ OsStr> {
+        match self {
+            Lower::At(path) => Some(path.as_os_str()).filter(|name| {
+                name.len() < 256 && !name.as_bytes().iter().any(|byte| b"\\:,".contains(byte))
+            }),
+            Lower::Open(_) => None,
+        }
+    }
+    fn open(&self) -> io::Result<OwnedFd> {
+        match self {
+            Lower::At(path) => open_dir(path),
+            Lower::Open(dir) => dir.try_clone(),
+        }
+    }
+}
+
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| of(path.as_os_str(), errno.into()))
+}
+
+/// The cause, with the directory that it is about.
+fn of(dir: &OsStr, cause: io::Error) -> io::Error {
+    io::Error::new(cause.kind(), format!("the layer directory {}: {cause}", dir.display()))
+}
+
 /// Upper, work, volatile.
 type OpenUpper = (OwnedFd, OwnedFd, bool);
 
-fn mount(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) -> io::Result<OwnedFd> {
+fn mount(lowers: &[Lower<'_>], upper: Option<&OpenUpper>, user: bool) -> io::Result<OwnedFd> {
     // The mount API reports a parameter it does not know as EINVAL, at once: that decides which dialect is
     // spoken.
     let root = match by_context(lowers, upper, user, Naming::Descriptors) {
-        Err((Step::Lower, Errno::INVAL | Errno::BADF)) => {
+        Err(Step::Lower(Errno::INVAL | Errno::BADF)) => {
             match by_context(lowers, upper, user, Naming::Paths) {
-                Err((Step::Lower, Errno::INVAL)) => by_classic_call(lowers, upper, user)?,
-                other => other.map_err(|(_, errno)| errno)?,
+                Err(Step::Lower(Errno::INVAL)) => by_classic_call(lowers, upper, user)?,
+                other => other?,
             }
         }
         // fsconfig(2) takes no descriptors for a filesystem that does not speak the mount API, as overlayfs
         // before 6.5; of strings it takes any (fs/fsopen.c).
-        Err((Step::Lower, Errno::OPNOTSUPP)) => by_classic_call(lowers, upper, user)?,
-        Err((Step::Said(error), _)) => return Err(error),
-        other => other.map_err(|(_, errno)| errno)?,
+        Err(Step::Lower(Errno::OPNOTSUPP)) => by_classic_call(lowers, upper, user)?,
+        other => other?,
     };
     // An upper that the kernel cannot write to makes a read-only mount without an error.
     if upper.is_some() && rustix::fs::fstatvfs(&root)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY)
@@ -110,7 +146,7 @@ fn mount(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) -> io::Resul
     Ok(root)
 }
 
-/// How directories are named to the kernel.
+/// How the kernel takes descriptors of directories.
 #[derive(Clone, Copy, PartialEq)]
 enum Naming {
     /// Linux 6.13 and newer.
@@ -121,31 +157,59 @@ enum Naming {
 
 enum Step {
     /// Naming the first lower: a refusal here is the dialect's.
-    Lower,
-    Said(io::Error),
-    Other,
+    Lower(Errno),
+    Other(io::Error),
+}
+
+impl From<io::Error> for Step {
+    fn from(cause: io::Error) -> Self {
+        Step::Other(cause)
+    }
+}
+
+impl From<Errno> for Step {
+    fn from(errno: Errno) -> Self {
+        Step::Other(errno.into())
+    }
+}
+
+impl From<Step> for io::Error {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Lower(errno) => errno.into(),
+            Step::Other(cause) => cause,
+        }
+    }
 }
 
 fn by_context(
-    lowers: &[OwnedFd],
+    lowers: &[Lower<'_>],
     upper: Option<&OpenUpper>,
     user: bool,
     naming: Naming,
-) -> std::result::Result<OwnedFd, (Step, Errno)> {
+) -> std::result::Result<OwnedFd, Step> {
     use rustix::mount::{
         fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
     };
-    let other = |errno| (Step::Other, errno);
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(other)?;
-    let said = |errno| (Step::Said(with_log(errno, context.as_fd())), errno);
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let said = |errno| with_log(errno, context.as_fd());
     let set = |key: &str, dir: &OwnedFd| match naming {
         Naming::Descriptors => fsconfig_set_fd(&context, key, dir),
         Naming::Paths => fsconfig_set_string(&context, key, proc_path(dir)),
     };
-    fsconfig_set_string(&context, "source", "overlay").map_err(other)?;
+    fsconfig_set_string(&context, "source", "overlay")?;
     for (index, lower) in lowers.iter().enumerate() {
-        set("lowerdir+", lower)
-            .map_err(|errno| if index == 0 { (Step::Lower, errno) } else { said(errno) })?;
+        match lower.name() {
+            // The first is a descriptor, as that tells the dialects apart. The others are not opened for each mount:
+            // that is a tenth of the time that a mount on a hundred takes.
+            Some(name) if index > 0 => {
+                fsconfig_set_string(&context, "lowerdir+", name).map_err(|errno| of(name, said(errno)))?;
+            }
+            _ => set("lowerdir+", &lower.open()?).map_err(|errno| match index {
+                0 => Step::Lower(errno),
+                _ => said(errno).into(),
+            })?,
+        }
     }
     if let Some((dir, work, volatile)) = upper {
         set("upperdir", dir).map_err(said)?;
@@ -161,7 +225,7 @@ fn by_context(
         fsconfig_set_flag(&context, "userxattr").map_err(said)?;
     }
     fsconfig_create(&context).map_err(said)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(other)
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
 fn proc_path(dir: &OwnedFd) -> String {
@@ -170,7 +234,7 @@ fn proc_path(dir: &OwnedFd) -> String {
 
 /// mount(2) for kernels before 6.5. It attaches, so a thread with a mount namespace of its own does it, and
 /// takes the mount away again as a detached copy. Options are one page: some 190 lowers.
-fn by_classic_call(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) -> io::Result<OwnedFd> {
+fn by_classic_call(lowers: &[Lower<'_>], upper: Option<&OpenUpper>, user: bool) -> io::Result<OwnedFd> {
     let attached = || -> Result<OwnedFd> {
         let doing = || "mounting in the namespace of a thread";
         // overlayfs takes directories of the caller's own namespace only, so they are opened once more.
@@ -178,8 +242,11 @@ fn by_classic_call(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) ->
             let path = rustix::fs::readlink(proc_path(dir), Vec::new())?;
             rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         };
-        let lowers: Vec<OwnedFd> =
-            lowers.iter().map(again).collect::<rustix::io::Result<_>>().context(doing)?;
+        let lowers: Vec<OwnedFd> = lowers
+            .iter()
+            .map(|lower| Ok(again(&lower.open()?)?))
+            .collect::<io::Result<_>>()
+            .context(doing)?;
         let upper = match upper {
             Some((dir, work, volatile)) => {
                 Some((again(dir).context(doing)?, again(work).context(doing)?, *volatile))
@@ -249,14 +316,16 @@ mod tests {
     }
 
     /// One file below, one above, one written: what every way to mount must show.
-    fn shows_a_stack(name: &str, how: impl Fn(&[OwnedFd], Option<&OpenUpper>) -> io::Result<OwnedFd>) {
+    fn shows_a_stack(name: &str, how: impl Fn(&[Lower<'_>], Option<&OpenUpper>) -> io::Result<OwnedFd>) {
         let temporary = Temporary::new(name);
         let (near, far) = (temporary.dir("near"), temporary.dir("far"));
         let (upper, work) = (temporary.dir("upper"), temporary.dir("work"));
         fs::write(far.join("file"), "far").unwrap();
         fs::write(far.join("other"), "other").unwrap();
         fs::write(near.join("file"), "near").unwrap();
-        let root = how(&[open(&near), open(&far)], Some(&(open(&upper), open(&work), true))).unwrap();
+        let root =
+            how(&[Lower::Open(open(&near)), Lower::At(&far)], Some(&(open(&upper), open(&work), true)))
+                .unwrap();
         assert_eq!(rustix::fs::fstatfs(&root).unwrap().f_type, 0x794c_7630);
         assert_eq!(read(&root, "file").as_deref(), Some("near"));
         assert_eq!(read(&root, "other").as_deref(), Some("other"));
@@ -269,20 +338,43 @@ mod tests {
     #[test]
     fn directories_are_named_by_descriptor() {
         shows_a_stack("by-descriptor", |lowers, upper| {
-            by_context(lowers, upper, false, Naming::Descriptors).map_err(|(_, errno)| errno.into())
+            Ok(by_context(lowers, upper, false, Naming::Descriptors)?)
         });
     }
 
     #[test]
     fn directories_are_named_by_path_before_linux_6_13() {
-        shows_a_stack("by-path", |lowers, upper| {
-            by_context(lowers, upper, false, Naming::Paths).map_err(|(_, errno)| errno.into())
-        });
+        shows_a_stack("by-path", |lowers, upper| Ok(by_context(lowers, upper, false, Naming::Paths)?));
     }
 
     #[test]
     fn the_classic_call_serves_kernels_before_6_5() {
         shows_a_stack("by-classic-call", |lowers, upper| by_classic_call(lowers, upper, false));
+    }
+
+    #[test]
+    fn a_lower_that_is_not_there_is_named() {
+        let temporary = Temporary::new("absent");
+        let (near, absent) = (temporary.dir("near"), temporary.0.join("absent"));
+        for lowers in [[&*near, &*absent], [&*absent, &*near]] {
+            let error = detached(&lowers, None, false).unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::NotFound);
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.starts_with(&format!("the layer directory {}: ", absent.display())), "{cause}");
+        }
+    }
+
+    #[test]
+    fn names_that_overlayfs_would_take_apart_are_no_obstacle() {
+        let temporary = Temporary::new("names");
+        let names = ["near", "a:b", "a\\:c", "a,upperdir=d", &"long".repeat(60)];
+        let dirs: Vec<PathBuf> = names.iter().map(|name| temporary.dir(name)).collect();
+        for (number, dir) in dirs.iter().enumerate() {
+            fs::write(dir.join(number.to_string()), "").unwrap();
+        }
+        let lowers: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+        let root = detached(&lowers, None, false).unwrap();
+        assert_eq!(fs::read_dir(proc_path(&root)).unwrap().count(), names.len());
     }
 
     #[test]
