@@ -1,15 +1,15 @@
 //! Volumes of a container: made when it is created, filled with what the image has in their place.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags};
+use rustix::fs::{CWD, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::names::is_name;
 use super::{Config, Mount, MountKind};
-use crate::db::{ContainerId, ContainerRow, Writer};
+use crate::db::{ContainerId, ContainerRow, Scratch, Writer};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::ChainId;
@@ -115,42 +115,30 @@ fn make_one(
 }
 
 /// A volume that has no name yet: whoever is killed leaves none that holds a part of what it should.
-pub struct Making {
-    path: PathBuf,
-    /// Whoever empties the trash spares what is locked.
-    _lock: OwnedFd,
-}
+pub struct Making(Scratch);
 
 impl Making {
     pub fn begin(engine: &Engine) -> Result<Making> {
         use std::os::unix::fs::PermissionsExt as _;
-        let (path, lock) = loop {
-            let path = engine.root.join("trash").join(format!("volume-{}", crate::db::random_name()));
-            let doing = || format!("making a volume in {}", path.display());
-            std::fs::create_dir(&path).context(doing)?;
-            // It may have been taken for rubbish before it was locked.
-            let Ok(lock) = sys::dir::open_path(&path) else { continue };
-            rustix::fs::flock(&lock, FlockOperation::LockExclusive).context(doing)?;
-            if path.exists() {
-                break (path, lock);
-            }
-        };
-        let doing = || format!("making a volume in {}", path.display());
-        let data = path.join("_data");
+        let making = Making(Scratch::new(&engine.root, "volume")?);
+        let data = making.data();
+        let doing = || format!("making the directory {}", data.display());
         std::fs::create_dir(&data).context(doing)?;
-        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).context(doing)?;
-        Ok(Making { path, _lock: lock })
+        for dir in [&making.0.path, &data] {
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).context(doing)?;
+        }
+        Ok(making)
     }
 
     /// Where its files go.
     pub fn data(&self) -> PathBuf {
-        self.path.join("_data")
+        self.0.path.join("_data")
     }
 
     /// False: there is one of this name. This one goes with the trash then.
     pub fn give_name(self, engine: &Engine, name: &str) -> Result<bool> {
         let place = engine.root.join("volumes").join(name);
-        match rustix::fs::renameat_with(CWD, &self.path, CWD, &place, RenameFlags::NOREPLACE) {
+        match rustix::fs::renameat_with(CWD, &self.0.path, CWD, &place, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
             Err(errno) => Err(errno).context(|| format!("making {}", place.display())),

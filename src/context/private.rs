@@ -1,55 +1,39 @@
 //! A directory that nobody else works in, for what is on its way into a build. It is rubbish from the beginning: once
 //! its process has ended, however it ended, any sweep takes it away.
 
-use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
+use crate::db::Scratch;
 use crate::error::{Context as _, Result};
 
 /// Removed when dropped. [`Self::tree`] is what it is for; what else is needed on the way lies beside it.
 pub struct Private {
-    path: PathBuf,
-    /// Locked: what is locked in the trash is being worked in.
-    lock: File,
+    scratch: Scratch,
     tree: OwnedFd,
 }
 
 impl Private {
     pub fn new(root: &Path) -> Result<Self> {
         let say = || "making a directory to work in";
-        loop {
-            let path = root.join("trash").join(crate::db::random_name());
-            std::fs::DirBuilder::new().mode(0o700).create(&path).context(say)?;
-            let lock = match File::open(&path) {
-                Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened.context(say)?,
-            };
-            let ours = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-            // A sweep may have come in between.
-            if !ours || lock.metadata().context(say)?.nlink() == 0 {
-                continue;
-            }
-            let tree = path.join("tree");
-            std::fs::create_dir(&tree).context(say)?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let tree = rustix::fs::open(&tree, flags, Mode::empty()).context(say)?;
-            rustix::fs::fchmod(&tree, Mode::from_raw_mode(0o755)).context(say)?;
-            return Ok(Private { path, lock, tree });
-        }
+        let scratch = Scratch::new(root, "private")?;
+        let tree = scratch.path.join("tree");
+        std::fs::create_dir(&tree).context(say)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let tree = rustix::fs::open(&tree, flags, Mode::empty()).context(say)?;
+        rustix::fs::fchmod(&tree, Mode::from_raw_mode(0o755)).context(say)?;
+        Ok(Private { scratch, tree })
     }
 
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.scratch.path
     }
 
     pub fn tree_path(&self) -> PathBuf {
-        self.path.join("tree")
+        self.scratch.path.join("tree")
     }
 
     pub fn tree(&self) -> BorrowedFd<'_> {
@@ -58,7 +42,7 @@ impl Private {
 
     /// A standard input that holds nothing to read, and the lock: a child that outlives us works in what is still there.
     pub fn hold(&self) -> Result<Stdio> {
-        self.lock.try_clone().map(Stdio::from).context(|| "copying the descriptor of a lock")
+        self.scratch.lock.try_clone().map(Stdio::from).context(|| "copying the descriptor of a lock")
     }
 }
 
@@ -70,7 +54,7 @@ impl AsFd for Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+        if let Err(error) = std::fs::remove_dir_all(&self.scratch.path) {
             tracing::warn!(%error, "left for the next sweep");
         }
     }
@@ -78,6 +62,11 @@ impl Drop for Private {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use rustix::fs::FlockOperation;
+
     use super::*;
 
     #[test]

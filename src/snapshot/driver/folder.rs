@@ -3,12 +3,14 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Mount, SnapshotId};
+use crate::db::Scratch;
 use crate::error::{Context, Error, Result};
 use crate::sys;
 
@@ -86,26 +88,16 @@ impl Folder {
     }
 }
 
-/// An own directory on `root`'s filesystem that is removed after `work`, for a probe. It is locked as long: who empties
-/// the trash spares it, and takes away what a killed process has left.
+/// An own directory on `root`'s filesystem that is removed after `work`, for a probe.
 pub(super) fn in_scratch<T>(root: &Path, driver: &str, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let trash = root.join("trash");
     fs::create_dir_all(&trash).context(|| format!("creating {}", trash.display()))?;
-    let (name, path, _lock) = loop {
-        let name = format!("probe-{driver}-{}", crate::db::random_name());
-        let path = trash.join(&name);
-        make_dir(&path, 0o700)?;
-        // It may have been taken for rubbish before it was locked.
-        let Ok(dir) = open_dir(&path) else { continue };
-        let locked = rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive);
-        if locked.is_ok() && path.exists() {
-            break (name, path, dir);
-        }
-    };
-    let result = work(&path);
-    let name = CString::new(name).expect("there is no NUL in it");
+    let scratch = Scratch::new(root, &format!("probe-{driver}"))?;
+    let result = work(&scratch.path);
+    let name = scratch.path.file_name().unwrap_or_default();
+    let name = CString::new(name.as_bytes()).expect("there is no NUL in it");
     let removed = sys::tree::remove(open_dir(&trash)?.as_fd(), &name)
-        .context(|| format!("removing {}", path.display()));
+        .context(|| format!("removing {}", scratch.path.display()));
     result.and_then(|value| removed.map(|()| value))
 }
 
