@@ -341,6 +341,29 @@ fn names_are_unique_and_checked() {
     assert_eq!(status(&sandbox), Vec::<String>::new());
 }
 
+/// A container that goes when it ends waits for no disk: nothing of it is to outlive a power cut.
+#[test]
+fn what_goes_with_its_container_is_not_written_to_disk() {
+    let sandbox = sandbox();
+    let root = |flags: &[&str]| {
+        let args = [&["run", "--network", "none"], flags, &["base", "grep", " / / ", "/proc/self/mountinfo"]]
+            .concat();
+        sandbox.outcrop(&args).ok().line()
+    };
+    assert!(root(&["--rm"]).contains("volatile"));
+    let kept = root(&["--name", "kept"]);
+    assert!(kept.contains(" overlay ") && !kept.contains("volatile"), "{kept}");
+    // One whose runtime was killed has mount points to take away, in its own mount.
+    let mut child = started(
+        &sandbox,
+        &["run", "--rm", "--network", "none", "-v", "/etc:/deep/etc", "base", "sh", "-c", "echo; sleep 60"],
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    sandbox.outcrop(&["tag", "base", "again"]).ok();
+    assert_eq!(status(&sandbox), ["kept exited"]);
+}
+
 #[test]
 fn lists_are_dockers() {
     let sandbox = sandbox();

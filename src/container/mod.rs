@@ -45,6 +45,7 @@ use crate::db::{ContainerId, ContainerRow, ContainerState};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::runtime::mountpoints::{self, Made};
+use crate::sys;
 
 /// The container's own directory: what is known of it while it runs.
 fn directory(engine: &Engine, id: &ContainerId) -> PathBuf {
@@ -110,5 +111,15 @@ fn recover(engine: &Engine, row: &ContainerRow) -> Result<()> {
     if !journal.exists() {
         return Ok(());
     }
-    mountpoints::recover(&engine.snapshots.mount(row.snapshot)?, &journal)
+    mountpoints::recover(&mount(engine, row)?, &journal)
+}
+
+/// Its stack, with its own layer on top. Of one that goes when it ends nothing is to outlive a power cut: it waits for no disk when it is
+/// unmounted (the kernel writes the whole filesystem below to disk then), nor when its processes ask for that.
+fn mount(engine: &Engine, row: &ContainerRow) -> Result<sys::mount::Mount> {
+    let mut mount = engine.snapshots.mount(row.snapshot)?;
+    if let sys::mount::Mount::Overlay { volatile, .. } = &mut mount {
+        *volatile = row.auto_remove;
+    }
+    Ok(mount)
 }

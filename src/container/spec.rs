@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Config, MountKind, journal, volume};
+use super::{Config, MountKind, journal, mount, volume};
 use crate::db::ContainerRow;
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
@@ -16,7 +16,7 @@ pub(super) fn spec(
     host: &Host,
     terminal: Option<Size>,
 ) -> Result<Spec> {
-    let mut spec = Spec::new(row.id.as_str(), engine.snapshots.mount(row.snapshot)?, config.args());
+    let mut spec = Spec::new(row.id.as_str(), mount(engine, row)?, config.args());
     let names = Names { hostname: config.hostname.as_deref(), hosts: &config.hosts };
     network::configure(network::find(&config.network)?, host, &names, &mut spec);
     spec.read_only_root = config.read_only_root;
