@@ -6,4 +6,5 @@ mod btrfs;
 mod disk;
 mod overlay;
 mod random;
+mod roots;
 mod usage;

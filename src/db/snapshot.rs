@@ -79,6 +79,13 @@ impl Reader<'_> {
         self.all(sql, (id,), |row| row.get(0))
     }
 
+    /// What the parents of a snapshot of a Layered driver hold, nearest first.
+    pub fn parent_layers(&self, id: SnapshotId) -> Result<Vec<(LayerNumber, SnapshotId)>> {
+        let sql = "select layer, parent from snapshot_parent join snapshot on id = parent
+                   where snapshot = ?1 and layer is not null order by n";
+        self.all(sql, (id,), |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
     /// The sealed snapshot that holds it, unless it may not have survived a crash.
     pub fn snapshot_of(&self, driver: &str, keyed: Keyed) -> Result<Option<SnapshotId>> {
         let id = |row: &rusqlite::Row<'_>| row.get(0);

@@ -9,7 +9,9 @@
 
 mod draft;
 pub mod driver;
+mod root;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -19,6 +21,7 @@ use rustix::fs::{Mode, OFlags};
 
 pub use self::draft::{Draft, Mounted, Parked, Place, Purpose};
 use self::driver::{Driver, Mount, Options, Setting, Shape, SnapshotId, Stamps, Tree};
+use self::root::{Root, Shown};
 use crate::db::{Db, DriverLock, Keyed, LayerNumber, LayerRow, Pending, Reader, SnapshotRow, Swept, Writer};
 use crate::error::{Context, Error, Result};
 use crate::image::ChainId;
@@ -33,15 +36,6 @@ pub struct Snapshots {
     roots: Mutex<HashMap<LayerNumber, Root>>,
     /// The store keeps this driver as long as we work with it.
     keeps: Mutex<Option<DriverLock>>,
-}
-
-/// What a layer says of `/`.
-#[derive(Clone, Copy)]
-struct Root {
-    /// It hides all that lies below.
-    opaque: bool,
-    /// It has owner, mode and times of its own for it.
-    described: bool,
 }
 
 /// The two trees that tell what a snapshot changes.
@@ -159,8 +153,15 @@ impl Snapshots {
             Some(parent) => format!("making a layer's tree on {}", parent.short()),
             None => "making a layer's tree".to_owned(),
         };
-        let draft = Draft::reserve(self, purpose, |reader| self.stack_of(reader, parent)).context(doing)?;
+        let shown = Cell::new(Shown::Uppermost);
+        let stand = |reader: &Reader<'_>| {
+            let (stack, shows) = self.stack_of(reader, parent)?;
+            shown.set(shows);
+            Ok(stack)
+        };
+        let draft = Draft::reserve(self, purpose, stand).context(doing)?;
         self.driver.create(draft.id(), draft.parents()).context(doing)?;
+        self.begin_root(draft.id(), draft.parents(), shown.get()).context(doing)?;
         draft.made()
     }
 
@@ -180,8 +181,8 @@ impl Snapshots {
 
     /// How to mount a stack for reading; of no layers, an empty directory.
     pub fn view(&self, chain: Option<&ChainId>) -> Result<Mount> {
-        let stack = self.db.read(|reader| self.stack_of(reader, chain))?;
-        self.driver.view(&stack)
+        let (stack, shown) = self.db.read(|reader| self.stack_of(reader, chain))?;
+        self.view_of(&stack, shown)
     }
 
     /// A stack, to be read by this process alone.
@@ -221,7 +222,7 @@ impl Snapshots {
         };
         let parent = match parents {
             [] => None,
-            parents => Some(open_view(&self.driver.view(parents)?)?),
+            parents => Some(open_view(&self.view_of(parents, self.shown_below(id)?)?)?),
         };
         let touched = match (parents, &parent) {
             ([below], Some(view)) if !delta => self.touched(id, *below, tree.as_fd(), view.as_fd())?,
@@ -260,7 +261,7 @@ impl Snapshots {
 
     /// The trees below a stack, nearest first, as the driver wants them.
     pub fn stack(&self, chain: Option<&ChainId>) -> Result<Vec<SnapshotId>> {
-        self.db.read(|reader| self.stack_of(reader, chain))
+        Ok(self.db.read(|reader| self.stack_of(reader, chain))?.0)
     }
 
     /// All that was written into these is on disk when it returns.
@@ -335,9 +336,9 @@ impl Snapshots {
         id.map(|id| self.driver.tree(id)).transpose()
     }
 
-    fn stack_of(&self, reader: &Reader<'_>, chain: Option<&ChainId>) -> Result<Vec<SnapshotId>> {
+    fn stack_of(&self, reader: &Reader<'_>, chain: Option<&ChainId>) -> Result<(Vec<SnapshotId>, Shown)> {
         let Some(chain) = chain else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Shown::Uppermost));
         };
         let missing = |what: String| {
             Error::not_found(format!("{what} has no tree of the driver `{}`", self.driver.name()))
@@ -346,7 +347,7 @@ impl Snapshots {
         let name = self.driver.name();
         match self.driver.shape() {
             Shape::Stacked => match reader.snapshot_of(name, Keyed::Chain(*chain))? {
-                Some(id) => Ok(vec![id]),
+                Some(id) => Ok((vec![id], Shown::Uppermost)),
                 None => Err(missing(format!("the stack {}", chain.short()))),
             },
             Shape::Layered => {
@@ -354,7 +355,23 @@ impl Snapshots {
                     let found = reader.snapshot_of(name, Keyed::Layer(layer.number))?;
                     found.ok_or_else(|| missing(format!("the layer {}", layer.diff_id.short())))
                 };
-                self.needed(reader.stack(Some(chain))?)?.iter().map(tree).collect()
+                let all = reader.stack(Some(chain))?;
+                let downwards: Vec<LayerNumber> = all.iter().rev().map(|layer| layer.number).collect();
+                let shown = self.shown(downwards, |layer| reader.snapshot_of(name, Keyed::Layer(layer)))?;
+                Ok((self.needed(all)?.iter().map(tree).collect::<Result<_>>()?, shown))
+            }
+        }
+    }
+
+    /// Whose root shows below a snapshot.
+    fn shown_below(&self, id: SnapshotId) -> Result<Shown> {
+        match self.driver.shape() {
+            Shape::Stacked => Ok(Shown::Uppermost),
+            Shape::Layered => {
+                let layers = self.db.read(|reader| reader.parent_layers(id))?;
+                let tree =
+                    |wanted| Ok(layers.iter().find(|(layer, _)| *layer == wanted).map(|(_, tree)| *tree));
+                self.shown(layers.iter().map(|(layer, _)| *layer), tree)
             }
         }
     }
@@ -413,26 +430,6 @@ impl Snapshots {
             self.inherit_root(writer, id, layer, below)?;
         }
         Ok((chain, first))
-    }
-
-    /// A layer's tree was made alone, and its archive says nothing of `/`: in a stack its root is what shows,
-    /// so it gets what shows below.
-    fn inherit_root(
-        &self,
-        reader: &Reader<'_>,
-        id: SnapshotId,
-        layer: LayerNumber,
-        below: &ChainId,
-    ) -> Result<()> {
-        if self.root_of(layer)?.described {
-            return Ok(());
-        }
-        let Some(nearest) = self.stack_of(reader, Some(below))?.first().copied() else {
-            return Ok(());
-        };
-        let (from, to) = (self.driver.tree(nearest)?, self.driver.tree(id)?);
-        sys::tree::like(from.dir.as_fd(), to.dir.as_fd())
-            .context(|| format!("giving the root of snapshot {id} the attributes of {nearest}'s"))
     }
 }
 

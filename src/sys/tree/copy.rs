@@ -300,17 +300,6 @@ const PRIVATE: [&[u8]; 6] = [
     b"trusted.overlay.protattr",
 ];
 
-/// Owner, mode and xattrs of a directory for another one, but for what overlayfs writes there.
-pub fn like(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    owner_and_mode(to, c".", &rustix::fs::fstat(from)?)?;
-    for (key, value) in dir::xattrs(from, c".")? {
-        if !key.starts_with(b"trusted.overlay.") && !key.starts_with(b"user.overlay.") {
-            dir::set_xattr(to, c".", &key, &value)?;
-        }
-    }
-    Ok(())
-}
-
 fn owner_and_mode(to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;

@@ -1,6 +1,7 @@
 //! Whole trees: removed, copied, linked. Nothing is followed, nothing leads out, and depth is not bounded by
 //! PATH_MAX.
 
+mod attributes;
 mod copy;
 mod link;
 mod remove;
@@ -11,7 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::OFlags;
 
-pub use self::copy::{copy, like};
+pub use self::attributes::{Attributes, like};
+pub use self::copy::copy;
 pub use self::link::{link, replay};
 pub use self::remove::remove;
 use super::dir;
