@@ -16,6 +16,17 @@ const LONG_LOG: u64 = 1 << 20;
 /// Bytes free on the disk below which the log is kept as short as can be.
 const SCARCE: u64 = 64 << 20;
 
+/// Folds the write-ahead log of a database into its file and empties it, unless somebody is in the way.
+pub(super) fn fold_log(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::ZERO)?;
+    let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()));
+    be_patient(connection)?;
+    match folded {
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(()),
+        folded => folded,
+    }
+}
+
 /// A connection, held.
 pub(super) struct RowConnection<'d> {
     db: &'d Db,
@@ -30,16 +41,7 @@ impl RowConnection<'_> {
     /// Folds the write-ahead log into the file and empties it, unless a reader is in the way: another time will do.
     pub(super) fn fold_log(&mut self) -> Result<()> {
         let connection = self.slot.as_mut().expect("opened before it is handed out");
-        let mut fold = || -> rusqlite::Result<()> {
-            connection.busy_timeout(Duration::ZERO)?;
-            let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()));
-            be_patient(connection)?;
-            match folded {
-                Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(()),
-                folded => folded,
-            }
-        };
-        fold().context(|| format!("writing {}", self.db.0.rows_path.display()))
+        fold_log(connection).context(|| format!("writing {}", self.db.0.rows_path.display()))
     }
 
     /// Bytes of the write-ahead log.

@@ -10,6 +10,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row};
 
 use super::Db;
+use super::files::fold_log;
 use super::tag_log::TagMove;
 use crate::error::{Context as _, Error, Result};
 
@@ -56,7 +57,7 @@ impl Db {
 
     /// Changes, atomically and in order; but a power cut may undo the latest ones, all from some point on.
     pub fn write<T>(&self, change: impl FnOnce(&Writer<'_>) -> Result<T>) -> Result<T> {
-        let turn = Turn::take(self)?;
+        let mut turn = Turn::take(self)?;
         let (value, low) = run(&turn.connection, "BEGIN IMMEDIATE", |connection| {
             let writer = self.writer(connection);
             Ok((change(&writer)?, writer.numbers_low.get()))
@@ -115,7 +116,7 @@ impl<'d> Turn<'d> {
     }
 
     /// SQLite waits for the disk at a commit only in this mode (sqlite.org/pragma.html, "synchronous").
-    fn durably<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    fn durably<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let mode = |mode: &str| {
             self.connection
                 .pragma_update(None, "synchronous", mode)
@@ -124,7 +125,20 @@ impl<'d> Turn<'d> {
         mode("FULL")?;
         let outcome = run(&self.connection, "BEGIN IMMEDIATE", work);
         mode("NORMAL")?;
+        self.fold_long_log();
         outcome
+    }
+
+    /// The first process of several that opens the index reads all of its log: a log of a thousand pages would be a third of what a small
+    /// command takes. Who waits for the disk anyway folds it into the file.
+    fn fold_long_log(&mut self) {
+        const LONG: u64 = 256 << 10;
+        let log = self.db.0.root.join("outcrop.db-wal");
+        if std::fs::metadata(log).is_ok_and(|log| log.len() > LONG)
+            && let Err(error) = fold_log(&mut self.connection)
+        {
+            tracing::warn!(%error, "the index's log stays long");
+        }
     }
 }
 
