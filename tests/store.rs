@@ -727,6 +727,19 @@ fn a_guard_keeps_what_it_saw_within_one_process() {
     assert!(db.read(|reader| reader.layer(layer)).unwrap().is_none());
 }
 
+/// Its row stands before its name.
+#[test]
+fn a_blob_that_gets_its_name_after_the_disk_was_written_is_not_durable() {
+    let sandbox = Sandbox::new();
+    let (db, other) = (store(&sandbox), store(&sandbox));
+    let staged = Blobs::open(&other).stage(b"late").unwrap();
+    Blobs::open(&db).put(b"early", None).unwrap();
+    let sync = |_: &Pending| other.write(|writer| staged.publish(writer, None)).map(drop);
+    db.barrier(sync, |_| Ok(())).unwrap();
+    let durable = |text: &str| db.read(|reader| reader.blob(&digest_of(text))).unwrap().unwrap().durable;
+    assert_eq!((durable("early"), durable("late")), (true, false));
+}
+
 #[test]
 fn what_is_condemned_comes_back_when_something_refers_to_it() {
     let sandbox = Sandbox::new();

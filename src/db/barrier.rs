@@ -49,11 +49,14 @@ impl Db {
 impl Reader<'_> {
     pub fn pending(&self) -> Result<Pending> {
         let boot = (self.db.boot(),);
+        // A row that only says that a blob is about to get its name (`expect_blob`) is not pending: the name may come after
+        // the disk was written.
+        let blobs = "select digest from blob where pending_boot = ?1 and removing = 0";
         Ok(Pending {
             layers: self.all("select id from layer where pending_boot = ?1", boot, |row| row.get(0))?,
             snapshots: self.all("select id from snapshot where pending_boot = ?1", boot, |row| row.get(0))?,
             images: self.all("select id from image where pending_boot = ?1", boot, |row| row.get(0))?,
-            blobs: self.all("select digest from blob where pending_boot = ?1", boot, |row| row.get(0))?,
+            blobs: self.all(blobs, boot, |row| row.get(0))?,
         })
     }
 
