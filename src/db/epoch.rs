@@ -31,9 +31,15 @@ impl EpochGuard {
             let path = file_of(locks, epoch);
             let file = open_lock_file(&path)?;
             lock(&file, FlockOperation::LockShared)?;
-            // Whoever closes an epoch takes its file away.
-            if stands_at(&file, &path)? {
+            // Whoever closes an epoch takes its file away. And one that ended before we had the lock may be closed for good: nobody
+            // looks at its file any more.
+            let stands = stands_at(&file, &path)?;
+            if stands && current()? == epoch {
                 return Ok(EpochGuard { epoch, file });
+            }
+            drop(file);
+            if stands {
+                close(locks, epoch)?;
             }
         }
     }
@@ -103,5 +109,34 @@ impl Writer<'_> {
 
     pub(super) fn forget_epochs_before(&self, epoch: Epoch) -> Result<()> {
         self.exec("delete from epoch where n < ?1", (epoch,)).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::db::testing::Dir;
+
+    #[test]
+    fn nobody_is_in_an_epoch_that_ended_while_he_came() {
+        let dir = Dir::new();
+        let now = Cell::new(Epoch(1));
+        // Another process opens the next one between our look and our lock, finds nobody in the first, and forgets it.
+        let look = || {
+            let seen = now.get();
+            if seen == Epoch(1) {
+                now.set(Epoch(2));
+                assert!(close(dir.path(), Epoch(1))?);
+            }
+            Ok(seen)
+        };
+        let guard = EpochGuard::enter(dir.path(), look).unwrap();
+        assert_eq!(guard.epoch(), Epoch(2));
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["epoch-2"]);
+        assert!(!close(dir.path(), Epoch(2)).unwrap());
     }
 }
