@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::registry_kit::{Image, Layout, RealRegistry, Reply, Server, tar_of_files as tar_of};
 use crate::sandbox::{Sandbox, tool, wait_until};
 use crate::transfer_kit::{
-    LONG, MB, filled, image_of, ingest, is_stored, kill, ranges, size, start, stuck_after,
+    LONG, MB, filled, image_of, ingest, is_of, is_stored, kill, ranges, size, start, stuck_after,
 };
 
 /// Trees that were begun in the store since it was made.
@@ -212,5 +212,44 @@ fn a_layer_whose_archive_says_nothing_of_the_root_has_that_of_the_stack_it_comes
         .map(|root| root.permissions().mode() & 0o7777)
         .collect();
     assert_eq!(modes, [0o700, 0o700]);
+    sandbox.check();
+}
+
+/// What a stage came to is an image without a name, that nothing needs but the build.
+#[test]
+fn a_build_that_pulls_keeps_its_stages_while_others_prune() {
+    let sandbox = Sandbox::new();
+    sandbox.base_image("base");
+    let image = image_of(&[tar_of(&[("first", 5000)])]);
+    let registry = filled(&sandbox, &image);
+    let held = Arc::new(AtomicBool::new(true));
+    let server = Server::start(Some(registry.address), {
+        let (held, layer) = (Arc::clone(&held), image.manifest.layers[0].clone());
+        move |asked, _| match is_of(asked, &layer) {
+            true => {
+                let held = Arc::clone(&held);
+                Reply::Change(Box::new(move |_| {
+                    wait_until(LONG, || !held.load(Ordering::SeqCst));
+                }))
+            }
+            false => Reply::Forward,
+        }
+    });
+    sandbox.file("made", "made");
+    sandbox.dockerfile(&format!(
+        "FROM base AS made\nCOPY made /made\nFROM {}/app:v1\nCOPY --from=made /made /\n",
+        server.address
+    ));
+    let mut build = start(&sandbox, &["build", "-t", "it", "."]);
+    let index = sandbox.root().join("outcrop.db");
+    let images = || tool(&sandbox, &["sqlite3", index.to_str().unwrap(), "select count(*) from image"]);
+    let is_pulling = || server.asked().iter().any(|asked| is_of(asked, &image.manifest.layers[0]));
+    assert!(wait_until(LONG, || is_pulling() && images().trim() == "2"));
+    sandbox.outcrop(&["system", "prune", "-f"]).ok();
+    held.store(false, Ordering::SeqCst);
+    assert!(build.wait().unwrap().success());
+    let id = sandbox.outcrop(&["create", "it", "x"]).ok().line();
+    sandbox.outcrop(&["export", "-o", "it.tar", &id]).ok();
+    assert!(tool(&sandbox, &["tar", "-tf", "it.tar"]).lines().any(|name| name == "made"));
     sandbox.check();
 }

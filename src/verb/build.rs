@@ -177,6 +177,9 @@ pub fn build(engine: &Engine, options: &Options, job: &Job) -> Result<Built> {
 
 fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Vec<String>) -> Result<Built> {
     let start = Instant::now();
+    // A base image that is pulled on the way ends with a sweep, which lets go what this process has seen; what stages come
+    // to has no name yet, and anybody may remove it.
+    let seen = engine.db.enter()?;
     let ignore = ignore(options)?;
     let platforms = options.platforms();
     output::check(&options.results.outputs, &options.names, platforms.len())?;
@@ -271,7 +274,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
     });
     drop(inputs);
     drop(imported);
-    let settled = results::settle(engine, record, lease, &notes, left.as_ref());
+    let settled = results::settle(engine, record, (lease, seen), &notes, left.as_ref());
     let left = left.map_err(|problem| build_failed::keep(engine, &slot, problem, job))?;
     settled?;
     job.report(Event::Built { image: left.image, took: start.elapsed() });

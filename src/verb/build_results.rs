@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use crate::build::{self, Notes};
-use crate::db::{BuildId, BuildStatus, Lease};
+use crate::db::{BuildId, BuildStatus, EpochGuard, Lease};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::image::{ImageId, Platform, Reference};
@@ -104,7 +104,7 @@ fn asks_for_an_index(options: &Options) -> bool {
 pub(super) fn settle(
     engine: &Engine,
     record: BuildId,
-    lease: Lease,
+    held: (Lease, EpochGuard),
     notes: &Notes,
     left: Result<&Left, &Error>,
 ) -> Result<()> {
@@ -138,6 +138,6 @@ pub(super) fn settle(
             index.finish_build(record, status, image.as_ref())
         })?;
     }
-    drop(lease);
+    drop(held);
     engine.sweep()
 }
