@@ -27,6 +27,7 @@ mod drafts;
 mod dropped;
 mod faults;
 mod foreign;
+mod forms;
 mod golden;
 mod house;
 mod interchange;

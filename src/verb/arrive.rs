@@ -5,15 +5,15 @@
 //! there is always one who goes on, in whatever order they want their layers.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::db::{EpochGuard, Lease};
+use crate::db::{BlobLayer, EpochGuard, Lease, Origin, Reader};
 use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::image::{ChainId, Descriptor, DiffId, Digest};
+use crate::error::{Context as _, Error, Result};
+use crate::image::{ChainId, Descriptor, DiffId, Digest, Hasher};
 use crate::job::{Event, Job};
 use crate::layer::compress;
 use crate::rootfs::{self, Archive, Layer, Made, Prepared, Stack};
@@ -27,6 +27,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The layers of one image on their way.
 pub(super) struct Arrivals<'e> {
     engine: &'e Engine,
+    origin: Origin,
     job: &'e Job,
     lease: Lease,
     came: Mutex<Came<'e>>,
@@ -40,6 +41,8 @@ struct Came<'e> {
     layers: HashMap<DiffId, Layer>,
     /// Unpacked, to wait for their turn.
     prepared: HashMap<Digest, Prepared<'e>>,
+    /// Blobs that unpack to these layers.
+    proved: HashSet<(Digest, DiffId)>,
 }
 
 /// What is not here.
@@ -50,9 +53,9 @@ enum Lack {
 }
 
 impl<'e> Arrivals<'e> {
-    pub(super) fn begin(engine: &'e Engine, job: &'e Job) -> Result<Self> {
+    pub(super) fn begin(engine: &'e Engine, origin: Origin, job: &'e Job) -> Result<Self> {
         let _epoch = engine.db.enter()?;
-        Ok(Arrivals { engine, job, lease: engine.db.lease()?, came: Mutex::default(), _epoch })
+        Ok(Arrivals { engine, origin, job, lease: engine.db.lease()?, came: Mutex::default(), _epoch })
     }
 
     fn came(&self) -> MutexGuard<'_, Came<'e>> {
@@ -68,9 +71,9 @@ impl<'e> Arrivals<'e> {
         let engine = self.engine;
         let blob = &layer.descriptor.digest;
         // One that leans on what lies below is looked for when its turn has come.
-        let (found, blob_is_here, unpacks_to) = engine.db.read(|index| {
+        let (found, blob_is_here, is_to_be_had) = engine.db.read(|index| {
             let found = index.find_layer(&layer.diff_id, None)?;
-            Ok((found, index.find_blob(blob)?.is_some(), index.layer_of_blob(blob)?))
+            Ok((found, index.find_blob(blob)?.is_some(), is_to_be_had(index, layer)?))
         })?;
         let found = found.filter(|found| !found.leans || layer.position == 0);
         let Some(found) = found else { return Ok(Lack::Layer) };
@@ -78,7 +81,7 @@ impl<'e> Arrivals<'e> {
             self.came().layers.insert(layer.diff_id, Layer::from(&found));
         }
         // Dropped, it is not wanted back, unless the layer might have to be unpacked again.
-        let dropped = unpacks_to.is_some() && engine.snapshots.driver().shape() == Shape::Layered;
+        let dropped = is_to_be_had && engine.snapshots.driver().shape() == Shape::Layered;
         Ok(if blob_is_here || dropped { Lack::Nothing } else { Lack::Blob })
     }
 
@@ -120,10 +123,81 @@ impl<'e> Arrivals<'e> {
 
     /// For others to take, unless it leans on what lies below, which is not known yet.
     fn publish(&self, layer: &transfer::Layer<'_>, prepared: Prepared<'e>) -> Result<()> {
-        match rootfs::publish_alone(prepared, &layer.diff_id, &Made::default())? {
-            Ok(known) => drop(self.came().layers.insert(layer.diff_id, known)),
-            Err(prepared) => drop(self.came().prepared.insert(layer.descriptor.digest, prepared)),
+        let published = rootfs::publish_alone(prepared, &layer.diff_id, &Made::default())?;
+        self.is_proved(layer);
+        match published {
+            Ok(known) => {
+                self.came().layers.insert(layer.diff_id, known);
+                // So that those who wait for the layer need not look at the blob again.
+                match self.form(layer)? {
+                    Some(form) => self.engine.db.write(|index| index.insert_blob_layer(&form)),
+                    None => Ok(()),
+                }
+            }
+            Err(prepared) => {
+                self.came().prepared.insert(layer.descriptor.digest, prepared);
+                Ok(())
+            }
         }
+    }
+
+    fn is_proved(&self, layer: &transfer::Layer<'_>) {
+        self.came().proved.insert((layer.descriptor.digest, layer.diff_id));
+    }
+
+    /// The blob as a form of the layer, to be kept with it; `Corrupt` if it has another size, or unpacks to another one:
+    /// manifests may say anything. `None`: it is not here, or nothing keeps its bytes, as a plain archive is made again from its recipe.
+    pub(super) fn form(&self, layer: &transfer::Layer<'_>) -> Result<Option<BlobLayer>> {
+        let archive = Blob { engine: self.engine, digest: layer.descriptor.digest };
+        let (said, size) = (layer.descriptor.size, self.engine.blobs.size(&archive.digest)?);
+        match size {
+            None => return Ok(None),
+            Some(size) if size == said => self.prove(layer, &archive)?,
+            Some(size) => {
+                return Err(Error::corrupt(format!(
+                    "{} has {size} bytes; its descriptor says {said}",
+                    archive.digest
+                )));
+            }
+        }
+        let compression = archive.compression()?;
+        if compression == "none" && self.origin == Origin::Loaded {
+            return Ok(None);
+        }
+        Ok(Some(BlobLayer {
+            blob: archive.digest,
+            diff_id: layer.diff_id,
+            compression: compression.to_owned(),
+            size: said,
+        }))
+    }
+
+    /// Where the layer came by another blob, or was made here, this one is unpacked for the proof alone.
+    fn prove(&self, layer: &transfer::Layer<'_>, archive: &Blob<'_>) -> Result<()> {
+        if self.came().proved.contains(&(archive.digest, layer.diff_id)) {
+            return Ok(());
+        }
+        let known = self.engine.db.read(|index| index.layer_of_blob(&archive.digest))?;
+        if known.is_some_and(|form| form.diff_id == layer.diff_id) {
+            return Ok(());
+        }
+        let mut plain = archive.open()?;
+        let (mut hasher, mut buffer) = (Hasher::new(), vec![0; 128 << 10]);
+        loop {
+            self.job.check()?;
+            match plain.read(&mut buffer).context(|| format!("unpacking layer {}", layer.id()))? {
+                0 => break,
+                count => hasher.update(&buffer[..count]),
+            }
+        }
+        let found = DiffId(hasher.finish());
+        if found != layer.diff_id {
+            return Err(Error::corrupt(format!(
+                "the archive in {} is {found}, where the image's config promises {}",
+                archive.digest, layer.diff_id
+            )));
+        }
+        self.is_proved(layer);
         Ok(())
     }
 
@@ -149,7 +223,9 @@ impl<'e> Arrivals<'e> {
         let archive = Blob { engine, digest: layer.descriptor.digest };
         let prepared = self.came().prepared.remove(&archive.digest);
         let (diff_id, made) = (Some(&layer.diff_id), Made::default());
-        rootfs::place(engine, &archive, prepared, diff_id, below, &made, &self.lease, job)
+        let placed = rootfs::place(engine, &archive, prepared, diff_id, below, &made, &self.lease, job)?;
+        self.is_proved(layer);
+        Ok(placed)
     }
 
     fn known(&self, layer: &transfer::Layer<'_>, below: &Stack) -> Result<Option<Layer>> {
@@ -167,6 +243,13 @@ impl<'e> Arrivals<'e> {
             false => self.engine.db.write(|index| index.condemn_unreferenced()).map(drop),
         }
     }
+}
+
+/// Whether the blob is known as a form of this very layer, and is here, or was seen at a registry.
+pub(super) fn is_to_be_had(index: &Reader<'_>, layer: &transfer::Layer<'_>) -> Result<bool> {
+    let blob = &layer.descriptor.digest;
+    let is_form = index.layer_of_blob(blob)?.is_some_and(|form| form.diff_id == layer.diff_id);
+    Ok(is_form && (index.find_blob(blob)?.is_some() || !index.blob_seen_at(blob)?.is_empty()))
 }
 
 /// Whether it came, and what became of unpacking it: which counts only if it did.

@@ -1,6 +1,6 @@
 //! `pull`: an image from a registry, layer by layer.
 
-use crate::db::{BlobLayer, NewImage, Origin, Writer};
+use crate::db::{NewImage, Origin, Writer};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{Digest, ImageId, Platform, Reference};
@@ -8,7 +8,7 @@ use crate::job::{Event, Job};
 use crate::registry;
 use crate::rootfs::Stack;
 use crate::transfer;
-use crate::verb::arrive::{Arrivals, Blob};
+use crate::verb::arrive::{Arrivals, is_to_be_had};
 
 #[derive(Clone)]
 pub struct Options {
@@ -84,6 +84,7 @@ fn finish(
         for layer in found.layers() {
             job.report(Event::LayerDone { layer: layer.id(), how: crate::job::LayerOutcome::AlreadyExists });
         }
+        note_blobs(engine, found)?;
     } else if let Err(error) = bring(engine, source, found, Origin::Pulled, job) {
         return engine.sweep_after(Err(error));
     }
@@ -135,6 +136,29 @@ pub(super) fn is_here(engine: &Engine, image: &ImageId) -> Result<bool> {
     Ok(known.is_some_and(|row| row.durable && !row.condemned))
 }
 
+/// An image that is here may have come with blobs of another manifest, or with none: those of this one are to be had there.
+fn note_blobs(engine: &Engine, found: &transfer::Found) -> Result<()> {
+    engine.db.write(|index| {
+        for layer in found.layers().filter(|layer| !layer.descriptor.media_type.is_foreign()) {
+            index.blob_seen(&layer.descriptor.digest, found.name.host(), found.name.path())?;
+        }
+        Ok(())
+    })
+}
+
+/// Whether the blobs of an image that is here are, too, or can be had. A plain archive is made again from its recipe.
+fn has_blobs(engine: &Engine, found: &transfer::Found) -> Result<bool> {
+    engine.db.read(|index| {
+        for layer in found.layers() {
+            let is_plain = layer.descriptor.digest == *layer.diff_id.digest();
+            if !is_plain && !is_to_be_had(index, &layer)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+}
+
 /// An image of an archive, or a copy of a registry's, under these names. `keep`: its manifest is the source's own, and stays.
 pub(super) fn take(
     engine: &Engine,
@@ -145,8 +169,10 @@ pub(super) fn take(
     keep: bool,
     job: &Job,
 ) -> Result<()> {
-    if !is_here(engine, &found.image)? {
-        bring(engine, source, found, origin, job)?;
+    match (is_here(engine, &found.image)?, origin) {
+        (true, Origin::Pulled) => note_blobs(engine, found)?,
+        (true, _) if !keep || has_blobs(engine, found)? => {}
+        _ => bring(engine, source, found, origin, job)?,
     }
     if keep {
         store_documents(engine, found)?;
@@ -178,7 +204,7 @@ fn bring(
     origin: Origin,
     job: &Job,
 ) -> Result<()> {
-    let arrivals = Arrivals::begin(engine, job)?;
+    let arrivals = Arrivals::begin(engine, origin, job)?;
     match place_all(engine, source, found, origin, &arrivals, job) {
         Ok(stack) => publish(engine, found, origin, &stack),
         Err(error) => {
@@ -204,27 +230,13 @@ fn place_all(
     for layer in found.layers() {
         job.check()?;
         let placed = arrivals.place(&layer, &stack)?;
-        let archive = Blob { engine, digest: layer.descriptor.digest };
-        let compression = match engine.blobs.contains(&archive.digest)? {
-            true => Some(archive.compression()?),
-            false => None,
-        };
+        let (blob, form) = (&layer.descriptor.digest, arrivals.form(&layer)?);
         engine.db.write(|index| {
             if origin == Origin::Pulled {
-                index.blob_seen(&archive.digest, found.name.host(), found.name.path())?;
+                index.blob_seen(blob, found.name.host(), found.name.path())?;
             }
-            index.arrived(&archive.digest)?;
-            let Some(compression) = compression else { return Ok(()) };
-            // A plain archive is made again from its recipe; nothing keeps its bytes.
-            if compression == "none" && origin == Origin::Loaded {
-                return Ok(());
-            }
-            index.insert_blob_layer(&BlobLayer {
-                blob: archive.digest,
-                diff_id: layer.diff_id,
-                compression: compression.to_owned(),
-                size: layer.descriptor.size,
-            })
+            index.arrived(blob)?;
+            form.iter().try_for_each(|form| index.insert_blob_layer(form))
         })?;
         stack = stack.with(placed);
     }
