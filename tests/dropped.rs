@@ -1,5 +1,8 @@
 //! Compressed layers that were dropped because a registry has them: what needs their bytes gets them from there.
 
+use std::io::Read as _;
+use std::process::Stdio;
+
 use outcrop::image::{Descriptor, Digest, Reference};
 use outcrop::job::Job;
 use outcrop::registry::{Options, Registry};
@@ -7,7 +10,7 @@ use outcrop::transfer::Source as _;
 
 use crate::registry_kit::{Image, Layout, RealRegistry, Server, tar_of_files as tar_of};
 use crate::sandbox::{Sandbox, tool};
-use crate::transfer_kit::{filled, image_of, is_stored, ranges};
+use crate::transfer_kit::{MB, filled, image_of, is_stored, ranges};
 
 /// A registry with an image in it that was pulled, and whose compressed layers were dropped.
 fn dropped() -> (Sandbox, Image, String, RealRegistry) {
@@ -181,4 +184,24 @@ fn where_dropped_layers_are_is_known_after_the_index_was_made_again() {
     // With its layers goes what was written of them.
     sandbox.outcrop(&["rmi", "-f", &id]).ok();
     assert_eq!(std::fs::read_dir(sandbox.root().join("layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_dropped_while_it_is_saved_is_saved() {
+    let sandbox = Sandbox::new();
+    // More than fits into a pipe, and a layer that comes after that.
+    let image = image_of(&[tar_of(&[("a", MB)]), tar_of(&[("b", 6000)])]);
+    let registry = filled(&sandbox, &image);
+    let name = format!("{}/app:v1", registry.address);
+    sandbox.outcrop(&["pull", &name]).ok();
+    let mut save = sandbox.command(&["save", &name]).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut archive, mut out) = (vec![0; 512], save.stdout.take().unwrap());
+    out.read_exact(&mut archive).unwrap();
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
+    out.read_to_end(&mut archive).unwrap();
+    assert!(save.wait().unwrap().success());
+    let other = Sandbox::new();
+    other.outcrop_with_input(&["load", "-q"], &archive).ok();
+    assert!(image.manifest.layers.iter().all(|layer| is_stored(&other, layer)));
+    sandbox.check();
 }

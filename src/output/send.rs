@@ -175,7 +175,7 @@ impl Target<'_> {
             None => form.candidates(self.engine, piece.diff_id())?,
         };
         for blob in &candidates {
-            if self.engine.blobs.contains(&blob.digest)? {
+            if self.engine.blobs.is_here(&blob.digest)? {
                 return Ok((blob.clone(), self.stored(blob, id)?));
             }
         }

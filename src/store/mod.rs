@@ -44,6 +44,12 @@ impl Blobs {
         Ok(self.db.read(|reader| reader.find_blob(digest))?.is_some())
     }
 
+    /// Whether its bytes are here, though it may be about to go: nothing goes that was seen by a process that is at work.
+    pub fn is_here(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.contains(digest)?
+            || self.db.read(|reader| reader.blob(digest))?.is_some_and(|row| row.durable))
+    }
+
     /// In bytes; `None` if it is not there.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         Ok(self.db.read(|reader| reader.find_blob(digest))?.map(|row| row.size))

@@ -102,7 +102,7 @@ pub(super) fn bring_back(
 ) -> Result<()> {
     let blob = &part.manifest.layers[n];
     let compression = blob.media_type.compression().unwrap_or(Compression::None);
-    if compression == Compression::None || engine.blobs.contains(&blob.digest)? {
+    if compression == Compression::None || engine.blobs.is_here(&blob.digest)? {
         return Ok(());
     }
     let lost = match again::fetch_again(engine, blob, registry, job) {
@@ -215,7 +215,7 @@ fn ship_layer(
     sink: &mut dyn Sink,
     job: &Job,
 ) -> Result<()> {
-    if !engine.blobs.contains(&blob.digest)? {
+    if !engine.blobs.is_here(&blob.digest)? {
         let mut replay = |out: &mut dyn Write| rootfs::replay(engine, &part.stack, n, out, job);
         match blob.media_type.compression() {
             None | Some(Compression::None) => return sink.blob(blob, &mut replay),

@@ -179,7 +179,7 @@ impl Source for Kept<'_> {
         wanted: &Descriptor,
         offset: u64,
     ) -> Result<Box<dyn Read + Send + 'a>> {
-        let mut bytes: Box<dyn Read + Send> = match self.engine.blobs.contains(&wanted.digest)? {
+        let mut bytes: Box<dyn Read + Send> = match self.engine.blobs.is_here(&wanted.digest)? {
             true => Box::new(self.engine.blobs.read(&wanted.digest)?),
             false => self.again(wanted)?,
         };
