@@ -1,12 +1,12 @@
 //! `export`: a container's files as a tar.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use outcrop::container;
 use outcrop::error::{Context as _, Error, Result};
+use outcrop::output::Destination;
 use outcrop::verb::export;
 
 use super::frame::WRITING;
@@ -37,7 +37,7 @@ impl Verb for Args {
         let row = container::resolve(engine, &self.container)?;
         let progress = Progress::aside(Mode::Auto);
         let job = context.job(progress.report());
-        match &self.output {
+        match self.output {
             None => {
                 let mut out = BufWriter::new(io::stdout());
                 let written = export::export(engine, &row, &mut out, &job);
@@ -45,14 +45,7 @@ impl Verb for Args {
                 written.and_then(flush).context(|| WRITING)?;
             }
             Some(path) => {
-                let doing = || format!("writing `{}`", path.display());
-                let mut out = BufWriter::new(File::create(path).context(doing)?);
-                let written =
-                    export::export(engine, &row, &mut out, &job).and_then(|()| out.flush().context(doing));
-                if written.is_err() {
-                    drop(std::fs::remove_file(path));
-                }
-                written?;
+                Destination::File(path).write(None, |out| export::export(engine, &row, out, &job))?;
             }
         }
         Ok(ExitCode::SUCCESS)

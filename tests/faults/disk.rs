@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::left::{ask, half_written};
-use crate::sandbox::{Sandbox, alone};
+use crate::sandbox::{Sandbox, alone, tool};
 
 /// A store on a filesystem of its own with these many MB.
 struct Small {
@@ -119,4 +119,29 @@ fn full_on_a_full_disk() {
     let file = fs::File::open(&ballast).unwrap();
     let free = rustix::fs::fstatvfs(file.as_fd()).unwrap();
     assert!(free.f_bavail * free.f_frsize > 16 << 20);
+}
+
+#[test]
+fn an_export_that_finds_no_room_leaves_what_stood_there() {
+    alone(export_without_room);
+}
+
+fn export_without_room() {
+    let sandbox = Sandbox::new();
+    sandbox.base_image("base");
+    sandbox.outcrop(&["create", "--name", "box", "base", "true"]).ok();
+    let small = sandbox.context().join("small");
+    fs::create_dir(&small).unwrap();
+    rustix::mount::mount("outcrop-test", &small, "tmpfs", MountFlags::empty(), Some(c"size=256k")).unwrap();
+    let place = sandbox.file("small/box.tar", "what stood there");
+    sandbox.outcrop(&["export", "-o", "small/box.tar", "box"]).fails(1).complains("No space left on device");
+    assert_eq!(fs::read_to_string(place).unwrap(), "what stood there");
+    assert_eq!(fs::read_dir(&small).unwrap().count(), 1);
+
+    // A device is no file of ours to be taken away.
+    let full = small.join("full");
+    tool(&sandbox, &["mknod", full.to_str().unwrap(), "c", "1", "7"]);
+    sandbox.outcrop(&["export", "-o", "small/full", "box"]).fails(1).complains("No space left on device");
+    assert!(full.exists());
+    rustix::mount::unmount(&small, UnmountFlags::DETACH).unwrap();
 }
