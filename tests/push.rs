@@ -406,6 +406,28 @@ fn an_upload_that_the_registry_forgot_begins_anew() {
 }
 
 #[test]
+fn a_registry_that_forgets_every_upload_in_its_middle_is_given_up() {
+    let bytes = noise("forgets", 12_000_000);
+    let (placed, asked) = push_through(&bytes, |asked, before| {
+        let length: u64 = asked.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let range = asked.header("content-range").unwrap_or("0-");
+        match asked.method.as_str() {
+            // So that the pieces are small.
+            _ if length > 6_000_000 => Reply::Answer(Told::new(413, &[], "")),
+            // Nobody goes on for so long.
+            "PATCH" if before < 15 && !range.starts_with("0-") => {
+                let said = r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"gone"}]}"#;
+                Reply::Answer(Told::new(404, &[], said))
+            }
+            _ => Reply::Forward,
+        }
+    });
+    assert_eq!(placed.unwrap_err().kind(), Kind::Unavailable);
+    let firsts = uploads(&asked).into_iter().filter(|one| one == "PATCH 0-5242879");
+    assert_eq!(firsts.count(), 4);
+}
+
+#[test]
 fn a_wrong_range_never_leads_to_wrong_bytes() {
     for range in ["0-9", "0-2999999999", "nonsense", "5-7"] {
         let bytes = noise("range", LARGE);

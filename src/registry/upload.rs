@@ -250,7 +250,7 @@ struct Upload<'u> {
     piece: u64,
     /// Nobody asked for pieces: without them it may do better.
     may_be_whole: bool,
-    /// Failures since `mark`.
+    /// Failures since `mark`, the most bytes that were there at one.
     failed: u32,
     mark: u64,
     /// The registry found other bytes than were sent.
@@ -389,7 +389,7 @@ impl<'u> Upload<'u> {
             let answer = self.send(&Ask { method: Method::POST, body: Some(nothing()), ..Ask::of(&url) })?;
             let session = self.registry.location(&answer)?;
             self.goes_on_at(Some(session));
-            (self.at, self.mark) = (0, 0);
+            self.at = 0;
             return Ok(false);
         };
         let left = size - self.at;
@@ -478,7 +478,8 @@ impl<'u> Upload<'u> {
             if self.at.saturating_sub(self.mark) >= PROGRESS {
                 self.failed = 0;
             }
-            self.mark = self.at;
+            // What was sent before and lost is no progress when it is sent again.
+            self.mark = self.mark.max(self.at);
             self.failed += 1;
             let Some(wait) = self.registry.patience().wait(self.failed, asked.take()) else {
                 return Err(error);
