@@ -66,3 +66,25 @@ fn a_repository_without_images_for_the_platform_and_a_tag_with_all_of_them_are_e
     pull(&[&format!("{}/nothing", registry.address)]).fails(1).complains("the tags of");
     assert_eq!(sandbox.outcrop(&["images", "-q"]).ok().stdout(), "");
 }
+
+#[test]
+fn a_list_of_tags_that_leads_round_in_a_circle_has_an_end() {
+    let sandbox = Sandbox::new();
+    let registry = RealRegistry::start(&sandbox);
+    let image = crate::registry_kit::tarred("linux/amd64", &["a"]);
+    registry.push(&Layout::single(&sandbox.dir().join("layout"), &image), "app:1");
+    let server = Server::start(Some(registry.address), move |asked, before| match &asked.path {
+        // Whoever comes so often would come for ever.
+        path if path.contains("/tags/list") && before < 100 => {
+            let next = if path.contains("last=a") { "b" } else { "a" };
+            let link = format!("</v2/app/tags/list?last={next}>; rel=\"next\"");
+            Reply::Answer(Told::new(200, &[("Link", &link)], r#"{"name":"app","tags":["1"]}"#))
+        }
+        _ => Reply::Forward,
+    });
+    let name = format!("{}/app", server.address);
+    sandbox.outcrop(&["pull", "-a", "--platform", "linux/amd64", &name]).ok();
+    let pages = server.asked().iter().filter(|asked| asked.path.contains("/tags/list")).count();
+    assert!(pages < 100, "{pages}");
+    sandbox.check();
+}

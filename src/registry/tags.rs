@@ -15,6 +15,8 @@ use crate::job::Job;
 const PAGE: usize = 1000;
 /// A registry that never comes to an end is not listened to for ever.
 const MOST: usize = 1_000_000;
+/// Answers in a row that name nothing new: a list may lead round in a circle.
+const BARREN: usize = 32;
 /// Bytes of one answer.
 const MAX_PAGE: u64 = 8 << 20;
 
@@ -26,7 +28,7 @@ struct Page {
 impl Registry {
     /// All of them, in the registry's order; once, also from one that does not know pages.
     pub(super) fn list_tags(&self, job: &Job, name: &Reference) -> Result<Vec<String>> {
-        let (mut tags, mut seen) = (Vec::new(), HashSet::new());
+        let (mut tags, mut seen, mut barren) = (Vec::new(), HashSet::new(), 0);
         let mut url = self.at(&format!("{}/tags/list?n={PAGE}", name.path()))?;
         loop {
             let ask = Ask::of(&url);
@@ -38,9 +40,13 @@ impl Registry {
             let page: Page = serde_json::from_slice(&answer.read(MAX_PAGE)?).map_err(|cause| {
                 Error::unavailable(format!("the list of {} is no such list", what())).because(cause)
             })?;
+            let known = tags.len();
             tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| seen.insert(tag.clone())));
+            barren = if tags.len() > known { 0 } else { barren + 1 };
             match next(&answer) {
-                Some(following) if following != url && tags.len() < MOST => url = following,
+                Some(following) if following != url && tags.len() < MOST && barren < BARREN => {
+                    url = following;
+                }
                 _ => return Ok(tags),
             }
         }
