@@ -215,3 +215,23 @@ fn an_attestation_beside_an_image_goes_out_with_it_and_is_passed_over_on_the_way
     assert_eq!(found.config_raw, image.config);
     assert_eq!(layers(&dir, &found).unwrap(), image.layers);
 }
+
+/// As containerd exports what was pulled by its digest.
+#[test]
+fn a_name_with_a_digest_in_an_archive_is_no_tag() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.dir().join("layout");
+    let image = kit::tarred("linux/amd64", &["a"]);
+    kit::Layout::single(&dir, &image);
+    let name = format!("reg.test/app@{}", image.descriptor().digest);
+    annotate(&dir, &[("io.containerd.image.name", &name)]);
+    sandbox.outcrop(&["load", "-i", dir.to_str().unwrap()]).ok().says(&format!("Loaded image: {name}"));
+    let told = sandbox.outcrop(&["inspect", "-f", "{{len .RepoTags}} {{.RepoDigests}}", &name]).ok();
+    assert_eq!(told.line(), format!("0 [{name}]"));
+    sandbox.outcrop(&["rmi", &name]).ok().says(&format!("Untagged: {name}"));
+    assert_eq!(sandbox.outcrop(&["images", "-aq"]).ok().line(), "");
+    // Nor is it one for what has no digest of its own yet.
+    let tree = sandbox.busybox_archive();
+    sandbox.outcrop(&["import", tree.to_str().unwrap(), &name]).fails(1).complains("holds a digest");
+    sandbox.check();
+}

@@ -11,6 +11,7 @@ use crate::image::{History, ImageConfig, ImageId, Platform, Reference, RootFs, R
 use crate::job::Job;
 use crate::layer::compress;
 use crate::rootfs::{self, Archive, Made, Stack};
+use crate::verb::tag;
 
 pub struct Options {
     pub name: Option<Reference>,
@@ -30,6 +31,7 @@ pub fn import(engine: &Engine, file: File, options: &Options, job: &Job) -> Resu
 }
 
 fn make(engine: &Engine, file: File, options: &Options, job: &Job) -> Result<ImageId> {
+    let name = options.name.as_ref().map(tag::plain).transpose()?;
     let lease = engine.db.lease()?;
     let archive = Whole { file: Mutex::new(file) };
     let made = Made { instruction: options.created_by.as_deref(), ..Made::default() };
@@ -66,8 +68,8 @@ fn make(engine: &Engine, file: File, options: &Options, job: &Job) -> Result<Ima
             build: None,
         })
     })?;
-    engine.barrier(|durable| match &options.name {
-        Some(name) => durable.move_tag(&name.to_string(), &id, None, options.verb, None).map(drop),
+    engine.barrier(|durable| match &name {
+        Some(name) => durable.move_tag(name, &id, None, options.verb, None).map(drop),
         None => Ok(()),
     })?;
     drop(lease);

@@ -190,7 +190,14 @@ pub(super) fn take(
         };
         let target = Some(&found.digest).filter(|_| keep);
         for name in names {
-            durable.move_tag(&name.to_string(), &found.image, target, verb, None)?;
+            match name.digest() {
+                None => drop(durable.move_tag(&name.to_string(), &found.image, target, verb, None)?),
+                // What it was pulled by, and no tag.
+                Some(digest) if Some(digest) == target => {
+                    durable.add_repo_digest(&name.name(), digest, &found.image)?;
+                }
+                Some(_) => {}
+            }
         }
         Ok(())
     })
