@@ -741,3 +741,19 @@ fn copies_into_one_layout_at_once_all_get_their_names() {
         judged(&sandbox, &format!("oci:{}:{n}", dir.display()));
     }
 }
+
+#[test]
+fn a_name_of_an_image_that_an_index_keeps_can_be_taken_away() {
+    let sandbox = Sandbox::new();
+    let images = [tarred("linux/amd64", &["a", "b"]), tarred("linux/arm64", &["a", "c"])];
+    let dir = sandbox.dir().join("layout");
+    Layout::index(&dir, &[&images[0], &images[1]]);
+    copy(&sandbox, &["-q", "--all-platforms", &format!("oci:{}:image", dir.display()), "both:1"]).ok();
+    for image in &images {
+        let id = image.manifest.config.digest.to_string();
+        sandbox.outcrop(&["tag", &id, "one:1"]).ok();
+        assert_eq!(sandbox.outcrop(&["rmi", "one:1"]).ok().lines(), ["Untagged: one:1"]);
+        sandbox.outcrop(&["inspect", &id]).ok();
+    }
+    sandbox.check();
+}

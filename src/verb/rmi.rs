@@ -120,8 +120,8 @@ fn by_name(
             }
         }
     }
-    // Without a name, what something stands on stays silently.
-    if names.is_empty() && users.is_empty() && index.children_of(&image.id)?.is_empty() {
+    // Without a name, what something stands on stays silently; so does what an index with a name has.
+    if names.is_empty() && index.image_is_unused(&image.id)? {
         delete(index, image, options, &mut removed)?;
     }
     Ok(removed)
