@@ -757,3 +757,23 @@ fn a_name_of_an_image_that_an_index_keeps_can_be_taken_away() {
     }
     sandbox.check();
 }
+
+#[test]
+fn a_copy_into_a_directory_goes_on_where_one_was_killed_before_its_end() {
+    let sandbox = Sandbox::new();
+    let (registry, _, _) = indexed(&sandbox);
+    let from = format!("docker://{}/app:1", registry.address);
+    let dir = sandbox.context().join("flat");
+    let names = || {
+        let entries = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.collect::<std::collections::BTreeSet<_>>()
+    };
+    let again = || copy(&sandbox, &["-q", "--all-platforms", &from, "dir:flat"]);
+    again().ok();
+    let whole = names();
+    // What names it comes last.
+    fs::remove_file(dir.join("manifest.json")).unwrap();
+    again().ok();
+    assert_eq!(names(), whole);
+    again().fails(1).complains("is not empty");
+}

@@ -68,8 +68,8 @@ impl Source for FlatDir {
     }
 }
 
-/// One in the making: a directory that was not there, or was empty, or holds blobs alone, as a copy that was
-/// killed leaves them. `manifest.json` comes last.
+/// One in the making: a directory that was not there, or was empty, or holds all but `manifest.json`, which comes
+/// last: a copy that was killed leaves some of it.
 pub struct NewFlatDir {
     dir: PathBuf,
 }
@@ -81,8 +81,9 @@ impl NewFlatDir {
         making::sweep(dir);
         for entry in fs::read_dir(dir).context(doing)? {
             let name = entry.context(doing)?.file_name();
-            let is_blob = name.to_str().and_then(Digest::from_hex).is_some();
-            if !is_blob {
+            let name = name.to_str().unwrap_or_default();
+            let hex = name.strip_suffix(".manifest.json").unwrap_or(name);
+            if name != "version" && Digest::from_hex(hex).is_none() {
                 return Err(Error::conflict(format!("the directory {} is not empty", dir.display()))
                     .hint("name one that is empty, or none; it is made"));
             }
