@@ -1,7 +1,7 @@
 //! Logging in: a registry with passwords, one with a token server, the files and helpers that keep credentials.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -80,6 +80,21 @@ fn a_new_file_of_credentials_is_for_its_owner_alone() {
     sandbox.outcrop(&["login", "-u", "me", "-p", "s3cret", &host]).ok();
     let file = sandbox.dir().join(".docker/config.json");
     assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// With `sudo` it may be another user's.
+#[test]
+fn a_file_of_credentials_stays_with_its_owner() {
+    let sandbox = Sandbox::new();
+    let registry = with_passwords(&sandbox);
+    let host = registry.address.to_string();
+    let file = sandbox.dir().join(".docker/config.json");
+    fs::create_dir(sandbox.dir().join(".docker")).unwrap();
+    fs::write(&file, "{}").unwrap();
+    std::os::unix::fs::chown(&file, Some(1234), Some(2345)).unwrap();
+    sandbox.outcrop(&["login", "-u", "me", "-p", "s3cret", &host]).ok();
+    let kept = fs::metadata(&file).unwrap();
+    assert_eq!((kept.uid(), kept.gid()), (1234, 2345));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -321,6 +321,8 @@ fn change(path: &Path, with: impl FnOnce(&mut Map<String, Value>)) -> Result<()>
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&making)?;
         file.write_all(&text)?;
         if let Ok(standing) = fs::metadata(path) {
+            // Whoever may not give it back keeps it.
+            drop(fchown(&file, Some(standing.uid()), Some(standing.gid())));
             file.set_permissions(fs::Permissions::from_mode(standing.permissions().mode() & 0o7777))?;
         }
         file.sync_data()?;
