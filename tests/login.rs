@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told};
-use crate::sandbox::{Sandbox, find_on_path};
+use crate::sandbox::{Sandbox, find_on_path, wait_until};
+use crate::transfer_kit::{LONG, start};
 
 /// `me` with the password `s3cret`, as htpasswd writes it.
 const USERS: &str = "me:$2b$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
@@ -299,4 +301,29 @@ fn logging_in_needs_a_terminal_or_all_of_it() {
         .fails(1)
         .complains("there is no password");
     sandbox.outcrop(&["login", "-u", "a", "-p", "b", "not a host"]).fails(1).complains("is no registry");
+}
+
+#[test]
+fn a_credential_helper_that_hangs_can_be_interrupted() {
+    let sandbox = Sandbox::new();
+    let (bin, asked) = (sandbox.dir().join("bin"), sandbox.dir().join("asked"));
+    fs::create_dir(&bin).unwrap();
+    let helper = bin.join("docker-credential-test");
+    fs::write(&helper, format!("#!/bin/sh\ntouch {}\nexec sleep 600\n", asked.display())).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let sandbox = sandbox.variable("PATH", &path);
+    let registry = with_passwords(&sandbox);
+    fs::create_dir(sandbox.dir().join(".docker")).unwrap();
+    fs::write(sandbox.dir().join(".docker/config.json"), r#"{"credsStore":"test"}"#).unwrap();
+    let mut pull = start(&sandbox, &["pull", &format!("{}/app:1", registry.address)]);
+    assert!(wait_until(LONG, || asked.exists()));
+    kill_process(Pid::from_child(&pull), Signal::INT).unwrap();
+    let mut status = None;
+    wait_until(LONG, || {
+        status = pull.try_wait().unwrap();
+        status.is_some()
+    });
+    // The sandbox sees to it that nothing of the helper is left.
+    assert!(status.is_some_and(|status| !status.success()), "{status:?}");
 }

@@ -43,7 +43,7 @@ impl Verb for Args {
         let mut out = context.out();
         if self.username.is_none()
             && self.password.is_none()
-            && let Some(known) = login::known(&server, &options)?
+            && let Some(known) = login::known(&server, &options, &job)?
         {
             out.line("Authenticating with existing credentials...")?;
             if login::check(&server, &known, &options, &job).is_ok() {

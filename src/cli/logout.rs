@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use outcrop::error::{Context as _, Result};
+use outcrop::job::Job;
 use outcrop::verb::login::{self, Server};
 
 use super::{Context, Verb};
@@ -20,7 +21,7 @@ impl Verb for Args {
 
     fn run(self, context: &Context) -> Result<ExitCode> {
         let server = Server::parse(self.server.as_deref())?;
-        let erased = login::logout(&server, &super::registry::options());
+        let erased = login::logout(&server, &super::registry::options(), &Job::silent());
         let mut out = context.out();
         match erased.context(|| format!("logging out from {}", server.host()))? {
             true => out.line(format!("Removing login credentials for {}", server.host()))?,

@@ -3,10 +3,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -15,9 +17,16 @@ use serde_json::{Map, Value, json};
 
 use super::Credentials;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::job::Job;
 
 /// Docker Hub's name in these files.
 const HUB: &str = "https://index.docker.io/v1/";
+
+/// Bytes of what a helper says; beyond, nobody listens.
+const MOST_SAID: u64 = 1 << 20;
+
+/// Between two looks whether to go on waiting for a helper.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The user of a secret that is an identity token.
 const TOKEN_USER: &str = "<token>";
@@ -78,10 +87,10 @@ struct Kept {
 
 impl Keychain {
     /// For a repository of a registry, as names have it: `docker.io`, `library/debian`.
-    pub fn find(&self, host: &str, repository: &str) -> Result<Option<Login>> {
+    pub fn find(&self, host: &str, repository: &str, job: &Job) -> Result<Option<Login>> {
         for path in &self.files {
             let Some(file) = read(path)? else { continue };
-            let found = self.find_in(&file, host, repository);
+            let found = self.find_in(&file, host, repository, job);
             let found =
                 found.context(|| format!("looking for the credentials of {host} in {}", path.display()));
             if let Some(login) = found? {
@@ -91,9 +100,9 @@ impl Keychain {
         Ok(None)
     }
 
-    fn find_in(&self, file: &File, host: &str, repository: &str) -> Result<Option<Login>> {
+    fn find_in(&self, file: &File, host: &str, repository: &str, job: &Job) -> Result<Option<Login>> {
         if let Some(helper) = helper_of(file, host)
-            && let Some(login) = self.get(&helper, host)?
+            && let Some(login) = self.get(&helper, host, job)?
         {
             return Ok(Some(login));
         }
@@ -117,7 +126,7 @@ impl Keychain {
     }
 
     /// Keeps them; the place, for people. `None` where a helper has them.
-    pub fn store(&self, host: &str, credentials: &Credentials) -> Result<Option<PathBuf>> {
+    pub fn store(&self, host: &str, credentials: &Credentials, job: &Job) -> Result<Option<PathBuf>> {
         let path = self.own()?;
         let file = read(path)?.unwrap_or_default();
         if let Some(helper) = helper_of(&file, host) {
@@ -127,7 +136,7 @@ impl Keychain {
                 secret: credentials.password.clone(),
             };
             let input = serde_json::to_vec(&kept).expect("it is plain data");
-            self.run(&helper, "store", &input)?.map_err(|said| {
+            self.run(&helper, "store", &input, job)?.map_err(|said| {
                 Error::new(
                     Kind::Unavailable,
                     format!("docker-credential-{helper} does not keep them: {said}"),
@@ -144,14 +153,14 @@ impl Keychain {
     }
 
     /// False: there were none.
-    pub fn erase(&self, host: &str) -> Result<bool> {
+    pub fn erase(&self, host: &str, job: &Job) -> Result<bool> {
         let path = self.own()?;
         let Some(file) = read(path)? else { return Ok(false) };
         let mut erased = false;
         if let Some(helper) = helper_of(&file, host) {
-            erased |= self.get(&helper, host)?.is_some();
+            erased |= self.get(&helper, host, job)?.is_some();
             if erased {
-                self.run(&helper, "erase", key_of(host).as_bytes())?.map_err(|said| {
+                self.run(&helper, "erase", key_of(host).as_bytes(), job)?.map_err(|said| {
                     Error::new(
                         Kind::Unavailable,
                         format!("docker-credential-{helper} does not forget them: {said}"),
@@ -173,8 +182,8 @@ impl Keychain {
         })
     }
 
-    fn get(&self, helper: &str, host: &str) -> Result<Option<Login>> {
-        let answer = match self.run(helper, "get", key_of(host).as_bytes())? {
+    fn get(&self, helper: &str, host: &str, job: &Job) -> Result<Option<Login>> {
+        let answer = match self.run(helper, "get", key_of(host).as_bytes(), job)? {
             Ok(answer) => answer,
             // What the helpers' library says; some say it in other words.
             Err(said) if said.contains("not found") || said.contains("no credentials") => return Ok(None),
@@ -195,7 +204,7 @@ impl Keychain {
     }
 
     /// What it says, or why not.
-    fn run(&self, helper: &str, verb: &str, input: &[u8]) -> Result<Result<Vec<u8>, String>> {
+    fn run(&self, helper: &str, verb: &str, input: &[u8], job: &Job) -> Result<Result<Vec<u8>, String>> {
         let name = format!("docker-credential-{helper}");
         let sane =
             !helper.is_empty() && helper.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
@@ -219,15 +228,53 @@ impl Keychain {
         // One that reads nothing, as for `list`, is no failure.
         drop(stdin.write_all(input));
         drop(stdin);
-        let output = child.wait_with_output().context(doing)?;
-        if output.status.success() {
-            return Ok(Ok(output.stdout));
+        let (status, [out, err]) = ended(child, job).context(doing)?;
+        if status.success() {
+            return Ok(Ok(out));
         }
         // Helpers say what is wrong on standard output.
-        let said = [&output.stdout[..], &output.stderr[..]].concat();
+        let said = [out, err].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
         let said: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
         Ok(Err(said.trim().to_owned()))
+    }
+}
+
+/// What it says on its two streams until it ends. It is killed where the job is cancelled before.
+fn ended(mut child: Child, job: &Job) -> Result<(ExitStatus, [Vec<u8>; 2])> {
+    let outcome = listen(&mut child, job);
+    if outcome.is_err() {
+        drop(child.kill());
+        drop(child.wait());
+    }
+    outcome
+}
+
+fn listen(child: &mut Child, job: &Job) -> Result<(ExitStatus, [Vec<u8>; 2])> {
+    let (say, heard) = mpsc::channel();
+    let out = child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
+    let err = child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
+    for (n, pipe) in [out, err].into_iter().flatten().enumerate() {
+        let say = say.clone();
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let read = pipe.take(MOST_SAID).read_to_end(&mut bytes).map(|_| bytes);
+            // Nobody may be there any more to hear it.
+            drop(say.send((n, read)));
+        });
+    }
+    let (mut said, mut open) = ([Vec::new(), Vec::new()], 2);
+    while open > 0 {
+        match heard.recv_timeout(LOOK) {
+            Ok((n, read)) => (said[n], open) = (read.context(|| "listening to it")?, open - 1),
+            Err(_nothing) => job.check()?,
+        }
+    }
+    loop {
+        match child.try_wait().context(|| "waiting for its end")? {
+            Some(status) => return Ok((status, said)),
+            None => job.pause(LOOK)?,
+        }
     }
 }
 
@@ -341,7 +388,7 @@ mod tests {
 
     fn found(json: &str, host: &str, repository: &str) -> String {
         let file: File = serde_json::from_str(json).unwrap();
-        match Keychain::default().find_in(&file, host, repository) {
+        match Keychain::default().find_in(&file, host, repository, &Job::silent()) {
             Ok(Some(Login::Password(Credentials { user, password }))) => format!("{user} {password}"),
             Ok(Some(Login::Identity(token))) => format!("identity {token}"),
             Ok(Some(Login::Registry(token))) => format!("registry {token}"),

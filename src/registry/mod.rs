@@ -237,7 +237,10 @@ impl Registry {
     /// Somebody who cannot be identified may be let in all the same.
     fn login(&self, job: &Job) -> Option<&Login> {
         let find = || {
-            self.keychain.find(&self.name, &self.path).unwrap_or_else(|error| {
+            self.keychain.find(&self.name, &self.path, job).unwrap_or_else(|error| {
+                if error.kind() == Kind::Cancelled {
+                    return None;
+                }
                 let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
                 job.warn(format!("{}{hint}; going on without credentials", error.one_line()));
                 None

@@ -29,8 +29,8 @@ impl Server {
 }
 
 /// What is kept of it already, if that is a user and a password.
-pub fn known(server: &Server, options: &Options) -> Result<Option<Credentials>> {
-    Ok(match options.keychain.find(server.host(), "")? {
+pub fn known(server: &Server, options: &Options, job: &Job) -> Result<Option<Credentials>> {
+    Ok(match options.keychain.find(server.host(), "", job)? {
         Some(Login::Password(credentials)) => Some(credentials),
         Some(Login::Identity(_) | Login::Registry(_)) | None => None,
     })
@@ -44,7 +44,7 @@ pub fn login(
     job: &Job,
 ) -> Result<Option<PathBuf>> {
     check(server, credentials, options, job)?;
-    options.keychain.store(server.host(), credentials)
+    options.keychain.store(server.host(), credentials, job)
 }
 
 /// Whether the registry takes them.
@@ -62,6 +62,6 @@ pub fn check(server: &Server, credentials: &Credentials, options: &Options, job:
 }
 
 /// False: nothing was kept.
-pub fn logout(server: &Server, options: &Options) -> Result<bool> {
-    options.keychain.erase(server.host())
+pub fn logout(server: &Server, options: &Options, job: &Job) -> Result<bool> {
+    options.keychain.erase(server.host(), job)
 }
