@@ -285,3 +285,27 @@ fn a_command_has_the_network_that_its_run_says_and_else_the_build_s() {
     }
     sandbox.check();
 }
+
+/// As deep as a layer may be read again, and no deeper.
+#[test]
+fn a_layer_that_could_not_be_read_again_is_not_made() {
+    let nested = |levels: usize| {
+        format!(
+            "FROM base\nRUN for i in $(seq {levels}); do mkdir d && cd d || exit 1; done; echo deep > file\nRUN true\n"
+        )
+    };
+    for driver in ["overlay2", "vfs"] {
+        let sandbox = Sandbox::new().driver(driver);
+        sandbox.base_image("base");
+        sandbox.dockerfile(&nested(500));
+        let refused = build(&sandbox, &[]).fails(1);
+        refused.complains("`d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/...` cannot be in a layer: 501 directories");
+        sandbox.dockerfile(&nested(499));
+        build(&sandbox, &[]).ok();
+        sandbox.outcrop(&["save", "-o", "deep.tar", "it"]).ok();
+        let other = Sandbox::new().driver(driver);
+        other.outcrop(&["load", "-i", sandbox.context().join("deep.tar").to_str().unwrap()]).ok();
+        other.check();
+        sandbox.check();
+    }
+}

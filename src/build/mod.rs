@@ -39,6 +39,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::image::{ChainId, ImageConfig, ImageId, Platform};
 use crate::job::Job;
+use crate::layer;
 use crate::plan::{Plan, StageId};
 use crate::rootfs::Stack;
 
@@ -162,7 +163,7 @@ pub fn build(engine: &Engine, plan: &Plan, inputs: &Inputs<'_>, job: &Job) -> Re
     }
     std::thread::scope(|scope| {
         for stage in stages {
-            scope.spawn(move || stage.run());
+            layer::spawn(scope, move || stage.run());
         }
     });
     let ran = board.ran();

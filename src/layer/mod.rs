@@ -33,6 +33,8 @@ mod unpack;
 mod verify;
 mod walk;
 
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+
 pub use apply::{Applied, apply, apply_sharing};
 pub use compare::{Kinship, compare};
 pub use content::content_id;
@@ -46,4 +48,15 @@ pub use scan::{Scanned, scan};
 pub use settle::settle;
 pub use touched::Touched;
 pub(crate) use tree::split;
+pub use unpack::check_path;
 pub use verify::{Difference, Extras, Finding, Findings, verify};
+
+/// A thread that may pack or unpack: directories in each other take 2 to 5 KB of its stack each, without optimization more
+/// than a thread has.
+pub fn spawn<'s, T: Send + 's>(
+    scope: &'s Scope<'s, '_>,
+    work: impl FnOnce() -> T + Send + 's,
+) -> ScopedJoinHandle<'s, T> {
+    let thread = Builder::new().stack_size(16 << 20);
+    thread.spawn_scoped(scope, work).expect("a thread can be started, as `Scope::spawn` says")
+}

@@ -25,6 +25,9 @@ use crate::job::Job;
 const FOLLOWED: usize = 40;
 /// Names in one path; every one costs a descriptor when the tree is removed.
 const DEPTH: usize = 500;
+/// Bytes of a path (PATH_MAX, with its NUL) and of a name (NAME_MAX).
+const PATH: usize = 4095;
+const NAME: usize = 255;
 /// Bytes of holes in an archive: they cost it nothing, and us time.
 const HOLES: u64 = 1 << 40;
 const HARM: &str = "this archive is damaged, or made to do harm";
@@ -540,21 +543,47 @@ fn names(path: &[u8]) -> Result<Vec<&[u8]>> {
         if name.contains(&0) {
             return Err(Error::invalid("a name with a NUL in it").hint(HARM));
         }
-        if name.len() > 255 {
-            return Err(Error::invalid(format!("a name of {} bytes; Linux allows 255", name.len())));
+        // A whiteout's is longer than that of the file which it deletes.
+        let length = name.strip_prefix(b".wh.").unwrap_or(name).len();
+        if length > NAME {
+            return Err(Error::invalid(format!("a name of {length} bytes; Linux allows {NAME}")));
         }
     }
-    if path.len() > 4095 {
-        return Err(Error::invalid(format!("a path of {} bytes; Linux allows 4095", path.len())));
-    }
-    if names.len() > DEPTH {
-        return Err(Error::invalid(format!(
-            "{} directories in each other; {DEPTH} are allowed",
-            names.len()
-        ))
-        .hint(HARM));
+    // What the marks of a layer are called comes to stand nowhere.
+    let (stands, mark) = match names.split_last() {
+        Some((last, above)) if *last == OPAQUE => (above, 0),
+        Some((last, _)) if last.starts_with(b".wh.") => (&names[..], b".wh.".len()),
+        _ => (&names[..], 0),
+    };
+    let bytes = stands.iter().map(|name| name.len() + 1).sum::<usize>().saturating_sub(1 + mark);
+    if let Some(why) = too_far(bytes, stands.len()) {
+        return Err(Error::invalid(why).hint(HARM));
     }
     Ok(names)
+}
+
+/// Whether a path can stand in a layer, for those who make one: what is refused here nobody could unpack again.
+pub fn check_path(path: &[u8]) -> Result<()> {
+    match too_far(path.len(), path.split(|byte| *byte == b'/').count()) {
+        None => Ok(()),
+        Some(why) => Err(Error::unsupported(format!("`{}` cannot be in a layer: {why}", beginning(path)))
+            .hint("put it where fewer or shorter directories lead to it")),
+    }
+}
+
+fn too_far(bytes: usize, names: usize) -> Option<String> {
+    if bytes > PATH {
+        return Some(format!("a path of {bytes} bytes; Linux allows {PATH}"));
+    }
+    (names > DEPTH).then(|| format!("{names} directories in each other; {DEPTH} are allowed"))
+}
+
+/// As much of a long path as a person wants to read.
+fn beginning(path: &[u8]) -> String {
+    match path.get(..60) {
+        Some(first) => format!("{}...", first.escape_ascii()),
+        None => path.escape_ascii().to_string(),
+    }
 }
 
 /// What all kinds have in common. Attributes of the host's policy are no content.

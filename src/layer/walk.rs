@@ -10,6 +10,7 @@ use super::archive::{Archive, Inode};
 use super::pack::Root;
 use super::touched::{Scope, Touched};
 use super::tree::{self, Attributes, Node, OPAQUE};
+use super::unpack::check_path;
 use super::{Form, Kind, Packed, Row};
 use crate::error::{Context, Error, Result};
 
@@ -320,6 +321,8 @@ impl Walk<'_> {
         scope: Scope<'_>,
         covered: bool,
     ) -> Result<bool> {
+        // It takes some of the stack, too.
+        check_path(&self.way.path)?;
         let inner = tree::open_dir(dir, name).context(self.doing())?;
         let stat = fs::fstat(&inner).context(self.doing())?;
         let (row, attributes) = self.describe(Kind::Dir, &stat, Node::Open(inner.as_fd()))?;

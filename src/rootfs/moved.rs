@@ -125,7 +125,7 @@ fn write_changes(engine: &Engine, snapshot: SnapshotId, to: BorrowedFd<'_>, job:
         packed.map(|_| rows)
     };
     std::thread::scope(|scope| {
-        let packing = scope.spawn(move || pack(writer));
+        let packing = layer::spawn(scope, move || pack(writer));
         let applied = layer::apply(job, &mut reader, to, Form::Whole, &mut (), &mut std::io::sink());
         // Nobody reads on: whoever writes must not wait for it.
         drop(reader);

@@ -88,7 +88,7 @@ pub fn pack(
     super::publish(engine, draft, slot, &new, parent).map(Outcome::Layer)
 }
 
-/// Hands rows on, and looks whether the copied files are the ones that were hashed.
+/// Hands rows on, and looks whether the copied files are the ones that were hashed, and whether the layer can be read again.
 struct Checked<'c> {
     rows: &'c mut dyn RowSink,
     expected: HashMap<&'c [u8], Option<Digest>>,
@@ -102,6 +102,7 @@ impl RowSink for Checked<'_> {
         {
             self.differs.get_or_insert_with(|| row.path.clone());
         }
+        layer::check_path(&row.path)?;
         self.rows.row(row)
     }
     fn replace(&mut self, row: Row) -> Result<()> {

@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::Platform;
 use crate::job::Job;
+use crate::layer;
 use crate::plan::Plan;
 
 /// All platforms side by side: what two have in common the second finds in the cache, or waits for.
@@ -45,7 +46,7 @@ pub(super) fn build(
         }
     };
     let built: Vec<Result<build::Outcome>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(|| one(part))).collect();
+        let threads: Vec<_> = parts.into_iter().map(|part| layer::spawn(scope, || one(part))).collect();
         let crashed = |_| Err(Error::internal("a thread of the build panicked"));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(crashed)).collect()
     });

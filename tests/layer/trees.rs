@@ -10,8 +10,8 @@ use outcrop::layer::{Changes, Difference, Extras, Form, Kind, content_id, verify
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
 
 use super::kit::{
-    applied, assert_same, id_of, listing, name, new_dir, open, packed, packed_at, packed_tree, replayed, run,
-    scanned, set_xattr, shown,
+    applied, assert_same, brief, id_of, listing, name, new_dir, open, packed, packed_at, packed_tree,
+    replayed, run, scanned, set_xattr, shown,
 };
 use crate::sandbox::Sandbox;
 
@@ -318,6 +318,20 @@ fn every_difference_between_tree_and_rows_is_found() {
         ("sticky", Difference::Mode),
     ];
     assert_eq!(found, expected.map(|(path, what)| (path.to_owned(), what)));
+}
+
+/// In the archive a deletion's name is longer than any file's can be.
+#[test]
+fn a_file_with_the_longest_name_can_be_deleted() {
+    let sandbox = Sandbox::new();
+    let [before, after, alone] = ["before", "after", "alone"].map(|name| new_dir(&sandbox, name));
+    let longest = "n".repeat(255);
+    fs::write(before.join(&longest), "").unwrap();
+    let (old, new) = (open(&before), open(&after));
+    let layer = packed(Changes::Trees { tree: new.as_fd(), parent: Some(old.as_fd()) });
+    assert_eq!(brief(&applied(&layer.tar, &alone, Form::Overlay).rows), [format!("{longest} Whiteout")]);
+    applied(&layer.tar, &before, Form::Whole);
+    assert_eq!(listing(&before), "");
 }
 
 #[test]
