@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use outcrop::container;
+use outcrop::engine::{self, Engine};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -517,6 +519,40 @@ fn a_running_container_is_shown_committed_and_removed_by_force() {
     sandbox.outcrop(&["rm", "-f", "box"]).ok();
     assert_eq!(ended(&mut child), Some(137));
     assert_eq!(status(&sandbox), Vec::<String>::new());
+}
+
+/// A process heeds a signal when its write(2) has ended, however much that writes.
+#[test]
+fn a_container_that_is_paused_writes_nothing() {
+    let sandbox = sandbox();
+    let script = "dd if=/dev/zero of=/from bs=1M count=128; echo ready
+        while :; do dd if=/from of=/to bs=128M count=1; done 2>/dev/null";
+    let mut child =
+        started(&sandbox, &["run", "--name", "box", "--network", "none", "base", "sh", "-c", script]);
+    let engine = Engine::open(&engine::Options {
+        root: sandbox.root(),
+        run: sandbox.run_root(),
+        driver: None,
+        storage: Default::default(),
+        runtime: None,
+        exe: env!("CARGO_BIN_EXE_outcrop").into(),
+        path: std::env::var_os("PATH").unwrap(),
+    });
+    let engine = engine.unwrap();
+    let row = container::resolve(&engine, "box").unwrap();
+    let written = engine.snapshots.driver().path(row.snapshot).join("to");
+    let size = || fs::metadata(&written).map(|file| file.len()).ok();
+    for _ in 0..10 {
+        assert!(wait_until(Duration::from_secs(20), || size().is_some_and(|size| size > 0)));
+        let frozen = container::freeze(&engine, &row).unwrap();
+        let before = size();
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(size(), before);
+        drop(frozen);
+    }
+    drop(engine);
+    sandbox.outcrop(&["rm", "-f", "box"]).ok();
+    assert_eq!(ended(&mut child), Some(137));
 }
 
 #[test]

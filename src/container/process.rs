@@ -5,7 +5,11 @@
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +66,12 @@ pub fn kill(engine: &Engine, row: &ContainerRow, signal: Signal) -> Result<()> {
 /// All processes of a container that runs, stopped; they go on when it is dropped.
 pub struct Frozen {
     stopped: Vec<OwnedFd>,
+    /// Whoever else wants them stopped comes after: he would not notice that they go on.
+    _turn: Option<OwnedFd>,
 }
+
+/// How long a process may take to stop: one that writes does so once its write(2) has ended, however much that writes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Drop for Frozen {
     fn drop(&mut self) {
@@ -73,10 +82,10 @@ impl Drop for Frozen {
     }
 }
 
-/// Nothing is written by the container while this lives.
+/// Nothing is written by the container while this lives. `Unavailable` where a process of it does not stop.
 pub fn freeze(engine: &Engine, row: &ContainerRow) -> Result<Frozen> {
     let doing = || format!("pausing container {}", row.id.short());
-    let mut frozen = Frozen { stopped: Vec::new() };
+    let mut frozen = Frozen { stopped: Vec::new(), _turn: turn(engine, &row.id).context(doing)? };
     // One that has ended meanwhile writes nothing, either.
     let Some(first) = process_id(engine, row) else { return Ok(frozen) };
     let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
@@ -107,18 +116,84 @@ pub fn freeze(engine: &Engine, row: &ContainerRow) -> Result<Frozen> {
         if known.len() == before {
             return Ok(frozen);
         }
+        for pid in &known {
+            wait_for_stop(*pid).context(doing)?;
+        }
     }
+}
+
+/// `None`: the container is gone.
+fn turn(engine: &Engine, id: &ContainerId) -> std::io::Result<Option<OwnedFd>> {
+    let path = directory(engine, id).join("pause");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+    let lock = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+        Err(Errno::NOENT) => return Ok(None),
+        lock => lock?,
+    };
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, FlockOperation::LockExclusive))?;
+    Ok(Some(lock))
+}
+
+/// A signal is sent before it is heeded: until then the process goes on with what it does.
+fn wait_for_stop(pid: u32) -> Result<()> {
+    let since = Instant::now();
+    while !is_still(pid) {
+        if since.elapsed() > PATIENCE {
+            return Err(Error::unavailable(format!("process {pid} does not stop"))
+                .hint("it waits for a disk or a server, perhaps: try again once that answers"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Whether none of its threads does anything.
+fn is_still(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    // One that has ended meanwhile has no state.
+    let threads: Vec<(PathBuf, String)> = threads
+        .flatten()
+        .filter_map(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).ok()?;
+            Some((thread.path(), fields(&stat)?.next()?.to_owned()))
+        })
+        .collect();
+    let stopped = threads.iter().any(|(_, state)| state == "T" || state == "t");
+    threads.iter().all(|(thread, state)| match state.as_str() {
+        "T" | "t" | "Z" | "X" | "x" => true,
+        // Once one has stopped all others were woken to stop: what sleeps still is a worker of the kernel's (io_uring(7)).
+        "S" => stopped,
+        // Whoever made a process by vfork(2) waits for it, and that one is stopped.
+        "D" => std::fs::read_to_string(thread.join("syscall")).is_ok_and(|call| makes_process(&call)),
+        _ => false,
+    })
+}
+
+/// Of /proc/PID/syscall, for programs of the kernel's own architecture.
+fn makes_process(call: &str) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    const CALLS: [libc::c_long; 3] = [libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3];
+    #[cfg(not(target_arch = "x86_64"))]
+    const CALLS: [libc::c_long; 2] = [libc::SYS_clone, libc::SYS_clone3];
+    call.split(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .is_some_and(|number| CALLS.contains(&number))
 }
 
 /// `None`: there is no such process, or it is dead and waits to be asked for.
 fn began(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; the state is field 3.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let mut fields = fields(&stat)?;
     if fields.next()? == "Z" {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+/// From the state on, which is field 3: the name, in parentheses, may hold anything.
+fn fields(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
+    Some(stat.rsplit_once(')')?.1.split_ascii_whitespace())
 }
 
 #[cfg(test)]

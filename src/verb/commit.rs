@@ -117,10 +117,11 @@ fn copy<'e>(engine: &'e Engine, row: &ContainerRow, pause: bool) -> Result<crate
         (true, ContainerState::Running) => Some(container::freeze(engine, row)?),
         _ => None,
     };
+    // Before its files: if it ends meanwhile, its mount points go, and the copy may still have some.
+    let made = container::mount_points(engine, &row.id)?;
     let copied = engine.snapshots.copy(row.snapshot, Purpose::Layer);
     drop(frozen);
     let draft = copied?;
-    let made = container::mount_points(engine, &row.id)?;
     if !made.is_empty() {
         made.undo(draft.mounted()?.as_fd())?;
     }

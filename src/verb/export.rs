@@ -21,11 +21,13 @@ pub fn export(engine: &Engine, row: &ContainerRow, out: &mut (dyn Write + Send),
     }
     // An upper must not be mounted twice.
     let frozen = container::freeze(engine, row)?;
+    // Before its files: if it ends meanwhile, its mount points go, and the copy may still have some.
+    let made = container::mount_points(engine, &row.id)?;
     let copied = engine.snapshots.copy(row.snapshot, Purpose::Layer);
     drop(frozen);
     let draft = copied.context(doing)?;
     let mounted = draft.mounted().context(doing)?;
-    container::mount_points(engine, &row.id)?.undo(mounted.as_fd())?;
+    made.undo(mounted.as_fd())?;
     pack(mounted.as_fd(), out, job).context(doing)
 }
 
