@@ -262,6 +262,17 @@ fn a_volume_keeps_what_is_written_and_begins_with_what_the_image_has() {
 }
 
 #[test]
+fn a_container_that_cannot_be_made_leaves_no_volume() {
+    let sandbox = sandbox();
+    let volumes = sandbox.root().join("volumes");
+    fs::write(volumes.join("broken"), "").unwrap();
+    let more = ["-v", "/nameless", "-v", "broken:/b", "base", "true"];
+    run(&sandbox, &more).fails(125).complains("making volume broken for /b");
+    let left: Vec<_> = fs::read_dir(&volumes).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["broken"]);
+}
+
+#[test]
 fn containers_of_one_image_do_not_see_each_other_and_leave_it_as_it_was() {
     let sandbox = sandbox();
     let export = |name: &str| sandbox.outcrop(&["export", name]).ok().output.stdout;
@@ -519,6 +530,19 @@ fn a_running_container_is_shown_committed_and_removed_by_force() {
     sandbox.outcrop(&["rm", "-f", "box"]).ok();
     assert_eq!(ended(&mut child), Some(137));
     assert_eq!(status(&sandbox), Vec::<String>::new());
+}
+
+#[test]
+fn what_goes_when_it_ends_takes_its_nameless_volumes_along_though_outcrop_was_killed() {
+    let sandbox = sandbox();
+    let args = ["run", "--rm", "-v", "/nameless", "-v", "named:/n", "base", "sh", "-c", "echo; sleep 60"];
+    let mut child = started(&sandbox, &args);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(wait_until(Duration::from_secs(10), || status(&sandbox).is_empty()));
+    sandbox.outcrop(&["tag", "base", "again"]).ok();
+    let left = fs::read_dir(sandbox.root().join("volumes")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["named"]);
 }
 
 /// A process heeds a signal when its write(2) has ended, however much that writes.

@@ -75,7 +75,8 @@ pub(super) fn make(
         let name = name.get_or_insert_with(|| ContainerId::random().as_str().to_owned());
         let image = (!*no_copy).then_some(image);
         make_one(engine, name, &mount.target, image, anonymous, job)
-            .context(|| format!("making volume {name} for {}", mount.target))?;
+            .context(|| format!("making volume {name} for {}", mount.target))
+            .inspect_err(|_| used.iter().for_each(|volume: &Used| volume.give_up(engine)))?;
         used.push(Used { name: name.clone(), target: mount.target.clone(), anonymous });
     }
     Ok(used)
