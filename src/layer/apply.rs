@@ -222,6 +222,9 @@ impl Target for Disk<'_> {
             let root = self.parents.dir(b"").context(failed("opening", b"/"))?;
             let root = tree::open_dir(root, b".").context(failed("opening", b"/"))?;
             self.describe(root.as_fd(), row)?;
+            if row.implied {
+                return Ok(());
+            }
         } else {
             let (dir, name) = self.at(&row.path)?;
             let mut made = false;

@@ -492,7 +492,8 @@ impl Unpack<'_> {
         self.target.opaque(path, &|path| self.seen.find(path).is_some())?;
         self.seen.slot_mut(at).opaque = true;
         if self.seen.slot(at).implied {
-            return Ok(());
+            // Nothing of `/` below shows, either.
+            return if path.is_empty() { self.target.dir(&implied_dir(Vec::new()), true) } else { Ok(()) };
         }
         self.rows.row(self.seen.row(at, path), true)
     }

@@ -32,7 +32,7 @@ pub(super) struct Root {
 pub(super) enum Shown {
     Uppermost,
     Of(SnapshotId),
-    /// No layer says anything of it.
+    /// No layer that shows says anything of it.
     Nobodys,
 }
 
@@ -44,11 +44,15 @@ impl Snapshots {
         tree: impl FnOnce(LayerNumber) -> Result<Option<SnapshotId>>,
     ) -> Result<Shown> {
         for (n, layer) in layers.into_iter().enumerate() {
-            if self.root_of(layer)?.described {
+            let root = self.root_of(layer)?;
+            if root.described {
                 return Ok(match n {
                     0 => Shown::Uppermost,
                     _ => tree(layer)?.map_or(Shown::Uppermost, Shown::Of),
                 });
+            }
+            if root.opaque {
+                break;
             }
         }
         Ok(Shown::Nobodys)
@@ -128,7 +132,8 @@ impl Snapshots {
         layer: LayerNumber,
         below: &ChainId,
     ) -> Result<()> {
-        if self.root_of(layer)?.described {
+        let own = self.root_of(layer)?;
+        if own.described || own.opaque {
             return Ok(());
         }
         let (stack, shown) = self.stack_of(reader, Some(below))?;

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::sandbox::{Sandbox, build_offline};
+use outcrop::image::Digest;
+
+use crate::registry_kit::{Image, Layout, config_for, tar_of_files};
+use crate::sandbox::{Sandbox, build_offline, tool};
 
 const NAMES: [&str; 4] = ["narrow", "wide", "twice", "owned"];
 
@@ -73,4 +76,49 @@ fn a_stack_shows_the_root_that_its_layers_say_and_no_other_stacks() {
     for driver in ["overlay2", "vfs"] {
         loaded(&archive, driver);
     }
+}
+
+/// What hides all that lies below hides the root there, too, on every driver: the next layer says nothing of it.
+#[test]
+fn a_layer_that_hides_all_below_hides_the_root_below() {
+    let layers = ["overlay2", "overlay", "vfs"].map(|driver| {
+        let sandbox = Sandbox::new().driver(driver).variable("SOURCE_DATE_EPOCH", "1");
+        fs::create_dir(sandbox.context().join("tree")).unwrap();
+        tool(
+            &sandbox,
+            &[
+                "tar",
+                "-cf",
+                "tree.tar",
+                "--owner=12",
+                "--group=34",
+                "--mode=711",
+                "--mtime=@1",
+                "-C",
+                "tree",
+                ".",
+            ],
+        );
+        let below = fs::read(sandbox.context().join("tree.tar")).unwrap();
+        let image = Image::made(
+            &[below, tar_of_files(&[(".wh..wh..opq", 0), ("a", 10)])],
+            config_for(&"linux/amd64".parse().unwrap()),
+        );
+        let dir = sandbox.dir().join("image");
+        Layout::single(&dir, &image);
+        sandbox.outcrop(&["load", "-i", dir.to_str().unwrap()]).ok();
+        sandbox.outcrop(&["tag", &Digest::of(&image.config).to_string(), "image"]).ok();
+        fs::set_permissions(sandbox.file("a", "a"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .unwrap();
+        build(&sandbox, "it", "FROM image\nCOPY a /b\n");
+        sandbox.check();
+        sandbox.outcrop(&["create", "--name", "box", "it", "x"]).ok();
+        sandbox.outcrop(&["export", "-o", "out.tar", "box"]).ok();
+        let seen = tool(&sandbox, &["tar", "-tvf", "out.tar"]);
+        let names: Vec<_> = seen.lines().filter_map(|line| line.split(' ').next_back()).collect();
+        assert_eq!(names, ["a", "b"], "{driver}: the root is everybody's");
+        sandbox.outcrop(&["inspect", "--format", "{{json .RootFS.Layers}}", "it"]).ok().line()
+    });
+    assert_eq!(layers[0], layers[1]);
+    assert_eq!(layers[0], layers[2]);
 }
