@@ -3,14 +3,15 @@
 use std::io::Read as _;
 use std::process::Stdio;
 
-use outcrop::image::{Descriptor, Digest, Reference};
+use outcrop::image::{Descriptor, Digest, MediaType, Reference};
 use outcrop::job::Job;
 use outcrop::registry::{Options, Registry};
 use outcrop::transfer::Source as _;
 
-use crate::registry_kit::{Image, Layout, RealRegistry, Server, tar_of_files as tar_of};
+use crate::registry_kit::{Image, Layout, RealRegistry, Reply, Server, Told, tar_of_files as tar_of};
 use crate::sandbox::{Sandbox, tool};
 use crate::transfer_kit::{MB, filled, image_of, is_stored, ranges};
+use crate::web_kit::{Page, Web};
 
 /// A registry with an image in it that was pulled, and whose compressed layers were dropped.
 fn dropped() -> (Sandbox, Image, String, RealRegistry) {
@@ -203,5 +204,32 @@ fn what_is_dropped_while_it_is_saved_is_saved() {
     let other = Sandbox::new();
     other.outcrop_with_input(&["load", "-q"], &archive).ok();
     assert!(image.manifest.layers.iter().all(|layer| is_stored(&other, layer)));
+    sandbox.check();
+}
+
+/// Where a licence keeps a layer from being pushed, registries name it and do not have it.
+#[test]
+fn a_layer_that_no_registry_has_is_not_dropped() {
+    let (sandbox, web) = (Sandbox::new(), Web::start());
+    let mut image = image_of(&[tar_of(&[("a", 5000)])]);
+    let layer = &mut image.manifest.layers[0];
+    layer.media_type = MediaType::from("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
+    layer.urls = vec![web.url("/layer")];
+    web.page("/layer", Page::of(image.layers[0].clone()));
+    let (manifest, config) = (image.manifest.to_bytes(), image.config.clone());
+    let config_path = format!("/v2/app/blobs/{}", image.manifest.config.digest);
+    let server = Server::start(None, move |asked, _| {
+        let kind = [("Content-Type", "application/vnd.oci.image.manifest.v1+json")];
+        Reply::Answer(match &asked.path[..] {
+            "/v2/" => Told::new(200, &[], ""),
+            "/v2/app/manifests/v1" => Told::new(200, &kind, manifest.clone()),
+            path if path == config_path => Told::new(200, &[], config.clone()),
+            _ => Told::new(404, &[], ""),
+        })
+    });
+    let name = format!("{}/app:v1", server.address);
+    sandbox.outcrop(&["pull", "-q", &name]).ok();
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok().says_not("sha256:");
+    sandbox.outcrop(&["save", "-o", "saved.tar", &name]).ok();
     sandbox.check();
 }

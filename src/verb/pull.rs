@@ -239,7 +239,8 @@ fn place_all(
         let placed = arrivals.place(&layer, &stack)?;
         let (blob, form) = (&layer.descriptor.digest, arrivals.form(&layer)?);
         engine.db.write(|index| {
-            if origin == Origin::Pulled {
+            // What may not be pushed lies where its descriptor says, and at no registry.
+            if origin == Origin::Pulled && !layer.descriptor.media_type.is_foreign() {
                 index.blob_seen(blob, found.name.host(), found.name.path())?;
             }
             index.arrived(blob)?;

@@ -54,7 +54,7 @@ pub(super) fn manifests(db: &Db, found: &Found, moves: &[TagMove], images: &Hash
             }
             writer.add_repo_digest(&name.name(), &target, &image)?;
             for manifest in manifests.values().filter(|manifest| manifest.config.digest == image.0) {
-                for layer in &manifest.layers {
+                for layer in manifest.layers.iter().filter(|layer| !layer.media_type.is_foreign()) {
                     writer.blob_seen(&layer.digest, name.host(), name.path())?;
                 }
             }
