@@ -36,7 +36,7 @@ pub fn start(engine: &Engine, row: &ContainerRow, foreground: Foreground<'_>, jo
     let mut lease = engine.db.lease()?;
     make_directory(engine, row)?;
     let turn = turn(engine, &row.id)?;
-    engine.db.write(|index| index.container_started(&row.id, &lease))?;
+    begin(engine, row, &lease)?;
     let recovered = recover(engine, row);
     drop(turn);
     let ended = recovered.and_then(|()| run(engine, row, &config, &mut lease, foreground, job));
@@ -86,6 +86,15 @@ fn run(
         process::note(engine, &row.id, running.pid())?;
     }
     attach::attach(&mut running, config, pipes, &foreground.console)
+}
+
+/// One that goes when it ends and was created long before is on disk as created: it must not be there again after a power
+/// cut with a part of what it wrote. Who creates and starts one in one go holds its lease from the beginning.
+fn begin(engine: &Engine, row: &ContainerRow, lease: &Lease) -> Result<()> {
+    match row.auto_remove && row.lease.is_none() {
+        true => engine.db.durable(|index| index.container_started(&row.id, lease)),
+        false => engine.db.write(|index| index.container_started(&row.id, lease)),
+    }
 }
 
 fn make_directory(engine: &Engine, row: &ContainerRow) -> Result<()> {

@@ -76,8 +76,14 @@ impl Guest {
                said=$(\"$@\" 2>&1); code=$?\n\
                mark done-$n; echo done $n $code $said\n\
              }}\n\
+             started() {{\n\
+               o create --rm --name passing --network none base sleep 1000 && sync || return\n\
+               ( exec >/dev/null 2>&1; o start -a passing ) &\n\
+               until o ps --format '{{{{.Names}}}}' | grep passing; do :; done\n\
+             }}\n\
              look() {{\n\
                said=$(o system check 2>&1); code=$?; echo \"$said\" | sed 's/^/check: /'\n\
+               o ps -a --format 'container {{{{.Names}}}} {{{{.State}}}}'\n\
                o images --no-trunc --format 'name {{{{.Repository}}}}:{{{{.Tag}}}} {{{{.ID}}}}'; echo looked $code\n\
              }}\n\
              docker-registry serve registry.yml >/dev/null 2>&1 &\n\
@@ -110,6 +116,8 @@ pub(super) struct Seen {
     /// What `system check` said.
     pub(super) check: String,
     pub(super) damaged: bool,
+    /// Those that are there, as `ps -a` says.
+    pub(super) containers: Vec<String>,
 }
 
 impl Seen {
@@ -120,6 +128,8 @@ impl Seen {
             let line = running.next().unwrap_or_else(|| panic!("the machine ended before it had looked"));
             if let Some(said) = line.strip_prefix("check: ") {
                 seen.check.push_str(&format!("{said}\n"));
+            } else if let Some(container) = line.strip_prefix("container ") {
+                seen.containers.push(container.to_owned());
             } else if let Some(name) = line.strip_prefix("name ") {
                 seen.name(name);
             } else if let Some(code) = line.strip_prefix("looked ") {

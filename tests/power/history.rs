@@ -25,6 +25,8 @@ pub(super) enum Act {
         to: String,
     },
     Prune,
+    /// A container that goes when it ends was created, is on disk, and runs now.
+    Start,
 }
 
 /// The id of what is not built yet.
@@ -46,6 +48,7 @@ impl Act {
             Act::Remove(name) => format!("o rmi {name}"),
             Act::Rollback { name, to } => format!("o rollback {name} --to {to}"),
             Act::Prune => "o system prune -f".into(),
+            Act::Start => "started".into(),
         }
     }
 
@@ -56,7 +59,7 @@ impl Act {
             Act::Build(number) => Some(format!("it:{number}")),
             Act::Pull(number) => Some(format!("{REGISTRY}/noise:{number}")),
             Act::Tag { to: name, .. } | Act::Remove(name) | Act::Rollback { name, .. } => Some(name.clone()),
-            Act::Prune => None,
+            Act::Prune | Act::Start => None,
         }
     }
 }
@@ -168,7 +171,7 @@ impl History {
             Act::Pull(number) => Some(self.images[*number].clone()),
             Act::Tag { from, .. } => Some(self.names[from].clone()),
             Act::Rollback { to, .. } => Some(to.clone()),
-            Act::Import | Act::Build(_) | Act::Remove(_) | Act::Prune => None,
+            Act::Import | Act::Build(_) | Act::Remove(_) | Act::Prune | Act::Start => None,
         }
     }
 
