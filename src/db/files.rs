@@ -1,5 +1,6 @@
 //! files.db, opened when first needed: one connection that writes, one that reads.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,13 @@ const LONG_LOG: u64 = 1 << 20;
 
 /// Bytes free on the disk below which the log is kept as short as can be.
 const SCARCE: u64 = 64 << 20;
+
+/// Bytes of the write-ahead log of a database.
+pub(super) fn log_size(database: &Path) -> u64 {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    std::fs::metadata(path).map_or(0, |log| log.len())
+}
 
 /// Folds the write-ahead log of a database into its file and empties it, unless somebody is in the way.
 pub(super) fn fold_log(connection: &mut Connection) -> rusqlite::Result<()> {
@@ -44,11 +52,8 @@ impl RowConnection<'_> {
         fold_log(connection).context(|| format!("writing {}", self.db.0.rows_path.display()))
     }
 
-    /// Bytes of the write-ahead log.
     fn log_size(&self) -> u64 {
-        let mut path = self.db.0.rows_path.clone().into_os_string();
-        path.push("-wal");
-        std::fs::metadata(path).map_or(0, |log| log.len())
+        log_size(&self.db.0.rows_path)
     }
 }
 

@@ -10,7 +10,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row};
 
 use super::Db;
-use super::files::fold_log;
+use super::files::{fold_log, log_size};
 use super::tag_log::TagMove;
 use crate::error::{Context as _, Error, Result};
 
@@ -133,8 +133,7 @@ impl<'d> Turn<'d> {
     /// command takes. Who waits for the disk anyway folds it into the file.
     fn fold_long_log(&mut self) {
         const LONG: u64 = 256 << 10;
-        let log = self.db.0.root.join("outcrop.db-wal");
-        if std::fs::metadata(log).is_ok_and(|log| log.len() > LONG)
+        if log_size(&self.db.0.root.join("outcrop.db")) > LONG
             && let Err(error) = fold_log(&mut self.connection)
         {
             tracing::warn!(%error, "the index's log stays long");

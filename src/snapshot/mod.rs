@@ -356,7 +356,7 @@ impl Snapshots {
                     found.ok_or_else(|| missing(format!("the layer {}", layer.diff_id.short())))
                 };
                 let all = reader.stack(Some(chain))?;
-                let downwards: Vec<LayerNumber> = all.iter().rev().map(|layer| layer.number).collect();
+                let downwards = all.iter().rev().map(|layer| layer.number);
                 let shown = self.shown(downwards, |layer| reader.snapshot_of(name, Keyed::Layer(layer)))?;
                 Ok((self.needed(all)?.iter().map(tree).collect::<Result<_>>()?, shown))
             }

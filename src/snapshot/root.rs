@@ -4,7 +4,7 @@
 //! say nothing, and such a layer's tree serves stacks with different roots. Its own root is right in the first stack that it
 //! stood in ([`Snapshots::inherit_root`]); elsewhere an empty directory with the right attributes lies on top.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use rustix::fs::{CWD, RenameFlags};
@@ -101,12 +101,11 @@ impl Snapshots {
     /// An empty directory, made when it is first wanted.
     fn root_like(&self, wanted: &Attributes) -> Result<PathBuf> {
         let roots = self.db.root().join(self.driver.name()).join("roots");
-        let name = Digest::of(format!("{wanted:?}").as_bytes()).to_string().split_off("sha256:".len());
+        let name = Digest::of(format!("{wanted:?}").as_bytes()).hex();
         let place = roots.join(&name[..32]);
         let doing = || format!("making the directory {}", place.display());
-        let has = |dir: BorrowedFd<'_>| Ok::<_, std::io::Error>(Attributes::of(dir)? == *wanted);
         if let Ok(dir) = sys::dir::open_path(&place)
-            && has(dir.as_fd()).context(doing)?
+            && Attributes::of(dir.as_fd()).context(doing)? == *wanted
         {
             return Ok(place);
         }

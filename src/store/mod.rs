@@ -46,8 +46,9 @@ impl Blobs {
 
     /// Whether its bytes are here, though it may be about to go: nothing goes that was seen by a process that is at work.
     pub fn is_here(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.contains(digest)?
-            || self.db.read(|reader| reader.blob(digest))?.is_some_and(|row| row.durable))
+        self.db.read(|reader| {
+            Ok(reader.find_blob(digest)?.is_some() || reader.blob(digest)?.is_some_and(|row| row.durable))
+        })
     }
 
     /// In bytes; `None` if it is not there.

@@ -50,16 +50,11 @@ pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>, user: bool) 
         .hint("flatten the image: `FROM scratch` and `COPY --from=<image> / /` make one layer of it"));
     }
     let (above, deepest) = lowers.split_at(lowers.len().saturating_sub(MOST_LOWERS));
-    let merged = match above {
-        [] => None,
-        _ => {
-            let deepest: Vec<Lower<'_>> = deepest.iter().map(|path| Lower::At(path)).collect();
-            Some(mount(&deepest, None, user).context(|| "merging the deepest layers").context(doing)?)
-        }
-    };
-    let shown = if merged.is_some() { above } else { deepest };
-    let layers: Vec<Lower<'_>> =
-        shown.iter().map(|path| Lower::At(path)).chain(merged.map(Lower::Open)).collect();
+    let mut layers: Vec<Lower<'_>> = deepest.iter().map(|path| Lower::At(path)).collect();
+    if !above.is_empty() {
+        let merged = mount(&layers, None, user).context(|| "merging the deepest layers").context(doing)?;
+        layers = above.iter().map(|path| Lower::At(path)).chain([Lower::Open(merged)]).collect();
+    }
     let open = |dir: &Path| open_dir(dir).context(doing);
     let upper = match upper {
         Some(upper) => Some((open(upper.dir)?, open(upper.work)?, upper.volatile)),
