@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -352,6 +352,27 @@ fn names_are_unique_and_checked() {
     sandbox.outcrop(&["rm", "web"]).fails(1).complains("No such container: web");
     sandbox.outcrop(&["rm", "-f", "web"]).ok();
     assert_eq!(status(&sandbox), Vec::<String>::new());
+}
+
+/// Its row says that it runs before its process is there.
+#[test]
+fn what_is_only_being_started_is_removed_by_force() {
+    let sandbox = sandbox();
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] || sleep 1\nPATH=${PATH#*:} exec crun \"$@\"\n";
+    let slow = sandbox.file("slow/crun", script);
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", slow.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let args = ["--runtime", "crun", "run", "--name", "box", "--network", "none", "base", "sleep", "100"];
+    let mut child = sandbox.command(&args).env("PATH", path).spawn().unwrap();
+    let runs = || sandbox.outcrop(&["ps", "--format", "{{.Names}}"]).ok().line() == "box";
+    assert!(wait_until(Duration::from_secs(20), runs));
+    let shown =
+        sandbox.outcrop(&["inspect", "--format", "{{.State.Status}} {{.State.Pid}}", "box"]).ok().line();
+    assert_eq!(shown, "running 0");
+    sandbox.outcrop(&["rm", "-f", "box"]).ok();
+    assert_eq!(ended(&mut child), Some(137));
+    assert_eq!(sandbox.outcrop(&["ps", "-aq"]).ok().stdout(), "");
+    sandbox.check();
 }
 
 /// A container that goes when it ends waits for no disk: nothing of it is to outlive a power cut.

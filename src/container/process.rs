@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::directory;
-use crate::db::{ContainerId, ContainerRow, ContainerState};
+use crate::db::{ContainerId, ContainerRow, ContainerState, Lease};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 
@@ -23,12 +23,21 @@ struct Process {
     pid: u32,
     /// Clock ticks since the machine started (proc_pid_stat(5), field 22).
     began: u64,
+    /// Of the run that it belongs to.
+    lease: String,
 }
 
-pub(super) fn note(engine: &Engine, id: &ContainerId, pid: u32) -> Result<()> {
+impl Process {
+    fn runs(&self) -> bool {
+        began(self.pid) == Some(self.began)
+    }
+}
+
+pub(super) fn note(engine: &Engine, id: &ContainerId, lease: &Lease, pid: u32) -> Result<()> {
     // One that has ended already is nobody's to find.
     let Some(began) = began(pid) else { return Ok(()) };
-    let text = serde_json::to_vec(&Process { pid, began }).context(|| "noting a process")?;
+    let process = Process { pid, began, lease: lease.name().to_owned() };
+    let text = serde_json::to_vec(&process).context(|| "noting a process")?;
     let path = directory(engine, id).join("process");
     std::fs::write(&path, text).context(|| format!("writing {}", path.display()))
 }
@@ -38,29 +47,60 @@ pub(super) fn forget(engine: &Engine, id: &ContainerId) {
     drop(std::fs::remove_file(directory(engine, id).join("process")));
 }
 
-/// The host's number of its first process; `None` when it does not run, or runs where it cannot be seen.
+/// What was noted of this run of it; `None` before and after.
+fn noted(engine: &Engine, row: &ContainerRow) -> Option<Process> {
+    let text = std::fs::read(directory(engine, &row.id).join("process")).ok()?;
+    let noted: Process = serde_json::from_slice(&text).ok()?;
+    (row.lease.as_ref() == Some(&noted.lease)).then_some(noted)
+}
+
+/// The host's number of its first process; `None` when it does not run, is being started, or runs where it cannot be seen.
 pub fn process_id(engine: &Engine, row: &ContainerRow) -> Option<u32> {
     if row.state != ContainerState::Running {
         return None;
     }
-    let text = std::fs::read(directory(engine, &row.id).join("process")).ok()?;
-    let noted: Process = serde_json::from_slice(&text).ok()?;
-    (began(noted.pid) == Some(noted.began)).then_some(noted.pid)
+    noted(engine, row).filter(Process::runs).map(|noted| noted.pid)
 }
 
-/// Sends a signal to its first process.
-pub fn kill(engine: &Engine, row: &ContainerRow, signal: Signal) -> Result<()> {
+/// How long a container may take to start: its runtime makes its mounts first.
+const START: Duration = Duration::from_secs(10);
+
+/// As [`process_id`], and waits for the process of one that is being started.
+fn first_process(engine: &Engine, row: &ContainerRow) -> Result<Option<u32>> {
+    let since = Instant::now();
+    loop {
+        if let Some(noted) = noted(engine, row) {
+            return Ok(noted.runs().then_some(noted.pid));
+        }
+        let now = engine.db.read(|index| index.container(&row.id))?;
+        let goes_on = now.is_some_and(|now| now.state == ContainerState::Running && now.lease == row.lease);
+        let Some(lease) = row.lease.as_deref().filter(|_| goes_on) else { return Ok(None) };
+        if engine.db.lease_is_free(lease)? || since.elapsed() > START {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends a signal to its first process: `false` where that has ended, or cannot be seen from here.
+pub fn kill(engine: &Engine, row: &ContainerRow, signal: Signal) -> Result<bool> {
     let doing = || format!("sending a signal to container {}", row.id.short());
-    let gone = || {
-        Error::conflict(format!("container {} is not running", row.id.short()))
-            .hint("where it runs in another container, its process cannot be seen from here")
+    let Some(pid) = first_process(engine, row)?.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+    else {
+        return Ok(false);
     };
-    let pid =
-        process_id(engine, row).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).ok_or_else(gone)?;
-    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context(doing)?;
+    let process = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(false),
+        process => process.context(doing)?,
+    };
     // Now that it is held: still the one that was noted?
-    process_id(engine, row).ok_or_else(gone)?;
-    rustix::process::pidfd_send_signal(process, signal).context(doing)
+    if process_id(engine, row).is_none() {
+        return Ok(false);
+    }
+    match rustix::process::pidfd_send_signal(process, signal) {
+        Err(Errno::SRCH) => Ok(false),
+        sent => sent.map(|()| true).context(doing),
+    }
 }
 
 /// All processes of a container that runs, stopped; they go on when it is dropped.
@@ -87,7 +127,7 @@ pub fn freeze(engine: &Engine, row: &ContainerRow) -> Result<Frozen> {
     let doing = || format!("pausing container {}", row.id.short());
     let mut frozen = Frozen { stopped: Vec::new(), _turn: turn(engine, &row.id).context(doing)? };
     // One that has ended meanwhile writes nothing, either.
-    let Some(first) = process_id(engine, row) else { return Ok(frozen) };
+    let Some(first) = first_process(engine, row)? else { return Ok(frozen) };
     let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
     let Ok(theirs) = namespace(first) else { return Ok(frozen) };
     let mut known = HashSet::new();

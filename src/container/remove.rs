@@ -43,14 +43,15 @@ pub fn remove(engine: &Engine, row: &ContainerRow, options: RemoveOptions) -> Re
 /// Kills it, and waits until whoever watches over it has written that down.
 fn end(engine: &Engine, row: &ContainerRow) -> Result<()> {
     let free = || row.lease.as_deref().map_or(Ok(true), |lease| engine.db.lease_is_free(lease));
-    if !free()? {
-        process::kill(engine, row, rustix::process::Signal::KILL)?;
-    }
+    let killed = free()? || process::kill(engine, row, rustix::process::Signal::KILL)?;
     let begun = Instant::now();
     while !free()? {
         if begun.elapsed() > PATIENCE {
-            return Err(Error::unavailable(format!("container {} does not end", row.id.short()))
-                .hint("the process that runs it may be stopped; end that one"));
+            let hint = match killed {
+                true => "the process that runs it may be stopped; end that one",
+                false => "where it runs in another container, its process cannot be seen from here",
+            };
+            return Err(Error::unavailable(format!("container {} does not end", row.id.short())).hint(hint));
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -83,7 +83,7 @@ fn run(
         job.warn(warning);
     }
     if running.pid() != 0 {
-        process::note(engine, &row.id, running.pid())?;
+        process::note(engine, &row.id, lease, running.pid())?;
     }
     attach::attach(&mut running, config, pipes, &foreground.console)
 }
