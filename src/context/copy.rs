@@ -18,7 +18,7 @@ use crate::image::Digest;
 use crate::job::Job;
 use crate::layer::Kind;
 use crate::plan::{Chmod, InlineFile};
-use crate::sys::dir;
+use crate::sys::{dir, tree};
 
 /// How the copies differ from their sources.
 #[derive(Clone, Copy, Debug, Default)]
@@ -321,7 +321,7 @@ impl<'c> Copying<'c> {
         };
         let time = self.time(to, item)?;
         let parent = self.destination(parent_of(to))?;
-        let draft = make(parent, &name, item, source)?;
+        let draft = make(parent, &name, item, mode, source)?;
         if item.kind == Kind::Symlink {
             rustix::fs::chownat(
                 parent,
@@ -332,9 +332,8 @@ impl<'c> Copying<'c> {
             )
             .context(|| "setting the owner")?;
         } else if let Some(fd) = &draft {
-            rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                .context(|| "setting the owner")?;
-            rustix::fs::fchmod(fd, mode).context(|| "setting the mode")?;
+            tree::own(fd.as_fd(), (uid, gid), mode.as_raw_mode())
+                .context(|| "setting the owner and the mode")?;
         } else {
             rustix::fs::chownat(
                 parent,
@@ -416,6 +415,7 @@ fn make(
     parent: BorrowedFd<'_>,
     name: &CStr,
     item: &Item,
+    mode: Mode,
     source: Option<OwnedFd>,
 ) -> Result<Option<OwnedFd>> {
     let attempt = || -> rustix::io::Result<Option<OwnedFd>> {
@@ -423,7 +423,7 @@ fn make(
             Kind::File => {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                Some(rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?)
+                Some(rustix::fs::openat(parent, name, flags, mode & Mode::from_raw_mode(0o777))?)
             }
             Kind::Symlink => {
                 rustix::fs::symlinkat(&item.target[..], parent, name)?;
@@ -531,16 +531,11 @@ fn write_inline(root: BorrowedFd<'_>, to: &[u8], file: &InlineFile, options: Opt
         link: None,
         inode: None,
     };
-    let fd = make(parent.as_fd(), &name, &item, None).context(say)?.expect("a regular file");
+    let mode = Mode::from_raw_mode(options.mode.map_or(file.mode, |chmod| chmod.apply(file.mode, false)));
+    let fd = make(parent.as_fd(), &name, &item, mode, None).context(say)?.expect("a regular file");
     let mut out = std::fs::File::from(fd);
     io::Write::write_all(&mut out, &file.bytes).context(say)?;
-    let (uid, gid) = options.owner.unwrap_or((0, 0));
-    rustix::fs::fchown(&out, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).context(say)?;
-    rustix::fs::fchmod(
-        &out,
-        Mode::from_raw_mode(options.mode.map_or(file.mode, |chmod| chmod.apply(file.mode, false))),
-    )
-    .context(say)
+    tree::own(out.as_fd(), options.owner.unwrap_or((0, 0)), mode.as_raw_mode()).context(say)
 }
 
 pub(super) fn times((seconds, nanoseconds): (i64, i64)) -> Timestamps {

@@ -14,6 +14,7 @@ use super::{Form, Kind, Row, RowSink};
 use crate::error::{Context, Error, Result};
 use crate::image::{DiffId, Hasher};
 use crate::job::Job;
+use crate::sys::tree::own;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
@@ -150,6 +151,10 @@ impl<'a> Disk<'a> {
         let (uid, gid) = (Uid::from_raw(row.uid), Gid::from_raw(row.gid));
         explain(fs::fchown(file, Some(uid), Some(gid)), "changing the owner of", path)?;
         explain(fs::fchmod(file, Mode::from_raw_mode(row.mode)), "changing the mode of", path)?;
+        self.attribute(file, row)
+    }
+
+    fn attribute(&self, file: BorrowedFd<'_>, row: &Row) -> Result<()> {
         if self.form == Form::Whole {
             self.drop_inherited(Node::Open(file), row)?;
         }
@@ -343,7 +348,7 @@ impl Target for Disk<'_> {
         let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = None;
         self.make(&row.path, "making the file", |dir, name| {
-            file = Some(fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?);
+            file = Some(fs::openat(dir, name, flags, Mode::from_raw_mode(row.mode & 0o777))?);
             Ok(())
         })?;
         let file = file.expect("made above");
@@ -373,7 +378,9 @@ impl Target for Disk<'_> {
             Some(shared) => shared.end(&file.file, row.size)?,
             None => file.end(row.size).context(failed("writing", &row.path))?,
         }
-        self.describe(file.file.as_fd(), row)?;
+        let owned = own(file.file.as_fd(), (row.uid, row.gid), row.mode);
+        explain(owned, "changing the owner or mode of", &row.path)?;
+        self.attribute(file.file.as_fd(), row)?;
         fs::futimens(&file.file, &tree::modified(row.mtime)).context(failed("setting the time of", &row.path))
     }
 

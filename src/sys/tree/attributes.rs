@@ -1,4 +1,4 @@
-//! Owner, mode and xattrs of a directory, but for what overlayfs writes there and the label that its place has given it.
+//! Owner, mode and xattrs: of a directory, but for what overlayfs writes there and the label that its place has given it; of a new file.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -52,4 +52,19 @@ impl Attributes {
 /// Owner, mode and xattrs of a directory for another one.
 pub fn like(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     Attributes::of(from)?.give(to)
+}
+
+/// A file that was just made gets owner and mode (its lower twelve bits), as far as it has not got them by being made: looking costs a tenth
+/// of changing.
+pub fn own(file: BorrowedFd<'_>, owner: (u32, u32), mode: u32) -> rustix::io::Result<()> {
+    let made = rustix::fs::fstat(file)?;
+    let owned = (made.st_uid, made.st_gid) == owner;
+    if !owned {
+        rustix::fs::fchown(file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+    }
+    // A change of the owner takes set-user-ID and set-group-ID away.
+    if !owned || made.st_mode & 0o7777 != mode & 0o7777 {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
+    }
+    Ok(())
 }

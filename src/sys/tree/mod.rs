@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::OFlags;
 
-pub use self::attributes::{Attributes, like};
+pub use self::attributes::{Attributes, like, own};
 pub use self::copy::copy;
 pub use self::link::{link, replay};
 pub use self::remove::remove;
