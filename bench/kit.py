@@ -99,13 +99,14 @@ class Daemon:
             self.process.wait()
 
 
-def peers(wanted, daemon):
-    """Those that can run a step here. Where crun cannot (cgroup v1 in hybrid mode), runc may."""
+def peers(wanted, daemon, scratch):
+    """Those that can run a step here, on the disk that outcrop is on. Where crun cannot (cgroup v1 in hybrid mode), runc may."""
+    podman = f"podman --root {scratch}/podman --runroot {scratch}/podman-run"
     os.environ["DOCKER_BUILDKIT"] = "1"
     found, absent = [], []
     candidates = {
         "docker": ["docker"] + ([daemon.command] if daemon and daemon.command else []),
-        "podman": ["podman", "podman --runtime runc --cgroup-manager cgroupfs"],
+        "podman": [podman, f"{podman} --runtime runc --cgroup-manager cgroupfs"],
         "buildah": ["buildah", "buildah --cgroup-manager cgroupfs"],
         # The containerd below our daemon.
         "ctr": [f"ctr -a {daemon.containerd} -n bench"] if daemon and daemon.process else ["ctr -n bench"],
@@ -145,7 +146,7 @@ class Bench:
         self.scratch, self.options = scratch, options
         self.small = 100 if options.quick else 1
         self.ours = Engine("outcrop", f"{options.outcrop} --root {scratch}/root --run-root {scratch}/run")
-        found, self.absent = peers(options.peers.split(","), daemon)
+        found, self.absent = peers(options.peers.split(","), daemon, scratch)
         self.engines = [self.ours, *found]
         self.rows, self.results = [], {}
 
