@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -39,6 +40,8 @@ def start(doc, bench_class):
     parser.add_argument("--json", type=Path, help="where hyperfine's numbers go")
     parser.add_argument("--only", default="", help="rows whose name has this word")
     parser.add_argument("--peers", default=bench_class.PEERS, help="which to look for")
+    parser.add_argument("--own-disk", action="store_true", help="on an ext4 of its own, in a file: the kernel skips one by one the inodes "
+                        "of what was removed in the last minutes where an ext4 has no journal")
     parser.add_argument("--outcrop", type=Path, default=HERE.parent / "target/release/outcrop")
     options = parser.parse_args()
     for tool in ["hyperfine", "busybox", "tar", "sha256sum", "unshare", *bench_class.TOOLS]:
@@ -46,7 +49,10 @@ def start(doc, bench_class):
             sys.exit(f"error: `{tool}` is missing: `make bench` installs it")
     if not options.outcrop.exists():
         sys.exit(f"error: {options.outcrop} is missing: `make build` makes it")
-    with tempfile.TemporaryDirectory(prefix="outcrop-bench-") as scratch:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="outcrop-bench-", ignore_cleanup_errors=True))
+        if options.own_disk:
+            scratch = own_disk(Path(scratch), stack)
         daemon = Daemon(Path(scratch)) if bench_class.DAEMON and "docker" in options.peers else None
         try:
             bench = bench_class(Path(scratch), options, daemon)
@@ -61,6 +67,18 @@ def start(doc, bench_class):
     print(bench.table())
     if options.json:
         options.json.write_text(json.dumps(bench.results, indent=1) + "\n")
+
+
+def own_disk(scratch, stack):
+    """Where all lies then. The loop device goes with the mount."""
+    disk, place = scratch / "disk", scratch / "on-disk"
+    with open(disk, "wb") as out:
+        out.truncate(64 << 30)
+    place.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", disk], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, place], check=True)
+    stack.callback(subprocess.run, ["umount", "-l", place])
+    return place
 
 
 class Daemon:

@@ -1,19 +1,22 @@
 //! How long a storage driver takes to make a snapshot, mount it and remove it again, by the depth of its stack.
 //!
-//! `latency DRIVER DIR DEPTH...` prints for each depth the median of 51 rounds, in milliseconds.
+//! `latency DRIVER[,volatile] DIR DEPTH...` prints for each depth the median of 51 rounds, in milliseconds. `volatile`: mounted as for
+//! a step of a build, so that an overlay that is unmounted does not wait for the disk below it, as a container's does.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that cannot go on has failed")]
 
 use std::path::Path;
 use std::time::Instant;
 
 use outcrop::snapshot::driver::{self, Driver, Options, Setting, Shape, SnapshotId};
-use outcrop::sys::mount::detached;
+use outcrop::sys::mount::{Mount, detached};
 
 const ROUNDS: u64 = 51;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let [name, dir, depths @ ..] = &words[..] else { panic!("usage: latency DRIVER DIR DEPTH...") };
+    let (name, volatile) =
+        name.split_once(',').map_or((&name[..], false), |(name, how)| (name, how == "volatile"));
     let options = Options::default();
     let setting = Setting { root: Path::new(dir), options: &options };
     let driver = driver::select(&setting, Some(name)).unwrap().driver;
@@ -24,7 +27,7 @@ fn main() {
             layers += 1;
             grow(&*driver, &mut stack, SnapshotId(layers));
         }
-        println!("{name} {depth} {:.3}", median(&*driver, &stack));
+        println!("{name} {depth} {:.3}", median(&*driver, &stack, volatile));
     }
 }
 
@@ -44,11 +47,15 @@ fn grow(driver: &dyn Driver, stack: &mut Vec<SnapshotId>, id: SnapshotId) {
 }
 
 /// Milliseconds.
-fn median(driver: &dyn Driver, stack: &[SnapshotId]) -> f64 {
+fn median(driver: &dyn Driver, stack: &[SnapshotId], volatile: bool) -> f64 {
     let round = |number: u64| {
         let (id, start) = (SnapshotId(1_000_000 + number), Instant::now());
         driver.create(id, stack).unwrap();
-        drop(detached(&driver.mount(id, stack).unwrap()).unwrap());
+        let mut mount = driver.mount(id, stack).unwrap();
+        if let Mount::Overlay { volatile: spared, .. } = &mut mount {
+            *spared = volatile;
+        }
+        drop(detached(&mount).unwrap());
         driver.release(id).unwrap();
         driver.remove(id).unwrap();
         start.elapsed().as_secs_f64() * 1000.0
