@@ -261,6 +261,51 @@ fn an_unfinished_migration_can_be_given_up() {
     migrate(&sandbox, "nonsense").fails(1).complains("unknown storage driver `nonsense`");
 }
 
+/// The index as a power cut may leave it.
+fn after_a_power_cut(sandbox: &Sandbox, lost: &str) {
+    let sql = format!("{lost}; update meta set value = 'another' where key = 'boot'");
+    tool(sandbox, &["sqlite3", sandbox.root().join("outcrop.db").to_str().unwrap(), &sql]);
+}
+
+#[test]
+fn trees_of_the_other_driver_whose_rows_a_power_cut_took_go() {
+    let sandbox = filled("overlay2");
+    let before = everything(&sandbox);
+    let mut first = Underway::start(&sandbox, "vfs");
+    first.until_made(3);
+    first.kill();
+    let rows = "delete from snapshot where driver = 'vfs'; \
+        delete from snapshot_parent where snapshot not in (select id from snapshot)";
+    after_a_power_cut(&sandbox, rows);
+    assert!(trees(&sandbox, "vfs/dir") >= 3);
+    sandbox.outcrop(&["images"]).ok();
+    assert_eq!(trees(&sandbox, "vfs/dir"), 0);
+    migrate(&sandbox, "overlay2").ok().says("The store stays with overlay2");
+    is_the_same(&sandbox, &before);
+}
+
+/// Its row may be on disk by whatever another process made durable, and its bytes are not.
+#[test]
+fn what_a_container_has_written_is_moved_anew_after_a_power_cut() {
+    let sandbox = filled("overlay2");
+    let before = everything(&sandbox);
+    // While somebody has the store open it waits, and all is made.
+    let db = outcrop::db::Db::open(&sandbox.root()).unwrap();
+    let somebody = db.keep_driver().unwrap();
+    let underway = Underway::start(&sandbox, "vfs");
+    let moved = || db.read(|index| index.moved()).unwrap();
+    assert!(wait_until(Duration::from_secs(60), || moved().len() == 2));
+    underway.kill();
+    let copies = moved().into_iter().map(|moved| sandbox.root().join(format!("vfs/dir/{}", moved.snapshot)));
+    let copies: Vec<_> = copies.map(|copy| copy.join("written")).filter(|copy| copy.exists()).collect();
+    assert_eq!(copies.len(), 1);
+    fs::File::options().write(true).open(&copies[0]).unwrap().set_len(0).unwrap();
+    drop((somebody, db));
+    after_a_power_cut(&sandbox, "");
+    migrate(&sandbox, "vfs").ok().says("2 writable layers");
+    is_the_same(&sandbox, &before);
+}
+
 #[test]
 fn others_work_meanwhile_and_a_second_migration_is_refused() {
     let sandbox = filled("overlay2");

@@ -117,6 +117,10 @@ impl Writer<'_> {
              where lease is not null and id not in (select snapshot from container)",
             (),
         )?;
+        // Rows of copies of writable layers say nothing of whether their bytes are on disk.
+        for moved in self.moved()? {
+            self.forget_moved(&moved.container)?;
+        }
         self.exec(
             "delete from cache_record where layer in (select id from layer where pending_boot <> ?1)",
             (boot,),

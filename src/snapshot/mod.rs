@@ -306,16 +306,28 @@ impl Snapshots {
         driver::open(&Setting { root: self.db.root(), options: &options }, name)
     }
 
-    /// After a power cut there may be trees whose rows it took. (The list is made first: a row stands before
-    /// its tree.)
+    /// After a power cut there may be trees whose rows it took, of the driver that the store is on its way to, too.
     pub fn remove_strays(&self) -> Result<()> {
+        self.remove_strays_of(&*self.driver)?;
+        let to = self.db.read(|reader| reader.migrating_to())?;
+        if let Some(to) = to.filter(|to| to != self.driver.name())
+            && let Err(problem) = self.open_other(&to).and_then(|other| self.remove_strays_of(&*other))
+        {
+            // What the store works with is in order: whoever goes on with the migration, or gives it up, is told.
+            tracing::warn!("left for later: {problem}");
+        }
+        Ok(())
+    }
+
+    /// (The list is made first: a row stands before its tree.)
+    fn remove_strays_of(&self, driver: &dyn Driver) -> Result<()> {
         let doing = || "comparing trees with rows after the last start of this machine";
-        let trees = self.driver.list().context(doing)?;
+        let trees = driver.list().context(doing)?;
         let rows = self.db.read(|reader| reader.snapshots()).context(doing)?;
         let known: HashSet<SnapshotId> = rows.iter().map(|row| row.id).collect();
         for stray in trees.into_iter().filter(|id| !known.contains(id)) {
-            tracing::warn!(driver = self.driver.name(), id = stray.0, "removing a tree that no row knows");
-            self.driver.remove(stray).context(doing)?;
+            tracing::warn!(driver = driver.name(), id = stray.0, "removing a tree that no row knows");
+            driver.remove(stray).context(doing)?;
         }
         Ok(())
     }
