@@ -129,7 +129,8 @@ mod in_a_machine {
     }
 
     fn dmsetup(words: &[&str]) -> Outcome {
-        Outcome::of(Command::new(find_on_path("dmsetup")).args(words))
+        // There is no udev, which would make nodes of devices.
+        Outcome::of(Command::new(find_on_path("dmsetup")).args(words).env("DM_DISABLE_UDEV", "1"))
     }
 
     fn path(root: &OwnedFd, name: &str) -> PathBuf {
@@ -413,6 +414,24 @@ mod in_a_machine {
         }
     }
 
+    /// Its size was written down before, and so it was for whoever was killed there.
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn what_failed_to_grow_grows_the_next_time() {
+        let store = Store::new(&SMALL);
+        store.open().create(FIRST, &[]).unwrap();
+        store.leaves_no_device();
+        let driver = store.try_open(&["dm.basesize=512M", "dm.mountopt=nonsense"]).unwrap();
+        assert!(driver.create(SECOND, &[]).is_err());
+        drop(driver);
+        store.leaves_no_device();
+        let driver = store.try_open(&["dm.basesize=512M"]).unwrap();
+        driver.create(THIRD, &[]).unwrap();
+        let root = detached(&driver.view(&[THIRD]).unwrap()).unwrap();
+        let stat = rustix::fs::fstatvfs(&root).unwrap();
+        assert!(stat.f_blocks * stat.f_frsize > 400 << 20);
+    }
+
     #[test]
     #[ignore = "runs in a machine"]
     fn given_devices_are_used_and_what_is_on_them_is_not_overwritten() {
@@ -452,6 +471,27 @@ mod in_a_machine {
     fn a_pool_of_somebody_else_is_used_and_stays() {
         let table = "0 204800 thin-pool /dev/vdd /dev/vdc 128 100";
         dmsetup(&["create", "others-pool", "--table", table]).ok();
+        // Its numbers may be ours: what was not finished under one of them is deleted.
+        let tell = |message: &str| dmsetup(&["message", "others-pool", "0", message]).ok();
+        tell("create_thin 5");
+        dmsetup(&["create", "theirs", "--table", "0 2048 thin /dev/mapper/others-pool 5"]).ok();
+        let mut fill = Command::new("dd");
+        Outcome::of(fill.args([
+            "if=/dev/urandom",
+            "of=/dev/mapper/theirs",
+            "bs=64k",
+            "count=1",
+            "conv=fsync",
+        ]))
+        .ok();
+        let refused = Store::new(&["dm.thinpooldev=others-pool", "dm.basesize=64M"]);
+        let error = refused.open().create(FIRST, &[]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict, "{}", error.one_line());
+        assert!(error.one_line().contains("the pool others-pool is not empty"), "{}", error.one_line());
+        assert!(!refused.dir().join("pool").exists() && !refused.dir().join("base").exists());
+        let removed = || dmsetup(&["remove", "theirs"]).code() == Some(0);
+        assert!(wait_until(Duration::from_secs(20), removed));
+        tell("delete 5");
         let store = Store::new(&["dm.thinpooldev=/dev/mapper/others-pool", "dm.basesize=64M"]);
         let driver = store.open();
         driver.create(FIRST, &[]).unwrap();

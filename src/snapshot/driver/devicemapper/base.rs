@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
-use super::pool::{Pool, is_absent};
+use super::pool::{self, Pool, is_absent};
 use super::records::{Record, Records};
 use super::settings::{BASE_SIZE, Fixed, Settings};
 use super::{open_dir_at, volume_of};
@@ -55,7 +55,7 @@ impl Base<'_> {
     fn make(mut self) -> Result<()> {
         let begun: Option<Record> = self.records.document(DOCUMENT)?;
         let transaction = self.pool.status()?.transaction;
-        let size = self.settings.base_size.unwrap_or(BASE_SIZE);
+        let size = self.settings.base_size.or(begun.as_ref().map(|begun| begun.size)).unwrap_or(BASE_SIZE);
         let base = Record { device_id: ID, size, transaction_id: transaction + 1, sealed: false };
         let doing = || "making a volume";
         self.records.write_document(DOCUMENT, &base)?;
@@ -70,8 +70,7 @@ impl Base<'_> {
         match self.pool.message(&format!("create_thin {ID}")) {
             Err(error) if is(&error, Errno::EXIST) => {
                 self.records.forget_document(DOCUMENT)?;
-                return Err(Error::conflict(format!("the pool {} is not empty", self.pool.name))
-                    .hint("give dm.thinpooldev or dm.metadatadev that nobody has used"));
+                return Err(pool::not_empty(&self.pool.name));
             }
             made => made.context(doing)?,
         }
@@ -92,8 +91,8 @@ impl Base<'_> {
 
     fn enlarge(mut self, base: Record, size: u64) -> Result<()> {
         let doing = || format!("enlarging the empty filesystem to {size} bytes (dm.basesize)");
-        // First: a filesystem that is larger than its device cannot be mounted.
-        self.records.write_document(DOCUMENT, &Record { size, ..base })?;
+        // Whoever fails or is killed leaves one that is made anew: no other volume needs it.
+        self.records.write_document(DOCUMENT, &Record { size, sealed: false, ..base.clone() })?;
         self.volume.sectors = size / 512;
         let device = self.volume.activate(&self.pool.control, self.locked)?;
         let filesystem = self.settings.filesystem(&self.fixed.filesystem);
@@ -103,7 +102,8 @@ impl Base<'_> {
         drop(root);
         self.settle(dir)?;
         drop(device);
-        thin::gone(&self.pool.control, &self.volume.name)
+        thin::gone(&self.pool.control, &self.volume.name)?;
+        self.records.write_document(DOCUMENT, &Record { size, ..base })
     }
 
     /// What is written to it is in the pool.

@@ -119,6 +119,8 @@ impl DeviceMapper {
                 return Err(Error::conflict(format!("{} is not empty", metadata.display()))
                     .hint("if nobody needs what is there: `dd if=/dev/zero bs=4096 count=1 of=` it"));
             }
+            // Before anything is written down: what is noted, and not finished, is deleted by whoever comes next.
+            (None, Source::Pool { name }) if !Pool::is_blank(name)? => return Err(pool::not_empty(name)),
             (None, _) => self.records.write_document("pool", &fixed)?,
             (Some(_), _) if blank && base::record(&self.records)?.is_some() => {
                 return Err(Error::corrupt(format!(
@@ -349,7 +351,8 @@ impl Driver for DeviceMapper {
         let origin = match parents.first() {
             Some(parent) => self.records.get(*parent)?,
             None => {
-                self.running()?;
+                // Not in the middle of being made larger.
+                let _locked = self.locked()?;
                 let missing = || Error::internal("the volume that all layers begin as was not made");
                 base::record(&self.records)?.ok_or_else(missing)?
             }

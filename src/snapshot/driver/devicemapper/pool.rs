@@ -123,6 +123,12 @@ impl Pool {
         pool.status().map(|_| pool)
     }
 
+    /// Whether nothing was ever written to a pool of others.
+    pub(super) fn is_blank(name: &str) -> Result<bool> {
+        let control = Control::open().context(|| "asking the kernel for its device mapper")?;
+        Ok(Self::of_others(control, name)?.status()?.data.used == 0)
+    }
+
     /// As of now, and durable: the kernel commits first.
     pub(super) fn status(&self) -> Result<Status> {
         let text =
@@ -183,6 +189,11 @@ impl Pool {
             ),
         })
     }
+}
+
+pub(super) fn not_empty(name: &str) -> Error {
+    Error::conflict(format!("the pool {name} is not empty"))
+        .hint("give dm.thinpooldev or dm.metadatadev that nobody has used")
 }
 
 /// The files or devices that a pool is made of, ready.

@@ -145,9 +145,14 @@ impl Records {
     }
 }
 
+/// Also of what a killed process was writing.
 fn numbers(dir: &OwnedFd) -> std::io::Result<Vec<SnapshotId>> {
     let names = sys::dir::names(dir.as_fd())?;
-    Ok(names.iter().filter_map(|name| name.to_str().ok()?.parse().ok().map(SnapshotId)).collect())
+    let number = |name: &str| name.strip_suffix(".new").unwrap_or(name).parse().ok().map(SnapshotId);
+    let mut numbers: Vec<SnapshotId> = names.iter().filter_map(|name| number(name.to_str().ok()?)).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
 }
 
 fn name(id: SnapshotId) -> CString {
@@ -188,6 +193,19 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A power cut may take the row of it.
+    #[test]
+    fn what_a_killed_process_was_writing_is_listed_and_goes() {
+        let dir = std::env::temp_dir().join(format!("outcrop-records-new-{}", std::process::id()));
+        let records = Records::open(&dir).unwrap();
+        fs::write(dir.join("snapshots/7.new"), "{").unwrap();
+        assert_eq!(records.list().unwrap(), [SnapshotId(7)]);
+        assert_eq!(records.all().unwrap(), []);
+        records.tidy(SnapshotId(7)).unwrap();
+        assert_eq!(records.list().unwrap(), []);
+        fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn a_record_is_there_until_its_volume_is_gone() {
