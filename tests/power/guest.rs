@@ -14,6 +14,36 @@ use crate::vm_kit::{Machine, Running};
 pub(super) struct Ground {
     pub(super) filesystem: &'static str,
     pub(super) driver: &'static str,
+    /// What the driver is told.
+    pub(super) options: &'static str,
+}
+
+impl Ground {
+    pub(super) const fn new(filesystem: &'static str, driver: &'static str) -> Self {
+        Ground { filesystem, driver, options: "" }
+    }
+
+    /// Where a store goes to from here.
+    fn other(&self) -> &'static str {
+        match (self.filesystem, self.driver) {
+            ("btrfs", "overlay2") => "btrfs",
+            (_, "overlay2") => "vfs",
+            _ => "overlay2",
+        }
+    }
+
+    /// Only such a machine has what the driver takes.
+    pub(super) fn is_foreign(&self) -> bool {
+        !self.modules().is_empty()
+    }
+
+    fn modules(&self) -> &'static str {
+        match self.driver {
+            "devicemapper" => "dm-thin-pool loop ext4",
+            "zfs" => "fuse",
+            _ => "",
+        }
+    }
 }
 
 pub(super) struct Guest {
@@ -22,6 +52,9 @@ pub(super) struct Guest {
     /// Of the images in the registry.
     pub(super) images: Vec<String>,
 }
+
+/// What the guest says where nothing is there that the store does not know.
+pub(super) const AGREED: &str = "it knows all that is there";
 
 const DOCKERFILE: &str = "FROM base
 ARG SALT
@@ -34,11 +67,13 @@ CMD [\"true\"]
 ";
 
 impl Guest {
-    /// An empty disk, and what is needed to fill it.
+    /// An empty disk, two for pools on devices, and what is needed to fill them.
     pub(super) fn new(ground: Ground) -> Self {
         let sandbox = Sandbox::new();
+        for (name, size) in [("disk", 512 << 20), ("data", 384 << 20), ("metadata", 16 << 20)] {
+            std::fs::File::create(sandbox.dir().join(name)).unwrap().set_len(size).unwrap();
+        }
         let disk = sandbox.dir().join("disk");
-        std::fs::File::create(&disk).unwrap().set_len(512 << 20).unwrap();
         let made = Command::new(format!("mkfs.{}", ground.filesystem)).arg("-q").arg(&disk).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         sandbox.busybox_archive();
@@ -55,25 +90,83 @@ impl Guest {
     }
 
     pub(super) fn machine(&self) -> Machine {
-        let disk = self.disk();
-        Machine::new().modules(self.ground.filesystem).honest_disks().disk(disk).share(self.sandbox.dir())
+        let machine = Machine::new().modules(self.ground.filesystem).honest_disks().disk(self.disk());
+        let machine = machine.share(self.sandbox.dir());
+        match self.ground.is_foreign() {
+            true => {
+                let dir = self.sandbox.dir();
+                machine.modules(self.ground.modules()).disk(dir.join("data")).disk(dir.join("metadata"))
+            }
+            false => machine,
+        }
+    }
+
+    /// Lines of shell that bring to life what the driver takes, where the store's disk is mounted.
+    pub(super) fn prepare(&self, first: bool) -> String {
+        if self.ground.driver != "zfs" {
+            return String::new();
+        }
+        let pool = match first {
+            true => {
+                "truncate -s 384M /mnt/pool && zpool create -O mountpoint=none pool /mnt/pool && zfs create pool/store"
+            }
+            false => "zpool import -f -d /mnt pool",
+        };
+        format!(
+            "mkdir -p /run/lock /var/lib/zfs\n\
+             ( cd /; exec /usr/sbin/zfs-fuse --no-daemon --enable-xattr --no-kstat-mount >/run/zfs-fuse.log 2>&1 ) &\n\
+             until [ -e /run/zfs/zfs_socket ]; do sleep 0.1; done\n\
+             {pool} && sync || exit 92\n"
+        )
+    }
+
+    /// Lines of shell that compare what the driver has outside of the store's directory with what the store knows, and say
+    /// [`AGREED`].
+    pub(super) fn compare(&self) -> String {
+        let look = match self.ground.driver {
+            // The base has no record.
+            "devicemapper" => format!(
+                "until dmsetup ls | grep -q '^No devices'; do sleep 0.1; done\n\
+                 thin_check -q {metadata} || echo the metadata are damaged\n\
+                 known=$(($(ls /mnt/store/devicemapper/snapshots | wc -l) + 1))\n\
+                 there=$(thin_dump {metadata} | grep -c '<device ')\n",
+                metadata = match self.ground.options.contains("metadatadev") {
+                    true => "/dev/vdc",
+                    false => "/mnt/store/devicemapper/metadata",
+                }
+            ),
+            "zfs" => "rows=$(sqlite3 /mnt/store/outcrop.db 'select count(*) from snapshot')\n\
+                 known=$((rows + $(ls /mnt/store/zfs/removed | wc -l)))\n\
+                 there=$(zfs list -H -o name -r pool/store | grep -c /store/)\n"
+                .into(),
+            _ => "known= there=\n".into(),
+        };
+        format!(
+            "{look}[ \"$there\" = \"$known\" ] && echo {AGREED} || echo \"$there, and it knows $known\"\n"
+        )
     }
 
     /// Runs these lines of shell, and then waits for its end. In them `look` tells of the store (see [`Seen`]), and
     /// `act N COMMAND` says `begin N`, runs it, and says `done N CODE WHAT IT SAID`; `o` is outcrop, and the disk is
-    /// `$disk` until it is mounted (`place`).
-    pub(super) fn start(&self, machine: &Machine, lines: &str) -> Running {
-        let Ground { filesystem, driver } = self.ground;
+    /// `$disk` until it is mounted (`place`). `settled`: the store has a driver, and need not be told.
+    pub(super) fn start(&self, machine: &Machine, settled: bool, lines: &str) -> Running {
+        let Ground { filesystem, driver, options } = self.ground;
+        let (other, settle) = (self.ground.other(), if settled { ": >/run/settled" } else { "" });
         let outcrop = env!("CARGO_BIN_EXE_outcrop");
         let script = format!(
-            "export OUTCROP_STORAGE_DRIVER={driver}\n\
+            "export OUTCROP_STORAGE_DRIVER={driver} OUTCROP_STORAGE_OPTS='{options}'\n\
              disk=/dev/vda\n\
              place() {{ mount -t {filesystem} $disk /mnt || exit 90; }}\n\
-             o() {{ {outcrop} --root /mnt/store --run-root /run/outcrop \"$@\"; }}\n\
+             {settle}\n\
+             o() {{\n\
+               [ -e /run/settled ] && unset OUTCROP_STORAGE_DRIVER OUTCROP_STORAGE_OPTS\n\
+               {outcrop} --root /mnt/store --run-root /run/outcrop \"$@\"\n\
+             }}\n\
              mark() {{ :; }}\n\
              act() {{\n\
                n=$1; shift; mark begin-$n; echo begin $n\n\
                said=$(\"$@\" 2>&1); code=$?\n\
+               [ $code = 0 ] && : >/run/settled\n\
                mark done-$n; echo done $n $code $said\n\
              }}\n\
              started() {{\n\
@@ -81,9 +174,17 @@ impl Guest {
                ( exec >/dev/null 2>&1; o start -a passing ) &\n\
                until o ps --format '{{{{.Names}}}}' | grep passing; do :; done\n\
              }}\n\
+             committed() {{\n\
+               o run --name box$1 --network none base sh -c \"echo $1 > /made\" && o commit box$1 committed:$1 &&\n\
+                 o rm box$1 >/dev/null\n\
+             }}\n\
+             migrated() {{\n\
+               case $(o info --format '{{{{.Driver}}}}') in {other}) to={driver};; *) to={other};; esac\n\
+               o system migrate --to $to\n\
+             }}\n\
              look() {{\n\
                said=$(o system check 2>&1); code=$?; echo \"$said\" | sed 's/^/check: /'\n\
-               o ps -a --format 'container {{{{.Names}}}} {{{{.State}}}}'\n\
+               o ps -a --format 'container {{{{.Names}}}}'\n\
                o images --no-trunc --format 'name {{{{.Repository}}}}:{{{{.Tag}}}} {{{{.ID}}}}'; echo looked $code\n\
              }}\n\
              docker-registry serve registry.yml >/dev/null 2>&1 &\n\
@@ -139,9 +240,10 @@ impl Seen {
         }
     }
 
-    /// Whether the store holds what is of no use.
+    /// Whether the store holds what is of no use. A migration that was cut off goes on when somebody wants it.
     pub(super) fn has_leftovers(&self) -> bool {
-        self.check.contains("left over, no damage: ")
+        let mut left = self.check.lines().filter(|line| line.contains("left over, no damage: "));
+        left.any(|line| !line.contains("is not finished"))
     }
 
     /// Of a line `NAME ID`; images without a name are passed over.

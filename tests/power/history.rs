@@ -15,6 +15,8 @@ pub(super) enum Act {
     Build(u32),
     /// Of one of the images in the registry.
     Pull(usize),
+    /// Of `committed:NUMBER`: a container `boxNUMBER` writes, and goes once there is an image of it.
+    Commit(u32),
     Tag {
         from: String,
         to: String,
@@ -25,6 +27,8 @@ pub(super) enum Act {
         to: String,
     },
     Prune,
+    /// To the other driver of the ground, or back.
+    Migrate,
     /// A container that goes when it ends was created, is on disk, and runs now.
     Start,
 }
@@ -44,11 +48,28 @@ impl Act {
                 format!("o build -q -t it:{number} --build-arg SALT={number} --network none context")
             }
             Act::Pull(number) => format!("o pull -q {REGISTRY}/noise:{number}"),
+            Act::Commit(number) => format!("committed {number}"),
             Act::Tag { from, to } => format!("o tag {from} {to}"),
             Act::Remove(name) => format!("o rmi {name}"),
             Act::Rollback { name, to } => format!("o rollback {name} --to {to}"),
             Act::Prune => "o system prune -f".into(),
+            Act::Migrate => "migrated".into(),
             Act::Start => "started".into(),
+        }
+    }
+
+    pub(super) fn verb(&self) -> &'static str {
+        match self {
+            Act::Import => "import",
+            Act::Build(_) => "build",
+            Act::Pull(_) => "pull",
+            Act::Commit(_) => "commit",
+            Act::Tag { .. } => "tag",
+            Act::Remove(_) => "rmi",
+            Act::Rollback { .. } => "rollback",
+            Act::Prune => "prune",
+            Act::Migrate => "migrate",
+            Act::Start => "start",
         }
     }
 
@@ -58,8 +79,9 @@ impl Act {
             Act::Import => Some("base:latest".into()),
             Act::Build(number) => Some(format!("it:{number}")),
             Act::Pull(number) => Some(format!("{REGISTRY}/noise:{number}")),
+            Act::Commit(number) => Some(format!("committed:{number}")),
             Act::Tag { to: name, .. } | Act::Remove(name) | Act::Rollback { name, .. } => Some(name.clone()),
-            Act::Prune | Act::Start => None,
+            Act::Prune | Act::Migrate | Act::Start => None,
         }
     }
 }
@@ -72,18 +94,30 @@ pub(super) struct History {
     pub(super) names: Names,
     /// What a name pointed at, in order.
     moves: BTreeMap<String, Vec<String>>,
-    builds: u32,
+    /// The last number that was given away.
+    last: u32,
 }
 
 impl History {
     pub(super) fn new(images: Vec<String>) -> Self {
-        History { images, names: Names::new(), moves: BTreeMap::new(), builds: 0 }
+        History { images, names: Names::new(), moves: BTreeMap::new(), last: 0 }
     }
 
     /// A build of what was not built before.
     pub(super) fn build(&mut self) -> Act {
-        self.builds += 1;
-        Act::Build(self.builds)
+        Act::Build(self.number())
+    }
+
+    fn number(&mut self) -> u32 {
+        self.last += 1;
+        self.last
+    }
+
+    /// What it takes to take a name back to `base`, which has another one: the last act does.
+    pub(super) fn rollback(&self, from: &str, name: &str) -> Vec<Act> {
+        let tag = |from: &str| Act::Tag { from: from.into(), to: name.into() };
+        let to = self.names["base:latest"].clone();
+        vec![tag("base:latest"), tag(from), Act::Rollback { name: name.into(), to }]
     }
 
     /// These many things that can be done one after the other.
@@ -95,18 +129,31 @@ impl History {
             planned.done(&act, UNKNOWN);
             acts.push(act);
         }
-        self.builds = planned.builds;
+        self.last = planned.last;
         acts
     }
 
-    /// The same, and half of the time the last is one of those that are over soon.
+    /// The same, and most of the time the last is one of those that are over soon.
     pub(super) fn plan_with_quick_end(&mut self, count: usize, random: &mut Random) -> Vec<Act> {
         let mut acts = self.plan(count - 1, random);
         let mut planned = self.clone();
         acts.iter().for_each(|act| planned.done(act, UNKNOWN));
-        let number = if random.one_in(2) { 7 + random.below(3) } else { random.below(10) };
-        acts.push(planned.numbered(number, random));
-        self.builds = planned.builds;
+        let others = planned.changeable();
+        // What `base` is was reported.
+        let known = self.names.contains_key("base:latest");
+        match random.below(6) {
+            0 | 1 if known && !others.is_empty() => {
+                let from = &others[random.below(others.len())];
+                acts.extend(planned.rollback(from, &format!("moving:{}", random.below(2))));
+            }
+            // A tag, the removal of a name, and nothing but what is there.
+            number @ 2..=4 => acts.push(planned.numbered(5 + number, random)),
+            _ => {
+                let number = random.below(10);
+                acts.push(planned.numbered(number, random));
+            }
+        }
+        self.last = planned.last;
         acts
     }
 
@@ -119,15 +166,21 @@ impl History {
         self.numbered(number, random)
     }
 
+    /// Names that may move.
+    fn changeable(&self) -> Vec<String> {
+        self.names.keys().filter(|name| *name != "base:latest").cloned().collect()
+    }
+
     /// Of ten kinds, some of which are the same; where that one cannot be done now, a build.
     fn numbered(&mut self, number: usize, random: &mut Random) -> Act {
         if self.names.is_empty() {
             return Act::Import;
         }
-        let names: Vec<String> = self.names.keys().cloned().collect();
-        let changeable: Vec<&String> = names.iter().filter(|name| *name != "base:latest").collect();
+        let changeable = self.changeable();
         let pick = |random: &mut Random| changeable[random.below(changeable.len())].clone();
         match number {
+            2 => Act::Migrate,
+            3 => Act::Commit(self.number()),
             4..=6 => Act::Pull(random.below(self.images.len())),
             7 if !changeable.is_empty() => {
                 Act::Tag { from: pick(random), to: format!("moving:{}", random.below(2)) }
@@ -158,7 +211,7 @@ impl History {
     /// It was done, and said this.
     pub(super) fn done(&mut self, act: &Act, said: &str) {
         let id = match act {
-            Act::Import | Act::Build(_) => said.rsplit(' ').next().map(str::to_owned),
+            Act::Import | Act::Build(_) | Act::Commit(_) => said.rsplit(' ').next().map(str::to_owned),
             _ => self.outcome(act),
         };
         if let Some(name) = act.name() {
@@ -171,7 +224,13 @@ impl History {
             Act::Pull(number) => Some(self.images[*number].clone()),
             Act::Tag { from, .. } => Some(self.names[from].clone()),
             Act::Rollback { to, .. } => Some(to.clone()),
-            Act::Import | Act::Build(_) | Act::Remove(_) | Act::Prune | Act::Start => None,
+            Act::Import
+            | Act::Build(_)
+            | Act::Commit(_)
+            | Act::Remove(_)
+            | Act::Prune
+            | Act::Migrate
+            | Act::Start => None,
         }
     }
 
@@ -199,7 +258,7 @@ impl History {
         {
             let id = match act {
                 // Nobody has heard yet what came of it.
-                Act::Import | Act::Build(_) => seen.get(&name).cloned(),
+                Act::Import | Act::Build(_) | Act::Commit(_) => seen.get(&name).cloned(),
                 _ => self.outcome(act),
             };
             after.point(name, id);

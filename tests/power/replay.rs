@@ -68,7 +68,7 @@ pub(super) fn every_moment(
 
 /// Mounts a copy, as what is mounted is written to.
 fn look(guest: &Guest, state: &Path, history: &mut History, under_way: Option<&Act>, moment: &str) {
-    let mounted = Mounted::new(guest, state);
+    let mounted = Mounted::new(guest, state, !history.names.is_empty());
     let moment = format!("{:?}, {under_way:?} under way, after {moment}", guest.ground);
     let seen = mounted.seen();
     assert!(!seen.damaged, "{moment}: {}", seen.check);
@@ -88,17 +88,19 @@ fn look(guest: &Guest, state: &Path, history: &mut History, under_way: Option<&A
 struct Mounted<'g> {
     guest: &'g Guest,
     at: PathBuf,
+    /// The store has a driver.
+    settled: bool,
 }
 
 impl<'g> Mounted<'g> {
-    fn new(guest: &'g Guest, state: &Path) -> Self {
+    fn new(guest: &'g Guest, state: &Path, settled: bool) -> Self {
         let (image, at) = (guest.sandbox.dir().join("mounted"), guest.sandbox.dir().join("at"));
         copy(state, &image);
         fs::create_dir_all(&at).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-o", "loop", "-t", guest.ground.filesystem]).args([&image, &at]);
         drop(Outcome::of(&mut mount).ok());
-        Mounted { guest, at }
+        Mounted { guest, at, settled }
     }
 
     fn seen(&self) -> Seen {
@@ -117,7 +119,10 @@ impl<'g> Mounted<'g> {
 
     fn outcrop(&self, words: &[&str]) -> Outcome {
         let mut command = Command::new(env!("CARGO_BIN_EXE_outcrop"));
-        command.env("OUTCROP_STORAGE_DRIVER", self.guest.ground.driver).current_dir("/");
+        if !self.settled {
+            command.env("OUTCROP_STORAGE_DRIVER", self.guest.ground.driver);
+        }
+        command.current_dir("/");
         command.arg("--root").arg(self.at.join("store")).arg("--run-root").arg(self.guest.sandbox.run_root());
         Outcome::of(command.args(words))
     }
