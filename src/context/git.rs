@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -29,6 +28,7 @@ use crate::image::Digest;
 use crate::job::{Event, Job};
 use crate::plan::GitSource;
 use crate::registry::without_password;
+use crate::sys::child;
 
 /// In the store.
 pub(super) const PLACE: &str = "cache/git";
@@ -261,27 +261,10 @@ impl Git<'_> {
         command.stdin(self.private.hold()?).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Its children go with it.
         command.process_group(0);
-        let mut child = command.spawn().context(say)?;
-        let group = rustix::process::Pid::from_child(&child);
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        let (status, out, err) = std::thread::scope(|scope| {
-            let out = scope.spawn(|| read(out));
-            let err = scope.spawn(|| read(err));
-            let status = loop {
-                if let Some(status) = child.try_wait().context(say)? {
-                    break Some(status);
-                }
-                if self.job.pause(Duration::from_millis(5)).is_err() {
-                    // Gone already is as good.
-                    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-                    child.wait().context(say)?;
-                    break None;
-                }
-            };
-            let text = |thread: std::thread::ScopedJoinHandle<'_, String>| thread.join().unwrap_or_default();
-            Ok::<_, Error>((status, text(out), text(err)))
-        })?;
-        let Some(status) = status else { return Err(Error::cancelled()) };
+        let child = command.spawn().context(say)?;
+        let child::Said { status, out, err } = child::listen(child, MOST_SAID, &|| self.job.check())?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let (out, err) = (text(out), text(err));
         if status.code() == Some(127) {
             return Err(Error::unsupported("there is no `git` on this host")
                 .hint("install git: repositories are read with it"));
@@ -367,17 +350,6 @@ fn quoted(name: &OsStr) -> OsString {
 }
 
 /// All is read, so that nobody blocks; what is too much is forgotten.
-fn read(from: Option<impl Read>) -> String {
-    let mut said = Vec::new();
-    let mut buffer = [0; 16 << 10];
-    let Some(mut from) = from else { return String::new() };
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        let room = MOST_SAID.saturating_sub(said.len());
-        said.extend_from_slice(&buffer[..count.min(room)]);
-    }
-    String::from_utf8_lossy(&said).into_owned()
-}
-
 /// Which of the lines of `git ls-remote` is meant; a branch goes before a tag of the same name.
 fn choose(listing: &str, reference: Option<&str>) -> Option<Resolved> {
     let lines = || listing.lines().filter_map(|line| line.split_once('\t'));

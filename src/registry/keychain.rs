@@ -3,12 +3,10 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{Read, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -18,15 +16,13 @@ use serde_json::{Map, Value, json};
 use super::Credentials;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::job::Job;
+use crate::sys::child::{Said, listen};
 
 /// Docker Hub's name in these files.
 const HUB: &str = "https://index.docker.io/v1/";
 
 /// Bytes of what a helper says; beyond, nobody listens.
-const MOST_SAID: u64 = 1 << 20;
-
-/// Between two looks whether to go on waiting for a helper.
-const LOOK: Duration = Duration::from_millis(20);
+const MOST_SAID: usize = 1 << 20;
 
 /// The user of a secret that is an identity token.
 const TOKEN_USER: &str = "<token>";
@@ -228,7 +224,7 @@ impl Keychain {
         // One that reads nothing, as for `list`, is no failure.
         drop(stdin.write_all(input));
         drop(stdin);
-        let (status, [out, err]) = ended(child, job).context(doing)?;
+        let Said { status, out, err } = listen(child, MOST_SAID, &|| job.check()).context(doing)?;
         if status.success() {
             return Ok(Ok(out));
         }
@@ -237,44 +233,6 @@ impl Keychain {
         let said = String::from_utf8_lossy(&said).into_owned();
         let said: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
         Ok(Err(said.trim().to_owned()))
-    }
-}
-
-/// What it says on its two streams until it ends. It is killed where the job is cancelled before.
-fn ended(mut child: Child, job: &Job) -> Result<(ExitStatus, [Vec<u8>; 2])> {
-    let outcome = listen(&mut child, job);
-    if outcome.is_err() {
-        drop(child.kill());
-        drop(child.wait());
-    }
-    outcome
-}
-
-fn listen(child: &mut Child, job: &Job) -> Result<(ExitStatus, [Vec<u8>; 2])> {
-    let (say, heard) = mpsc::channel();
-    let out = child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
-    let err = child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
-    for (n, pipe) in [out, err].into_iter().flatten().enumerate() {
-        let say = say.clone();
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let read = pipe.take(MOST_SAID).read_to_end(&mut bytes).map(|_| bytes);
-            // Nobody may be there any more to hear it.
-            drop(say.send((n, read)));
-        });
-    }
-    let (mut said, mut open) = ([Vec::new(), Vec::new()], 2);
-    while open > 0 {
-        match heard.recv_timeout(LOOK) {
-            Ok((n, read)) => (said[n], open) = (read.context(|| "listening to it")?, open - 1),
-            Err(_nothing) => job.check()?,
-        }
-    }
-    loop {
-        match child.try_wait().context(|| "waiting for its end")? {
-            Some(status) => return Ok((status, said)),
-            None => job.pause(LOOK)?,
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod btrfs;
+pub mod child;
 pub mod device_filter;
 pub mod dir;
 pub mod dm;

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use super::import;
 use crate::db::Origin;
@@ -12,6 +11,7 @@ use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{ImageId, Platform, Reference, RunConfig};
 use crate::job::{Event, Job};
+use crate::sys::child::{Said, listen};
 
 pub struct Options {
     /// `debian` or `ubuntu`.
@@ -150,29 +150,13 @@ fn debian_architecture(platform: &Platform) -> String {
 
 /// Runs it to its end; what it says on standard error is told if it fails.
 fn finish(name: &str, mut command: Command, job: &Job) -> Result<()> {
-    let mut child =
+    let child =
         command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().context(|| format!("starting {name}"))?;
-    let mut err = child.stderr.take().expect("it is piped");
-    let said = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        drop(std::io::Read::read_to_end(&mut err, &mut text));
-        String::from_utf8_lossy(&text).into_owned()
-    });
-    let status = loop {
-        if let Some(status) = child.try_wait().context(|| format!("waiting for {name}"))? {
-            break status;
-        }
-        if job.check().is_err() {
-            drop(child.kill());
-            drop(child.wait());
-            return Err(Error::cancelled());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
+    let Said { status, err, .. } = listen(child, usize::MAX, &|| job.check())?;
     if status.success() {
         return Ok(());
     }
-    let said = said.join().unwrap_or_default();
+    let said = String::from_utf8_lossy(&err);
     let last: Vec<&str> = said.trim().lines().rev().take(8).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
     Err(Error::unavailable(format!("{name} failed ({status}); it said:\n    {}", last.join("\n    ")))

@@ -5,10 +5,10 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::error::{Context as _, Error, Result};
 use crate::job::Job;
+use crate::sys::child::{Said, listen};
 
 pub(super) struct Helper {
     program: PathBuf,
@@ -42,27 +42,11 @@ impl Helper {
         command.args(["copy", "--insecure-policy", "--quiet", from, to]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let doing = || format!("running {}", self.program.display());
-        let mut child = command.spawn().context(doing)?;
-        let mut stderr = child.stderr.take().expect("it is a pipe");
-        let reader = std::thread::spawn(move || {
-            let mut said = Vec::new();
-            let _what_there_was = std::io::Read::read_to_end(&mut stderr, &mut said);
-            String::from_utf8_lossy(&said).into_owned()
-        });
-        let status = loop {
-            if let Some(status) = child.try_wait().context(doing)? {
-                break status;
-            }
-            if let Err(cancelled) = job.pause(Duration::from_millis(20)) {
-                child.kill().context(doing)?;
-                child.wait().context(doing)?;
-                return Err(cancelled);
-            }
-        };
-        let said = reader.join().unwrap_or_default();
+        let Said { status, err, .. } = listen(command.spawn().context(doing)?, usize::MAX, &|| job.check())?;
         if status.success() {
             return Ok(());
         }
+        let said = String::from_utf8_lossy(&err);
         let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
         Err(Error::unavailable(format!("skopeo: {}", last.trim())))
     }
