@@ -12,30 +12,134 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::json::nullable;
-use super::{Descriptor, Document, MediaType, Platform};
+use super::{Descriptor, Digest, Document, MediaType, Platform};
 use crate::error::{Error, Result};
 
 /// One name for the images of several platforms.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(from = "Text", into = "Text")]
 pub struct Index {
     pub schema_version: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    #[serde(default, deserialize_with = "nullable")]
     pub manifests: Vec<Descriptor>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Entries with digests that cannot be verified here. Written again, they come last.
+    pub unread: Vec<Unread>,
     pub subject: Option<Box<Descriptor>>,
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+/// An entry whose digest is of another algorithm than SHA-256.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unread {
+    pub digest: String,
+    /// As it would be with a digest of ours, which it does not have.
+    like: Descriptor,
+    whole: Value,
+}
+
+impl Unread {
+    /// `Unsupported`: it is the one that is wanted.
+    pub fn refuse(&self) -> Error {
+        Error::unsupported(format!("the index lists an image as `{}`; only sha256 is supported", self.digest))
+    }
+}
+
+/// An index as it is written.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Text {
+    schema_version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    media_type: Option<MediaType>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    manifests: Vec<Entry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subject: Option<Box<Descriptor>>,
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+#[derive(Clone)]
+enum Entry {
+    Read(Box<Descriptor>),
+    Unread(Box<Unread>),
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Entry::Read(entry) => entry.serialize(serializer),
+            Entry::Unread(entry) => entry.whole.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let whole = Value::deserialize(deserializer)?;
+        let read = |value: Value| Descriptor::deserialize(value).map_err(D::Error::custom);
+        let digest = whole.get("digest").and_then(Value::as_str).unwrap_or_default();
+        match digest.split_once(':') {
+            Some((algorithm, _)) if !algorithm.is_empty() && algorithm != "sha256" => {
+                let digest = digest.to_owned();
+                let mut like = whole.clone();
+                like["digest"] = Value::String(Digest::of(digest.as_bytes()).to_string());
+                Ok(Entry::Unread(Box::new(Unread { digest, like: read(like)?, whole })))
+            }
+            _ => Ok(Entry::Read(Box::new(read(whole)?))),
+        }
+    }
+}
+
+impl From<Text> for Index {
+    fn from(text: Text) -> Self {
+        let Text {
+            schema_version,
+            media_type,
+            artifact_type,
+            manifests: entries,
+            subject,
+            annotations,
+            other,
+        } = text;
+        let (mut manifests, mut unread) = (Vec::new(), Vec::new());
+        for entry in entries {
+            match entry {
+                Entry::Read(entry) => manifests.push(*entry),
+                Entry::Unread(entry) => unread.push(*entry),
+            }
+        }
+        Index { schema_version, media_type, artifact_type, manifests, unread, subject, annotations, other }
+    }
+}
+
+impl From<Index> for Text {
+    fn from(index: Index) -> Self {
+        let Index {
+            schema_version,
+            media_type,
+            artifact_type,
+            manifests,
+            unread,
+            subject,
+            annotations,
+            other,
+        } = index;
+        let read = manifests.into_iter().map(|entry| Entry::Read(Box::new(entry)));
+        let manifests = read.chain(unread.into_iter().map(|entry| Entry::Unread(Box::new(entry)))).collect();
+        Text { schema_version, media_type, artifact_type, manifests, subject, annotations, other }
+    }
 }
 
 impl Index {
@@ -46,6 +150,7 @@ impl Index {
             media_type: Some(MediaType::OciIndex),
             artifact_type: None,
             manifests,
+            unread: Vec::new(),
             subject: None,
             annotations: BTreeMap::new(),
             other: Map::new(),
@@ -75,32 +180,36 @@ impl Index {
     /// The entry that `platform` takes; may be an index in turn. `NotFound` lists what there is.
     pub fn select(&self, platform: &Platform) -> Result<&Descriptor> {
         let images = || {
-            self.manifests.iter().filter(|entry| {
+            let read = self.manifests.iter().map(|entry| (entry, None));
+            let all = read.chain(self.unread.iter().map(|entry| (&entry.like, Some(entry))));
+            all.filter(|(entry, _)| {
                 !entry.is_attestation() && (entry.media_type.is_manifest() || entry.media_type.is_index())
             })
         };
-        images()
-            .filter_map(|entry| {
+        let nearest = images()
+            .filter_map(|(entry, unread)| {
                 let distance = match &entry.platform {
                     Some(offered) => distance(platform, &offered.platform())?,
                     None => (2, Reverse((0, 0))),
                 };
-                Some((distance, entry))
+                Some((distance, entry, unread))
             })
             // min_by_key keeps the first of equals.
-            .min_by_key(|(distance, _)| *distance)
-            .map(|(_, entry)| entry)
-            .ok_or_else(|| {
-                let offered: Vec<String> = images()
-                    .filter_map(|entry| Some(entry.platform.as_ref()?.platform().to_string()))
-                    .collect();
-                let error = Error::not_found(format!("there is no image for {platform} under this name"));
-                if offered.is_empty() {
-                    error.hint("its index lists no image at all")
-                } else {
-                    error.hint(format!("choose with --platform; there is {}", offered.join(", ")))
-                }
-            })
+            .min_by_key(|(distance, ..)| *distance);
+        if let Some((_, _, Some(unread))) = nearest {
+            return Err(unread.refuse());
+        }
+        nearest.map(|(_, entry, _)| entry).ok_or_else(|| {
+            let offered: Vec<String> = images()
+                .filter_map(|(entry, _)| Some(entry.platform.as_ref()?.platform().to_string()))
+                .collect();
+            let error = Error::not_found(format!("there is no image for {platform} under this name"));
+            if offered.is_empty() {
+                error.hint("its index lists no image at all")
+            } else {
+                error.hint(format!("choose with --platform; there is {}", offered.join(", ")))
+            }
+        })
     }
 }
 
@@ -182,6 +291,32 @@ mod tests {
                 None
             }
         }
+    }
+
+    #[test]
+    fn an_entry_with_a_digest_of_another_algorithm_is_refused_where_it_is_the_one_and_kept() {
+        let entry = |digest: &str, architecture: &str| {
+            format!(
+                r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":7,"platform":{{"architecture":"{architecture}","os":"linux"}},"x-new":1}}"#
+            )
+        };
+        let ours = format!("sha256:{}", "a".repeat(64));
+        let other = format!("sha512:{}", "b".repeat(128));
+        let text =
+            |first: &str, second: &str| format!(r#"{{"schemaVersion":2,"manifests":[{first},{second}]}}"#);
+        let (amd64, arm64) = (entry(&ours, "amd64"), entry(&other, "arm64"));
+        let index = Index::parse(text(&arm64, &amd64).as_bytes()).unwrap();
+        assert_eq!(index.select(&"linux/amd64".parse().unwrap()).unwrap().digest.to_string(), ours);
+        let refused = index.select(&"linux/arm64".parse().unwrap()).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Unsupported);
+        assert!(refused.message().contains(&other), "{refused}");
+        let missing = index.select(&"linux/s390x".parse().unwrap()).unwrap_err();
+        assert_eq!(missing.kind(), Kind::NotFound);
+        assert_eq!(missing.hint_text(), Some("choose with --platform; there is linux/amd64, linux/arm64"));
+        assert_eq!(String::from_utf8(index.to_bytes()).unwrap(), text(&amd64, &arm64));
+        // What is wrong in another way is no entry at all.
+        assert!(Index::parse(text(&arm64, &entry("sha256:abc", "amd64")).as_bytes()).is_err());
+        assert!(Index::parse(text(&arm64.replace('7', "-7"), &amd64).as_bytes()).is_err());
     }
 
     #[test]

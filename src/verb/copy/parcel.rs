@@ -123,6 +123,11 @@ impl<'g> Gathering<'g> {
                     return Err(Error::invalid(format!("indexes nested more than {MAX_DEPTH} deep")));
                 }
                 document.descriptor.media_type = index.media_type();
+                if let Some(unread) = index.unread.first() {
+                    return Err(unread
+                        .refuse()
+                        .hint("name a platform to take one of its other images alone"));
+                }
                 for entry in &index.manifests {
                     if entry.media_type.is_manifest() || entry.media_type.is_index() {
                         let child = self.fetch(entry).context(|| {
