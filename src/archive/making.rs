@@ -4,6 +4,7 @@
 //! Its maker holds a lock of the file as long as it has no name: numbers of processes say nothing where a directory is
 //! shared between containers or hosts. Where files cannot be locked nothing is swept.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
@@ -75,9 +76,15 @@ fn is(path: &Path, file: &File) -> bool {
 
 /// Removes what nobody makes any more. What cannot be looked at stays.
 pub(super) fn sweep(dir: &Path) {
+    sweep_marked(dir, &|name| {
+        name.as_encoded_bytes().windows(MARK.len()).any(|part| part == MARK.as_bytes())
+    });
+}
+
+/// The same of what bears these names, whose makers hold a lock of it.
+pub(crate) fn sweep_marked(dir: &Path, is_marked: &dyn Fn(&OsStr) -> bool) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let left =
-            entry.file_name().as_encoded_bytes().windows(MARK.len()).any(|part| part == MARK.as_bytes());
+        let left = is_marked(&entry.file_name());
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         let Some(file) = Some(entry.path())
             .filter(|_| left && is_file)

@@ -5,7 +5,7 @@ mod docker_root;
 mod entries;
 mod flat;
 mod layout;
-mod making;
+pub(crate) mod making;
 mod skeleton;
 mod tar;
 mod v1;

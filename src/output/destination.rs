@@ -6,8 +6,9 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 
+use crate::archive::making;
 use crate::error::{Context as _, Error, Kind, Result};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +109,13 @@ impl NewFile {
         };
         let name =
             path.file_name().ok_or_else(|| Error::invalid(format!("`{}` is no file", path.display())))?;
-        let making = dir.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+        let mark = format!(".{}.making-", name.to_string_lossy());
+        // What a killed process left between giving it that name and its own.
+        making::sweep_marked(dir, &|name| {
+            let number = name.to_str().and_then(|name| name.strip_prefix(&mark));
+            number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        });
+        let making = dir.join(format!("{mark}{}", std::process::id()));
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         let (file, named) = match rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666)) {
             Ok(file) => (File::from(file), false),
@@ -130,6 +137,8 @@ impl NewFile {
                 });
             }
         };
+        // As long as it is held nobody takes it for left over; where files cannot be locked, nothing is.
+        let _unlocked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         if let Some(standing) = standing {
             // As if it were written in place. Where its owner is another, it is ours now, with our mode.
             drop(file.set_permissions(standing.permissions()));
@@ -157,5 +166,36 @@ impl Drop for NewFile {
         if let (true, Some(making)) = (self.named, &self.making) {
             drop(fs::remove_file(making));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::testing::Dir;
+
+    #[test]
+    fn what_a_killed_process_left_of_the_same_file_goes_with_the_next() {
+        let dir = Dir::new();
+        let place = dir.path().join("it.tar");
+        for name in [".it.tar.making-7", ".it.tar.making-7x", ".other.tar.making-7"] {
+            fs::write(dir.path().join(name), "left").unwrap();
+        }
+        let write = |text: &'static str| {
+            Destination::File(place.clone())
+                .write(None, |out| out.write_all(text.as_bytes()).context(|| "writing"))
+        };
+        write("whole").unwrap();
+        let mut names: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".it.tar.making-7x", ".other.tar.making-7", "it.tar"]);
+        assert_eq!(fs::read(&place).unwrap(), b"whole");
+        let held = NewFile::open(&place).unwrap();
+        let own = format!("/proc/self/fd/{}", held.file.as_raw_fd());
+        let making = dir.path().join(".it.tar.making-8");
+        rustix::fs::linkat(CWD, own, CWD, &making, AtFlags::SYMLINK_FOLLOW).unwrap();
+        write("again").unwrap();
+        assert!(making.exists(), "somebody is at it");
     }
 }
