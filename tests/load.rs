@@ -6,6 +6,7 @@ use std::process::Command;
 
 use outcrop::image::Digest;
 
+use crate::registry_kit::noise;
 use crate::registry_kit::{Image, Layout, RealRegistry, config_for, tar_of_files};
 use crate::sandbox::{Sandbox, find_on_path, tool};
 
@@ -144,6 +145,26 @@ fn what_is_no_archive_of_images_is_refused_and_leaves_nothing() {
     other.check();
     sandbox.outcrop(&["save", "-o", "x.tar", "absent"]).fails(1).complains("No such image: absent");
     assert!(!sandbox.context().join("x.tar").exists());
+}
+
+#[test]
+fn what_was_loaded_before_another_image_failed_is_told() {
+    let sandbox = Sandbox::new();
+    built(&sandbox, "first:1");
+    sandbox.file("noise", noise("it", 100_000));
+    sandbox.dockerfile("FROM scratch\nCOPY noise /\n");
+    sandbox.outcrop(&["build", "-q", "-t", "second:1", "."]).ok();
+    sandbox.outcrop(&["save", "-o", "both.tar", "first:1", "second:1"]).ok();
+    let mut bytes = fs::read(sandbox.context().join("both.tar")).unwrap();
+    let own = noise("it", 100_000);
+    let at = bytes.windows(64).position(|part| *part == own[50_000..50_064]).unwrap();
+    bytes[at] ^= 1;
+    let bad = sandbox.file("bad.tar", &bytes);
+    let other = Sandbox::new();
+    let failed = other.outcrop(&["load", "-i", bad.to_str().unwrap()]).fails(1);
+    assert_eq!(failed.stdout(), "Loaded image: first:1\n");
+    assert_eq!(other.outcrop(&["images", "--format", "{{.Repository}}"]).ok().stdout(), "first\n");
+    other.check();
 }
 
 #[test]

@@ -40,12 +40,14 @@ impl Verb for Args {
         let progress = Progress::aside(if lively { Mode::Auto } else { Mode::Quiet });
         let job = context.job(progress.report());
         let platform = self.platform.unwrap_or_else(Platform::host);
-        let loaded = match &self.input {
-            Some(path) => load::load_path(engine, path, &platform, &job)
-                .context(|| format!("loading `{}`", path.display()))?,
+        let mut loaded = Vec::new();
+        let told = &mut |image| loaded.push(image);
+        let outcome = match &self.input {
+            Some(path) => load::load_path(engine, path, &platform, told, &job)
+                .context(|| format!("loading `{}`", path.display())),
             None => {
                 let stdin = File::from(rustix::io::dup(io::stdin()).context(|| "opening standard input")?);
-                load::load(engine, stdin, &platform, &job).context(|| "loading from standard input")?
+                load::load(engine, stdin, &platform, told, &job).context(|| "loading from standard input")
             }
         };
         drop(progress);
@@ -61,6 +63,6 @@ impl Verb for Args {
             }
         }
         out.done()?;
-        Ok(ExitCode::SUCCESS)
+        outcome.map(|()| ExitCode::SUCCESS)
     }
 }

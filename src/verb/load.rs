@@ -21,26 +21,29 @@ pub struct Loaded {
     pub names: Vec<Reference>,
 }
 
+/// Told of each image once it is here: those before one that fails stay.
+pub type Told<'t> = &'t mut dyn FnMut(Loaded);
+
 /// An archive, compressed in whatever way, or a layout in a directory.
-pub fn load_path(engine: &Engine, path: &Path, platform: &Platform, job: &Job) -> Result<Vec<Loaded>> {
+pub fn load_path(engine: &Engine, path: &Path, platform: &Platform, told: Told<'_>, job: &Job) -> Result<()> {
     let doing = || format!("opening `{}`", path.display());
     if std::fs::metadata(path).context(doing)?.is_dir() {
         if FlatDir::is(path) {
             let flat = FlatDir::open(path)?;
             let image = archive::Image { digest: flat.top()?.digest, names: Vec::new(), is_own: true };
-            return load_all(engine, &flat, &[image], platform, job);
+            return load_all(engine, &flat, &[image], platform, told, job);
         }
         let layout = Layout::open(path)?;
         let images = layout.images()?;
-        return load_all(engine, &layout, &images, platform, job);
+        return load_all(engine, &layout, &images, platform, told, job);
     }
-    load(engine, File::open(path).context(doing)?, platform, job)
+    load(engine, File::open(path).context(doing)?, platform, told, job)
 }
 
 /// The same from a stream.
-pub fn load(engine: &Engine, input: File, platform: &Platform, job: &Job) -> Result<Vec<Loaded>> {
+pub fn load(engine: &Engine, input: File, platform: &Platform, told: Told<'_>, job: &Job) -> Result<()> {
     let tar = Tar::open(plain(engine, input, job)?, job)?;
-    load_all(engine, &tar, tar.images(), platform, job)
+    load_all(engine, &tar, tar.images(), platform, told, job)
 }
 
 /// A file that can be read anywhere, and is not compressed.
@@ -85,12 +88,12 @@ fn load_all(
     source: &dyn Source,
     images: &[archive::Image],
     platform: &Platform,
+    told: Told<'_>,
     job: &Job,
-) -> Result<Vec<Loaded>> {
+) -> Result<()> {
     if images.is_empty() {
         return Err(Error::not_found(format!("there is no image in {}", source.place())));
     }
-    let mut loaded = Vec::new();
     for image in images {
         let any: Reference = "archive/image".parse::<Reference>()?.with_digest(image.digest);
         let found = transfer::find(job, source, &any, platform)?;
@@ -103,8 +106,7 @@ fn load_all(
             image.is_own,
             job,
         ))?;
-        loaded.push(Loaded { image: found.image, names: image.names.clone() });
+        told(Loaded { image: found.image, names: image.names.clone() });
     }
-    engine.sweep()?;
-    Ok(loaded)
+    engine.sweep()
 }
