@@ -327,3 +327,24 @@ fn a_credential_helper_that_hangs_can_be_interrupted() {
     // The sandbox sees to it that nothing of the helper is left.
     assert!(status.is_some_and(|status| !status.success()), "{status:?}");
 }
+
+/// A second one would end outcrop at once, and leave the terminal without an echo.
+#[test]
+fn the_first_interrupt_at_a_password_ends_it_and_what_is_typed_is_shown_again() {
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+    use rustix::termios::{LocalModes, tcgetattr};
+    let sandbox = Sandbox::new();
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let person = openpt(flags).unwrap();
+    unlockpt(&person).unwrap();
+    let terminal = ioctl_tiocgptpeer(&person, flags).unwrap();
+    let shown = || tcgetattr(&terminal).unwrap().local_modes.contains(LocalModes::ECHO);
+    assert!(shown());
+    let mut command = sandbox.command(&["login", "-u", "me", "registry.test"]);
+    let mut child = command.stdin(terminal.try_clone().unwrap()).spawn().unwrap();
+    assert!(wait_until(LONG, || !shown()));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert!(wait_until(LONG, || child.try_wait().unwrap().is_some()));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(shown());
+}

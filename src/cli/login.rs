@@ -7,6 +7,8 @@ use outcrop::error::{Context as _, Error, Result};
 use outcrop::job::Job;
 use outcrop::registry::Credentials;
 use outcrop::verb::login::{self, Server};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use super::progress::{Mode, Progress};
@@ -81,11 +83,11 @@ impl Args {
         }
         let user = match &self.username {
             Some(user) => user.clone(),
-            None => ask("Username: ", false)?,
+            None => ask("Username: ", false, job)?,
         };
         let password = match &self.password {
             Some(password) => password.clone(),
-            None => ask("Password: ", true)?,
+            None => ask("Password: ", true, job)?,
         };
         job.check()?;
         complete(user, password)
@@ -104,8 +106,9 @@ fn complete(user: String, password: String) -> Result<Credentials> {
     Ok(Credentials { user, password })
 }
 
-/// One line from the terminal. What is hidden is not shown while it is typed.
-fn ask(prompt: &str, hidden: bool) -> Result<String> {
+/// One line from the terminal. What is hidden is not shown while it is typed; the first Ctrl-C ends it, so that none comes
+/// that would leave the terminal so.
+fn ask(prompt: &str, hidden: bool, job: &Job) -> Result<String> {
     let doing = || "asking on the terminal";
     let mut terminal = std::io::stderr();
     write!(terminal, "{prompt}").and_then(|()| terminal.flush()).context(doing)?;
@@ -116,12 +119,32 @@ fn ask(prompt: &str, hidden: bool) -> Result<String> {
         silent.local_modes -= LocalModes::ECHO;
         tcsetattr(&stdin, OptionalActions::Now, &silent).context(doing)?;
     }
-    let mut line = String::new();
-    let read = stdin.read_line(&mut line);
+    let read = line(&stdin, job);
     if hidden {
         tcsetattr(&stdin, OptionalActions::Now, &before).context(doing)?;
         writeln!(terminal).context(doing)?;
     }
-    read.context(doing)?;
+    let line = read.context(doing)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A signal only sets a flag, and ends no read(2).
+fn line(stdin: &std::io::Stdin, job: &Job) -> Result<String> {
+    let doing = || "waiting for a line";
+    let look = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    let mut line = Vec::new();
+    // A terminal gives a line at most with each read.
+    while line.last() != Some(&b'\n') {
+        job.check()?;
+        match poll(&mut [PollFd::new(stdin, PollFlags::IN)], Some(&look)) {
+            Ok(0) | Err(Errno::INTR) => continue,
+            ready => ready.context(doing)?,
+        };
+        let mut buffer = [0; 4096];
+        match rustix::io::read(stdin, &mut buffer).context(doing)? {
+            0 => break,
+            count => line.extend_from_slice(&buffer[..count]),
+        }
+    }
+    String::from_utf8(line).map_err(|_not_text| Error::invalid("what was typed is no text"))
 }
