@@ -1,7 +1,7 @@
 //! The state directory, opened: a struct of stores. What is done with them are functions elsewhere.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::db::{Db, Time};
@@ -66,6 +66,11 @@ impl Engine {
             let _other_was_first = self.runtime.set(opened);
         }
         Ok(self.runtime.get().expect("set above").as_ref())
+    }
+
+    /// The outcrop binary.
+    pub fn exe(&self) -> &std::path::Path {
+        &self.place.exe
     }
 
     /// A program of the host's, on the search path.
@@ -135,20 +140,8 @@ impl Engine {
 
     /// All that was published becomes durable, and then the names may point at it.
     pub fn barrier<T>(&self, then: impl FnOnce(&crate::db::Durable<'_>) -> Result<T>) -> Result<T> {
-        self.db.barrier(
-            |pending| {
-                self.snapshots.sync(pending)?;
-                sync_filesystem(&self.root)
-            },
-            then,
-        )
+        self.db.barrier(|pending| self.snapshots.sync(pending), then)
     }
-}
-
-/// Writes out everything of the filesystem that holds `path` (syncfs(2)).
-pub fn sync_filesystem(path: &Path) -> Result<()> {
-    let dir = std::fs::File::open(path).context(|| format!("opening {}", path.display()))?;
-    rustix::fs::syncfs(&dir).context(|| format!("writing out the filesystem of {}", path.display()))
 }
 
 /// Now, or the given second since 1970, as image configs say it.

@@ -5,5 +5,6 @@ mod hostile;
 mod input;
 mod killed;
 mod left;
+mod refused;
 mod store;
 mod strays;

@@ -20,7 +20,7 @@ use std::thread;
 use outcrop::db::{
     BuildStatus, ContainerId, ContainerState, Db, KeyKind, Keyed, LayerNumber, Lease, NewBuild,
     NewCacheRecord, NewContainer, NewImage, NewLayer, Origin, Pending, Rebuild, Sealed, SnapshotId,
-    SnapshotRow, Swept, Time,
+    SnapshotRow, SnapshotState, Swept, Time,
 };
 use outcrop::error::{Error, Kind, Result};
 use outcrop::image::{CacheKey, ChainId, ContentId, DiffId, Digest, ImageId};
@@ -83,6 +83,10 @@ fn add_layer(db: &Db, lease: &Lease, name: &str) -> (LayerNumber, SnapshotId) {
         Ok((published.number, id))
     })
     .unwrap()
+}
+
+fn add_blob(db: &Db) -> Result<Digest> {
+    Blobs::open(db).put(b"more", None)
 }
 
 /// An image of these layers on top of another image; its config is the name.
@@ -270,6 +274,15 @@ fn does_what_another_test_asks_for() {
                 assert!(swept.failed.is_empty(), "{swept:?}");
             }
         }
+        "ask the disk for ever" => db
+            .barrier(
+                |_| {
+                    ready();
+                    Ok(())
+                },
+                |_| Ok(()),
+            )
+            .unwrap(),
         "fill the disk" => fill_the_disk(&db),
         other => panic!("no task `{other}`"),
     }

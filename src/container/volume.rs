@@ -106,7 +106,7 @@ fn make_one(
     };
     if filled && !anonymous {
         // One with a name is taken up by the next container, whatever has become of this one.
-        crate::engine::sync_filesystem(&engine.root)?;
+        engine.db.write_out()?;
     }
     if !making.give_name(engine, name)? {
         // Another container has made one meanwhile; or somebody made half of one.

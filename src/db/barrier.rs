@@ -4,7 +4,7 @@
 use super::Db;
 use super::ids::{LayerNumber, SnapshotId};
 use super::transaction::{Durable, Reader, Writer};
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Kind, Result};
 use crate::image::{Digest, ImageId};
 
 /// What was published since the boot, by any process, and is not known to be on disk.
@@ -23,8 +23,9 @@ impl Pending {
 }
 
 impl Db {
-    /// `sync` writes out the filesystems that hold what is pending: blobs, recipes, the snapshots' trees; it is not
-    /// called when nothing is. Then one transaction, itself on disk when this returns, takes note of it and does `then`.
+    /// `sync` writes out the snapshots' trees that are pending, the barrier itself the filesystem of blobs and recipes; it
+    /// is not called when nothing is. Then one transaction, itself on disk when this returns, takes note of it and does `then`.
+    /// What the disk refuses ends the boot (`disk.rs`).
     ///
     /// What others have published before is made durable along with ours: whatever `then` names may stand on it.
     pub fn barrier<T>(
@@ -32,13 +33,24 @@ impl Db {
         sync: impl FnOnce(&Pending) -> Result<()>,
         then: impl FnOnce(&Durable<'_>) -> Result<T>,
     ) -> Result<T> {
+        if self.read(|reader| reader.pending())?.is_empty() {
+            return self.durable(|durable| {
+                durable.boot_goes_on()?;
+                then(durable)
+            });
+        }
+        let turn = self.turn_to_ask()?;
         let pending = self.read(|reader| reader.pending())?;
-        if !pending.is_empty() {
-            if !pending.layers.is_empty() {
-                self.sync_rows().context(|| "writing the rows of layers to disk")?;
+        turn.ask(|| {
+            if !pending.layers.is_empty()
+                && let Err(error) = self.sync_rows().context(|| "writing the rows of layers to disk")
+            {
+                // A full disk says so before anything is lost.
+                return if error.kind() == Kind::Unavailable { Ok(Err(error)) } else { Err(error) };
             }
             sync(&pending)?;
-        }
+            self.sync().map(Ok)
+        })??;
         self.durable(|durable| {
             durable.is_durable(&pending)?;
             then(durable)
@@ -109,14 +121,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// After a reboot: what was not durable goes, unless a container stands on it. Nobody holds what was being made.
-    pub(super) fn drop_suspects(&self) -> Result<()> {
-        let boot = self.db.boot();
-        self.exec(
-            "update snapshot set state = 'removing', lease = null
-             where lease is not null and id not in (select snapshot from container)",
-            (),
-        )?;
+    /// When a boot begins: what was not durable goes, unless a container stands on it or somebody works on it.
+    pub(super) fn drop_suspects(&self, boot: &str) -> Result<()> {
         // Rows of copies of writable layers say nothing of whether their bytes are on disk.
         for moved in self.moved()? {
             self.forget_moved(&moved.container)?;
@@ -141,7 +147,8 @@ impl Writer<'_> {
         self.exec(
             "update snapshot set state = 'removing', layer = null, chain = null
              where state = 'sealed' and pending_boot <> ?1 and id not in (
-                 select parent from snapshot_parent where snapshot in (select snapshot from container))",
+                 select parent from snapshot_parent where snapshot in (
+                     select snapshot from container union all select id from snapshot where lease is not null))",
             (boot,),
         )
         .map(drop)

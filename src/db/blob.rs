@@ -112,6 +112,7 @@ impl Writer<'_> {
     /// A file was given this name just now; not yet durable. The renaming belongs into the same transaction: removal
     /// renames away in one, too.
     pub fn insert_blob(&self, digest: &Digest, size: u64, media_type: Option<&str>) -> Result<()> {
+        self.boot_goes_on()?;
         self.exec(
             "insert into blob (digest, size, media_type, made_at, pending_boot) values (?1, ?2, ?3, ?4, ?5)
              on conflict (digest) do update set

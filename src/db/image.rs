@@ -163,6 +163,7 @@ impl Writer<'_> {
     /// Visible from now on, not yet durable. Its config is a blob already, its chain and parent are rows. One that is
     /// there already is brought back from being condemned, with all it stands on; false then.
     pub fn insert_image(&self, new: &NewImage) -> Result<bool> {
+        self.boot_goes_on()?;
         if self.blob(&new.id.0)?.is_none() {
             return Err(Error::internal(format!("image {} has no config among the blobs", new.id)));
         }

@@ -62,8 +62,13 @@ impl Reader<'_> {
 }
 
 impl Writer<'_> {
-    /// A blob begins to come, or goes on. Until it has `arrived` it is kept.
-    pub fn expect_incoming(&self, blob: &Digest) -> Result<()> {
+    /// A blob begins to come, or goes on. Until it has `arrived` it is kept. False: what came before may not be on disk,
+    /// whatever memory has of it.
+    pub fn expect_incoming(&self, blob: &Digest) -> Result<bool> {
+        let lost: bool = self.value(
+            "select exists (select 1 from intent where what = 'incoming' and detail = ?1 and at = 0)",
+            (blob.hex(),),
+        )?;
         let taken_up = self.exec(
             "update intent set at = ?2 where what = 'incoming' and detail = ?1",
             (blob.hex(), Time::now()),
@@ -71,7 +76,7 @@ impl Writer<'_> {
         if taken_up == 0 {
             self.insert_intent("incoming", None, Some(&blob.hex()), None)?;
         }
-        Ok(())
+        Ok(!lost)
     }
 
     /// Something refers to it now, or nobody wants it.

@@ -209,6 +209,7 @@ impl Writer<'_> {
     /// Makes the layer visible, not yet durable. Where an equal one stands, that one is brought back from being
     /// condemned and the rows written for this one are given up.
     pub fn publish_layer(&self, new: &NewLayer) -> Result<Published> {
+        self.boot_goes_on()?;
         let base = new.base.filter(|_| new.leans);
         let known = self.one(
             "select id, pending_boot is null or pending_boot = ?3 from layer

@@ -1,5 +1,7 @@
 //! What the store says of itself.
 
+use super::disk::is_of;
+use super::lease::boot_id;
 use super::time::Time;
 use super::transaction::{Reader, Writer};
 use super::{Db, EpochGuard};
@@ -76,21 +78,17 @@ impl Db {
 
     /// Once after each boot: numbers go on beyond all that may be in use.
     pub(super) fn notice_reboot(&self) -> Result<()> {
-        let last = |reader: &Reader<'_>| {
-            reader.one("select value from meta where key = 'boot'", (), |row| row.get::<_, String>(0))
-        };
-        if self.read(last)?.as_deref() == Some(self.boot()) {
+        let id = boot_id()?;
+        let noticed = |last: &Option<String>| last.as_deref().is_some_and(|last| is_of(last, &id));
+        if noticed(&self.read(|reader| reader.last_boot())?) {
             return Ok(());
         }
         self.durable(|writer| {
-            let before = last(writer)?;
-            if before.as_deref() == Some(self.boot()) {
+            let before = writer.last_boot()?;
+            if noticed(&before) {
                 return Ok(());
             }
-            writer.exec(
-                "insert into meta (key, value) values ('boot', ?1) on conflict (key) do update set value = ?1",
-                (self.boot(),),
-            )?;
+            writer.set_boot(self.boot())?;
             if before.is_some() {
                 writer.exec("update sequence set next = safe, safe = safe + 1024", ())?;
                 writer.exec(
@@ -98,7 +96,13 @@ impl Db {
                      on conflict do nothing",
                     (),
                 )?;
-                writer.drop_suspects()?;
+                // Nobody holds what was being made.
+                writer.exec(
+                    "update snapshot set state = 'removing', lease = null
+                     where lease is not null and id not in (select snapshot from container)",
+                    (),
+                )?;
+                writer.drop_suspects(self.boot())?;
             }
             Ok(())
         })

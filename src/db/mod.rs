@@ -19,6 +19,7 @@ mod cache;
 mod changes;
 mod check;
 mod container;
+mod disk;
 mod epoch;
 mod event;
 mod files;
@@ -90,6 +91,7 @@ pub struct Db(Arc<Shared>);
 struct Shared {
     root: PathBuf,
     locks: PathBuf,
+    /// See [`Db::boot`].
     boot: String,
     /// What files.db must say of itself to belong to this index.
     pair: String,
@@ -102,6 +104,6 @@ struct Shared {
     row_reader: Mutex<Option<Connection>>,
     /// The epoch of the process; `None` when it holds leases in its place.
     epoch: Mutex<Option<EpochGuard>>,
-    /// Locked, so that no other engine changes the tables under us.
-    _in_use: File,
+    /// Locked, so that no other engine changes the tables under us. Open since before anything was seen: `disk.rs`.
+    in_use: File,
 }

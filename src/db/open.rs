@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use rustix::fs::{FallocateFlags, FlockOperation};
 
+use super::disk::{is_of, somebody_asks};
 use super::epoch::EpochGuard;
 use super::lease::{boot_id, lock, open_lock_file, random_hex, stands_at};
 use super::migrate::{self, FILES, INDEX};
@@ -64,7 +65,7 @@ impl Db {
         if !index.try_exists().context(|| format!("looking for a store in {}", root.display()))? {
             create(root)?;
         }
-        let in_use = share(root)?;
+        let (in_use, is_alone) = share(root)?;
         let connection = connect(&index)?;
         let in_use = match migrate::version(&connection, &INDEX)? {
             migrate::Version::Current => in_use,
@@ -73,26 +74,34 @@ impl Db {
                 upgrade(root, &connection)?
             }
         };
-        Db::on(root, connection, root.join(FILES.file), in_use)
+        let db = Db::on(root, connection, root.join(FILES.file), in_use)?;
+        if !is_alone {
+            return Ok(db);
+        }
+        let ended = db.end_boot_of_the_dead()?;
+        lock(&db.0.in_use, FlockOperation::LockShared)?;
+        if ended { Db::open_or_make(root) } else { Ok(db) }
     }
 
     pub(super) fn on(root: &Path, index: Connection, rows_path: PathBuf, in_use: File) -> Result<Db> {
+        let reading = || format!("reading the store's index in {}", root.display());
         // Here, as whoever needs rows may be in a transaction.
         let pair = index
             .query_row("select value from meta where key = 'pair'", (), |row| row.get(0))
-            .context(|| format!("reading the store's index in {}", root.display()))?;
+            .context(reading)?;
+        let boot = boot(&index).context(reading)?;
         let db = Db(Arc::new(Shared {
             pair,
             root: root.to_owned(),
             locks: root.join("locks"),
-            boot: boot_id()?,
+            boot,
             index: Mutex::new(index),
             holder: Mutex::new(None),
             rows_path,
             rows: Mutex::new(None),
             row_reader: Mutex::new(None),
             epoch: Mutex::new(None),
-            _in_use: in_use,
+            in_use,
         }));
         db.enter_epoch()?;
         db.notice_reboot()?;
@@ -103,7 +112,7 @@ impl Db {
         &self.0.root
     }
 
-    /// This boot of the machine.
+    /// This boot of the machine; another one from each time on that the disk did not keep what was written (`disk.rs`).
     pub fn boot(&self) -> &str {
         &self.0.boot
     }
@@ -123,6 +132,16 @@ impl Db {
     pub fn restore_reserve(&self) -> Result<()> {
         reserve(&self.0.root)
     }
+}
+
+/// What the index calls this boot; its id, where it does not know of it yet.
+fn boot(index: &Connection) -> Result<String> {
+    let id = boot_id()?;
+    let last: Option<String> = index
+        .query_row("select value from meta where key = 'boot'", (), |row| row.get(0))
+        .optional()
+        .context(|| "asking for the last boot")?;
+    Ok(last.filter(|last| is_of(last, &id)).unwrap_or(id))
 }
 
 /// No room for what a process needs to open it.
@@ -307,11 +326,16 @@ impl Waiting {
     }
 }
 
-/// Says that an engine of this version uses the store, as long as the file is open.
-fn share(root: &Path) -> Result<File> {
+/// Says that an engine of this version uses the store, as long as the file is open. True: nobody else has it open, and
+/// nobody can, as somebody died while he asked the disk.
+fn share(root: &Path) -> Result<(File, bool)> {
     let file = open_lock(root)?;
-    lock(&file, FlockOperation::LockShared)?;
-    Ok(file)
+    let is_alone =
+        somebody_asks(&root.join("locks")) && lock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    if !is_alone {
+        lock(&file, FlockOperation::LockShared)?;
+    }
+    Ok((file, is_alone))
 }
 
 fn open_lock(root: &Path) -> Result<File> {

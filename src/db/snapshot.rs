@@ -144,6 +144,7 @@ impl Writer<'_> {
 
     /// Read-only from now on, and kept by what it holds in place of its lease. `Keyed`'s row must stand already.
     pub fn seal_snapshot(&self, id: SnapshotId, keyed: Keyed) -> Result<Sealed> {
+        self.boot_goes_on()?;
         let driver: String = self.value("select driver from snapshot where id = ?1", (id,))?;
         if let Some(other) = self.snapshot_of(&driver, keyed)? {
             if other == id {

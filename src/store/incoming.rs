@@ -29,12 +29,12 @@ pub struct Incoming {
 
 impl Incoming {
     pub(super) fn open(db: &Db, digest: &Digest, size: u64, lease: Lease) -> Result<Self> {
-        db.write(|writer| writer.expect_incoming(digest))?;
+        let kept = db.write(|writer| writer.expect_incoming(digest))?;
         let path = db.root().join("ingest").join(digest.hex());
         let say = || format!("opening {}", path.display());
         let mut file = open(&path, false).context(say)?;
         let mut have = file.metadata().context(say)?.len();
-        if have > size {
+        if have > size || !kept {
             file = anew(&path).context(say)?;
             have = 0;
         }

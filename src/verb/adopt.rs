@@ -294,7 +294,7 @@ fn bring_volume(engine: &Engine, volume: &Volume, job: &Job) -> Result<()> {
     let from = sys::dir::open_path(&volume.data).context(|| format!("opening {}", volume.data.display()))?;
     let to = sys::dir::open_path(&data).context(|| format!("opening {}", data.display()))?;
     sys::tree::copy(from.as_fd(), to.as_fd(), job.budget.threads).context(|| "copying its files")?;
-    crate::engine::sync_filesystem(&engine.root)?;
+    engine.db.write_out()?;
     engine.db.write(|index| {
         if index.volume(&volume.name)?.is_some() || !making.give_name(engine, &volume.name)? {
             return Err(Error::conflict("another process made one of this name meanwhile"));

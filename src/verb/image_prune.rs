@@ -1,7 +1,7 @@
 //! `image prune`: images that nothing uses.
 
 use crate::db::{Condemned, Durable, ImageRow, Time};
-use crate::engine::{self, Engine};
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::{Digest, ImageConfig, ImageId, Reference};
 use crate::verb::images;
@@ -46,7 +46,7 @@ pub fn blobs(engine: &Engine) -> Result<(Vec<Digest>, u64)> {
         Ok(blobs)
     })?;
     if !noted.is_empty() {
-        engine::sync_filesystem(&engine.root)?;
+        engine.db.write_out()?;
     }
     let dropped = engine.db.durable(|index| {
         let mut blobs = index.blobs_to_be_had_again()?;

@@ -12,7 +12,6 @@ use crate::db::{
     ContainerId, Db, Keyed, LayerNumber, Lease, NewContainer, NewImage, NewLayer, Origin, Rebuild,
     SnapshotId, TagMove,
 };
-use crate::engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{ChainId, DiffId, Digest, Document, Hasher, ImageConfig, ImageId, MAX_CONFIG};
 use crate::job::{Event, Job};
@@ -72,11 +71,9 @@ fn fill(db: &Db, named: Option<&str>, options: &driver::Options, job: &Job) -> R
         stacks.finish(&mut rebuilt)?;
     }
     db.barrier(
-        |pending| {
-            if let Some(snapshots) = &snapshots {
-                snapshots.sync(pending)?;
-            }
-            engine::sync_filesystem(db.root())
+        |pending| match &snapshots {
+            Some(snapshots) => snapshots.sync(pending),
+            None => Ok(()),
         },
         |durable| {
             for name in durable.adopt_tags()? {

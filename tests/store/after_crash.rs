@@ -37,17 +37,6 @@ fn the_barrier_syncs_what_is_pending_and_only_then_gives_the_name() {
     let too_early = db.durable(|durable| durable.move_tag(name, &image, None, "tag", None)).unwrap_err();
     assert_eq!(too_early.kind(), Kind::Internal);
 
-    let failed = db.barrier(
-        |pending| {
-            assert_eq!(*pending, all);
-            Err(Error::unavailable("the disk is full"))
-        },
-        |durable| durable.move_tag(name, &image, None, "tag", None),
-    );
-    assert_eq!(failed.unwrap_err().message(), "the disk is full");
-    assert_eq!(db.read(|reader| reader.pending()).unwrap(), all);
-    assert_eq!(db.read(|reader| reader.tag(name)).unwrap(), None);
-
     // Another process's barrier takes ours along.
     Db::open(&sandbox.root())
         .unwrap()
@@ -66,6 +55,68 @@ fn the_barrier_syncs_what_is_pending_and_only_then_gives_the_name() {
     );
     assert!(moved.unwrap());
     assert!(db.read(|reader| reader.layer(layer)).unwrap().unwrap().durable);
+}
+
+/// Who comes later is not told of it by the kernel (syncfs(2)), nor whoever was there and asks again.
+#[test]
+fn what_the_disk_refused_is_used_by_nobody() {
+    let sandbox = Sandbox::new();
+    let db = store(&sandbox);
+    let lease = db.lease().unwrap();
+    let (kept, _) = add_layer(&db, &lease, "kept");
+    let base = add_image(&db, "base", None, &[kept]);
+    tag(&db, "docker.io/library/x:latest", base);
+    let (lost, tree) = add_layer(&db, &lease, "lost");
+    let image = add_image(&db, "image", Some(base), &[lost]);
+    let beside = Db::open(&sandbox.root()).unwrap();
+    let name = "docker.io/library/y:latest";
+    let give = |db: &Db, kept: &dyn Fn() -> Result<()>| {
+        db.barrier(|_| kept(), |durable| durable.move_tag(name, &image, None, "tag", None))
+    };
+    let refused = give(&db, &|| Err(Error::internal("Input/output error"))).unwrap_err();
+    assert_eq!(refused.message(), "Input/output error");
+    for db in [&db, &beside] {
+        assert_eq!(give(db, &|| Ok(())).unwrap_err().kind(), Kind::Unavailable);
+        assert_eq!(add_blob(db).unwrap_err().kind(), Kind::Unavailable);
+    }
+    drop((lease, beside, db));
+
+    let db = store(&sandbox);
+    assert!(db.read(|reader| reader.pending()).unwrap().is_empty());
+    assert_eq!(db.read(|reader| reader.find_layer(&DiffId(digest_of("lost")), None)).unwrap(), None);
+    assert_eq!(db.read(|reader| reader.images()).unwrap().len(), 1);
+    assert_eq!(db.read(|reader| reader.snapshot(tree)).unwrap().unwrap().state, SnapshotState::Removing);
+    assert_clean(&db);
+    assert_eq!(db.row_count(kept).unwrap(), 1);
+    let (anew, _) = add_layer(&db, &db.lease().unwrap(), "lost");
+    let image = add_image(&db, "image", Some(base), &[anew]);
+    db.barrier(|_| Ok(()), |durable| durable.move_tag(name, &image, None, "tag", None)).unwrap();
+    assert_clean(&db);
+}
+
+/// He may have been told that something was refused, and could tell nobody.
+#[test]
+fn what_was_pending_when_somebody_died_asking_the_disk_is_used_by_nobody() {
+    let sandbox = Sandbox::new();
+    let db = store(&sandbox);
+    let lease = db.lease().unwrap();
+    let (lost, _) = add_layer(&db, &lease, "lost");
+    add_image(&db, "image", None, &[lost]);
+    let mut child = child(&sandbox.root(), "ask the disk for ever");
+    wait_until_ready(&mut child);
+    // As long as he lives it is only a matter of waiting.
+    assert_eq!(store(&sandbox).read(|reader| reader.images()).unwrap().len(), 1);
+    kill(child);
+    // Who was there before is told by the kernel, and must not be disturbed.
+    assert_eq!(store(&sandbox).read(|reader| reader.images()).unwrap().len(), 1);
+    drop((lease, db));
+    let db = store(&sandbox);
+    assert_eq!(db.read(|reader| reader.images()).unwrap().len(), 0);
+    assert_clean(&db);
+    let (anew, _) = add_layer(&db, &db.lease().unwrap(), "lost");
+    tag(&db, "docker.io/library/x:latest", add_image(&db, "image", None, &[anew]));
+    drop(db);
+    assert_eq!(store(&sandbox).read(|reader| reader.images()).unwrap().len(), 1);
 }
 
 #[test]

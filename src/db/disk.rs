@@ -1,0 +1,145 @@
+//! Asking the disk for all that was written, and what follows where it could not keep it.
+//!
+//! The kernel tells of a write that failed once for each descriptor that was open by then, and to one that was opened
+//! later only if nobody had been told (syncfs(2)). So whoever opens the store finds what another process published and
+//! could not write, and hears nothing of it. Therefore who is told ends the boot, as rows know it: what is pending
+//! counts from then on as what a power cut left, and who opened the store before that publishes nothing more. Whoever
+//! dies while he asks may have been told: the next one who is alone with the store ends the boot in his place.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+
+use super::Db;
+use super::lease::{lock, open_lock_file, try_lock};
+use super::transaction::{Reader, Writer};
+use crate::error::{Context as _, Error, Result};
+
+/// One asks at a time: who was told has ended the boot before the next one takes anything for kept.
+pub(super) struct Turn<'d> {
+    db: &'d Db,
+    /// Says in which boot somebody is asking.
+    file: File,
+}
+
+/// In `locks/`.
+const FILE: &str = "disk";
+
+/// First byte of the file: nobody asks, or died while he did.
+const ASKED: &[u8] = b"-";
+const ASKING: &[u8] = b"?";
+
+impl Db {
+    /// All that was written to the store's filesystem is on disk when it returns.
+    pub fn write_out(&self) -> Result<()> {
+        self.turn_to_ask()?.ask(|| self.sync())
+    }
+
+    /// By a descriptor that is open since before anything of the store was seen. In a turn alone.
+    pub(super) fn sync(&self) -> Result<()> {
+        let doing = || format!("writing out the filesystem of {}", self.root().display());
+        rustix::fs::syncfs(&self.0.in_use).context(doing)
+    }
+
+    pub(super) fn turn_to_ask(&self) -> Result<Turn<'_>> {
+        // Another open file than any other thread's: locks are theirs.
+        let file = open_lock_file(&self.0.locks.join(FILE))?;
+        if !try_lock(&file)? {
+            tracing::debug!("another process is writing to the disk");
+            lock(&file, FlockOperation::LockExclusive)?;
+        }
+        self.read(|reader| reader.boot_goes_on())?;
+        Ok(Turn { db: self, file })
+    }
+
+    /// Somebody died while he asked, and nobody else has the store open: what was pending is made anew. False: it was in an
+    /// earlier boot.
+    pub(super) fn end_boot_of_the_dead(&self) -> Result<bool> {
+        let turn = self.turn_to_ask()?;
+        let note = turn.note();
+        let mut found = note.clone();
+        let count = turn.file.read_at(&mut found, 0).context(|| "reading a lock file")?;
+        if count < note.len() || found != note {
+            return turn.write(ASKED).map(|()| false);
+        }
+        turn.end_boot("a process was killed while it waited for the disk").map(|()| true)
+    }
+}
+
+/// Whether somebody asks, or died while he did.
+pub(super) fn somebody_asks(locks: &Path) -> bool {
+    fs::read(locks.join(FILE)).is_ok_and(|note| note.starts_with(ASKING))
+}
+
+impl Turn<'_> {
+    /// `sync` fails where the disk could not keep what was written.
+    pub(super) fn ask<T>(&self, sync: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.write(&self.note())?;
+        match sync() {
+            Ok(value) => self.write(ASKED).map(|()| value),
+            Err(error) => {
+                if let Err(problem) = self.end_boot("the disk did not keep all that was written") {
+                    // The note stands: whoever comes next does it.
+                    tracing::warn!("left for later: {problem}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn write(&self, note: &[u8]) -> Result<()> {
+        self.file.write_all_at(note, 0).context(|| "writing a lock file")
+    }
+
+    fn note(&self) -> Vec<u8> {
+        [ASKING, self.db.boot().as_bytes(), b"\n"].concat()
+    }
+
+    fn end_boot(&self, why: &str) -> Result<()> {
+        tracing::warn!("{why}: what is not known to be on it is made anew");
+        self.db.write(|writer| writer.end_boot())?;
+        self.write(ASKED)
+    }
+}
+
+/// Whether it is a name of this boot of the machine: its id, and from the first refused write on a number.
+pub(super) fn is_of(boot: &str, id: &str) -> bool {
+    boot.split('+').next() == Some(id)
+}
+
+impl Reader<'_> {
+    pub(super) fn last_boot(&self) -> Result<Option<String>> {
+        self.one("select value from meta where key = 'boot'", (), |row| row.get(0))
+    }
+
+    /// `Unavailable`: since the store was opened the disk refused something that was written, perhaps what was seen here.
+    pub(super) fn boot_goes_on(&self) -> Result<()> {
+        if self.last_boot()?.as_deref() == Some(self.db.boot()) {
+            return Ok(());
+        }
+        Err(Error::unavailable("the disk did not keep something that was written to the store meanwhile")
+            .hint("try again: what was lost is made anew"))
+    }
+}
+
+impl Writer<'_> {
+    fn end_boot(&self) -> Result<()> {
+        let last = self.last_boot()?.unwrap_or_default();
+        let (id, number) = last.split_once('+').unwrap_or((&last, "0"));
+        let next = format!("{id}+{}", number.parse::<u64>().unwrap_or_default() + 1);
+        self.set_boot(&next)?;
+        // What came of blobs may be lost, too, though memory still has it.
+        self.exec("update intent set at = 0 where what = 'incoming'", ())?;
+        self.drop_suspects(&next)
+    }
+
+    pub(super) fn set_boot(&self, boot: &str) -> Result<()> {
+        self.exec(
+            "insert into meta (key, value) values ('boot', ?1) on conflict (key) do update set value = ?1",
+            (boot,),
+        )
+        .map(drop)
+    }
+}
