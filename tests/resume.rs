@@ -15,7 +15,7 @@ use outcrop::transfer::{Layer, Source as _, Stream, find};
 use crate::registry_kit::{
     Asked, Image, Layout, RealRegistry, Reply, Server, Told, noise, tar_of_files as tar_of,
 };
-use crate::sandbox::{Sandbox, find_on_path, wait_until};
+use crate::sandbox::{Sandbox, find_on_path, tool, wait_until};
 use crate::transfer_kit::{
     LONG, Later, MB, filled, image_of, ingest, is_of, is_stored, kill, ranges, size, start, stuck_after,
 };
@@ -113,6 +113,38 @@ fn prune_lets_what_was_to_come_go() {
     sandbox.outcrop(&["pull", &killed.name]).ok();
     assert_eq!(ranges(&killed.server, killed.large()), ["all", "all"]);
     killed.is_whole();
+}
+
+/// A blob that has come and that nothing refers to yet is the pull's, not one that somebody left.
+#[test]
+fn prune_takes_nothing_of_a_pull_that_goes_on() {
+    let sandbox = Sandbox::new();
+    // The second one leans on what lies below it, and waits for that.
+    let tars = [tar_of(&[("small", 5000)]), tar_of(&[("deep/inner", 5000)]), tar_of(&[("large", 2 * MB)])];
+    let image = image_of(&tars);
+    let registry = filled(&sandbox, &image);
+    let waits = Arc::new(AtomicBool::new(true));
+    let (large, waiting) = (image.manifest.layers[2].clone(), Arc::clone(&waits));
+    let server = Server::start(Some(registry.address), move |asked, _| {
+        while is_of(asked, &large) && waiting.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Reply::Forward
+    });
+    let name = format!("{}/app:v1", server.address);
+    let mut child = start(&sandbox, &["pull", &name]);
+    let layers = &image.manifest.layers;
+    assert!(wait_until(LONG, || layers[..2].iter().all(|layer| is_stored(&sandbox, layer))));
+    sandbox.outcrop(&["system", "prune", "-f"]).ok();
+    waits.store(false, Ordering::SeqCst);
+    assert!(child.wait().unwrap().success());
+    // Nor afterwards.
+    sandbox.outcrop(&["system", "prune", "-f"]).ok();
+    assert!(layers.iter().all(|layer| is_stored(&sandbox, layer)));
+    let index = sandbox.root().join("outcrop.db");
+    let forms = tool(&sandbox, &["sqlite3", index.to_str().unwrap(), "select count(*) from blob_layer"]);
+    assert_eq!(forms, "3\n");
+    sandbox.check();
 }
 
 #[test]

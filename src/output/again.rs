@@ -1,5 +1,7 @@
 //! The bytes of a blob that was dropped, fetched again from where it was seen.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Compression, Descriptor, Digest, LayerId, Reference};
@@ -78,8 +80,10 @@ fn from(
     // What was given is for another registry; of this one the files of the host say how it is spoken to.
     let options = registry::Options { credentials: None, insecure: false, ..options.clone() };
     let source = registry::source(name, &options)?;
+    let held = Mutex::new(None);
     transfer::bring(job, &*source, name, std::slice::from_ref(blob), |blob, stream| {
-        engine.blobs.bring(blob, stream, job)
+        *held.lock().unwrap_or_else(PoisonError::into_inner) = engine.blobs.bring(blob, stream, job)?;
+        Ok(())
     })?;
     // The layer, whose form it is, refers to it.
     engine.db.write(|index| index.arrived(&blob.digest))

@@ -24,7 +24,7 @@ pub struct Incoming {
     path: PathBuf,
     file: File,
     progress: Arc<Progress>,
-    _lease: Lease,
+    lease: Option<Lease>,
 }
 
 impl Incoming {
@@ -40,7 +40,7 @@ impl Incoming {
         }
         make_room(&file, size)?;
         let progress = Progress::new(have);
-        Ok(Incoming { db: db.clone(), digest: *digest, size, path, file, progress, _lease: lease })
+        Ok(Incoming { db: db.clone(), digest: *digest, size, path, file, progress, lease: Some(lease) })
     }
 
     /// Bytes that are there.
@@ -64,8 +64,9 @@ impl Incoming {
     }
 
     /// It comes, by `attempt`, which fills it and is called once more where what was there before may have been what was
-    /// wrong; then it is a blob, kept until [`crate::db::Writer::arrived`]: refer to it before.
-    pub fn receive(self, attempt: &mut dyn FnMut(&mut Incoming) -> Result<()>) -> Result<()> {
+    /// wrong; then it is a blob, kept until [`crate::db::Writer::arrived`]: refer to it before, and hold the lease until then,
+    /// or somebody who clears up takes it for left by the dead.
+    pub fn receive(self, attempt: &mut dyn FnMut(&mut Incoming) -> Result<()>) -> Result<Lease> {
         self.whole(attempt)?.commit()
     }
 
@@ -146,11 +147,13 @@ impl Incoming {
         Ok(Growing { file, progress: Arc::clone(&self.progress) })
     }
 
-    fn commit(self) -> Result<()> {
+    fn commit(mut self) -> Result<Lease> {
+        let lease = self.lease.take().expect("taken here alone");
         let Incoming { db, digest, size, path, .. } = &self;
         db.write(|writer| writer.expect_blob(digest, *size))?;
         db.write(|writer| publish(db, writer, digest, *size, None, &|to| fs::hard_link(path, to)))?;
-        fs::remove_file(path).context(|| format!("taking {} away", path.display()))
+        fs::remove_file(path).context(|| format!("taking {} away", path.display()))?;
+        Ok(lease)
     }
 }
 

@@ -13,7 +13,7 @@ mod write;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::db::{Db, Writer};
+use crate::db::{Db, Lease, Writer};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Descriptor, Digest};
 use crate::job::Job;
@@ -81,11 +81,12 @@ impl Blobs {
         Ok(None)
     }
 
-    /// The blob from the stream, as far as it did not come before; what somebody else is bringing is waited for.
-    pub fn bring(&self, blob: &Descriptor, stream: &mut Stream<'_>, job: &Job) -> Result<()> {
+    /// The blob from the stream, as far as it did not come before; what somebody else is bringing is waited for. The lease is
+    /// [`Incoming::receive`]'s; `None`: it was here.
+    pub fn bring(&self, blob: &Descriptor, stream: &mut Stream<'_>, job: &Job) -> Result<Option<Lease>> {
         match self.incoming(&blob.digest, blob.size, &|| stream.wait(self.come(&blob.digest)))? {
-            Some(incoming) => incoming.receive(&mut |incoming| incoming.fill(stream, job)),
-            None => Ok(()),
+            Some(incoming) => incoming.receive(&mut |incoming| incoming.fill(stream, job)).map(Some),
+            None => Ok(None),
         }
     }
 

@@ -43,6 +43,8 @@ struct Came<'e> {
     prepared: HashMap<Digest, Prepared<'e>>,
     /// Blobs that unpack to these layers.
     proved: HashSet<(Digest, DiffId)>,
+    /// Blobs that nothing refers to yet.
+    held: Vec<Lease>,
 }
 
 /// What is not here.
@@ -95,7 +97,11 @@ impl<'e> Arrivals<'e> {
                 stream.is_here();
                 Ok(())
             }
-            Lack::Blob => engine.blobs.bring(blob, stream, self.job),
+            Lack::Blob => {
+                let held = engine.blobs.bring(blob, stream, self.job)?;
+                self.came().held.extend(held);
+                Ok(())
+            }
             Lack::Layer => {
                 if let Some(prepared) = self.unpacked(blob, stream)? {
                     self.publish(layer, prepared)?;
@@ -113,11 +119,12 @@ impl<'e> Arrivals<'e> {
             return rootfs::prepare(engine, &Blob { engine, digest: blob.digest }, &self.lease, job);
         };
         let mut ready = Ok(None);
-        incoming.receive(&mut |incoming| {
+        let held = incoming.receive(&mut |incoming| {
             let came;
             (came, ready) = both(engine, incoming, stream, &self.lease, job)?;
             came
         })?;
+        self.came().held.push(held);
         ready
     }
 
