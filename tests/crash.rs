@@ -3,7 +3,7 @@
 //!
 //! `OUTCROP_CRASHES` is how many steps of each verb are tried (`make soak`: all of them); `OUTCROP_SEED` decides which.
 
-mod steps;
+pub(crate) mod steps;
 
 use std::ffi::OsString;
 use std::fs;
@@ -147,11 +147,11 @@ impl Stage {
     fn crash(&self, verb: &Verb, step: usize, expected: &str) -> bool {
         self.prepare(verb);
         let ran = steps::run(self.command(verb.line), Some(step), self.sandbox.dir());
-        let Some(died_before) = ran.died_before else {
+        let Some(before) = ran.before else {
             assert_eq!(ran.code, Some(0), "{}: {}", verb.line, ran.said);
             return false;
         };
-        let when = format!("{}: `{}`, dead before step {step} ({died_before})", self.driver, verb.line);
+        let when = format!("{}: `{}`, dead before step {step} ({before})", self.driver, verb.line);
         // A container ends when its engine has died, and until then it is at work.
         assert!(wait_until(Duration::from_secs(10), || !self.is_at_work()), "{when}: a process is left");
         self.left(&when);
@@ -289,9 +289,9 @@ fn a_new_volume_holds_all_that_the_image_has_there_or_is_not() {
         );
         match names() {
             None => without += 1,
-            Some(names) => assert_eq!(names, ["0", "2", "3", "new"], "dead before {:?}", ran.died_before),
+            Some(names) => assert_eq!(names, ["0", "2", "3", "new"], "dead before {:?}", ran.before),
         }
-        if ran.died_before.is_none() {
+        if ran.before.is_none() {
             assert_eq!(ran.code, Some(0), "{}", ran.said);
             break;
         }

@@ -4,6 +4,7 @@
 mod adopt;
 mod archive;
 mod bake;
+mod beside;
 mod build;
 mod cache;
 mod cache_export;

@@ -13,6 +13,7 @@ use outcrop::engine::{self, Engine};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::crash::steps;
 use crate::sandbox::{Outcome, Sandbox, wait_until};
 
 /// With an image `base` of busybox.
@@ -598,6 +599,56 @@ fn a_container_that_is_paused_writes_nothing() {
     drop(engine);
     sandbox.outcrop(&["rm", "-f", "box"]).ok();
     assert_eq!(ended(&mut child), Some(137));
+}
+
+/// Of the processes whose command line is this one, as proc(5) calls them.
+fn states(command: &str) -> Vec<char> {
+    let of = |entry: fs::DirEntry| {
+        let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        (line.replace('\0', " ").trim() == command).then_some(stat.rsplit_once(") ")?.1.chars().next()?)
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(of).collect()
+}
+
+#[test]
+fn what_was_stopped_before_a_pause_stays_so() {
+    let sandbox = sandbox();
+    let script = "sleep 4711 & until grep -q 4711 /proc/$!/cmdline; do :; done; kill -STOP $!\n\
+                  sleep 4712 & echo ready; wait";
+    let mut child =
+        started(&sandbox, &["run", "--name", "box", "--network", "none", "base", "sh", "-c", script]);
+    assert!(wait_until(Duration::from_secs(20), || states("sleep 4711") == ['T']));
+    sandbox.outcrop(&["commit", "box", "made"]).ok();
+    assert_eq!((states("sleep 4711"), states("sleep 4712")), (vec!['T'], vec!['S']));
+    sandbox.outcrop(&["rm", "-f", "box"]).ok();
+    ended(&mut child);
+}
+
+#[test]
+fn a_container_goes_on_though_the_commit_that_paused_it_was_killed() {
+    let sandbox = sandbox();
+    let args =
+        ["run", "--name", "box", "--network", "none", "base", "sh", "-c", "echo ready; exec sleep 4713"];
+    let mut child = started(&sandbox, &args);
+    let runs = || states("sleep 4713") == ['S'];
+    assert!(wait_until(Duration::from_secs(20), runs));
+    let commit = || sandbox.command(&["commit", "box", "made"]);
+    let mut paused = Vec::new();
+    for step in 1.. {
+        let mut look = || paused.extend((states("sleep 4713") == ['T']).then_some(step));
+        if steps::run_beside(commit(), step, sandbox.dir(), &mut look).before.is_none() || paused.len() == 3 {
+            break;
+        }
+    }
+    assert!(!paused.is_empty(), "it is paused at no step");
+    for step in paused {
+        steps::run(commit(), Some(step), sandbox.dir());
+        assert!(wait_until(Duration::from_secs(20), runs), "{:?}", states("sleep 4713"));
+    }
+    sandbox.outcrop(&["rm", "-f", "box"]).ok();
+    ended(&mut child);
+    sandbox.check();
 }
 
 #[test]

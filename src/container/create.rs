@@ -104,7 +104,7 @@ fn insert(
         let new = NewContainer { id: id.clone(), name, image: image.id, snapshot, auto_remove, config };
         index.insert_container(&new)?;
         for volume in volumes {
-            volume.record(index, id)?;
+            volume.record(engine, index, id)?;
         }
         if let Some(starter) = starter {
             index.container_is_starting(id, starter)?;

@@ -46,7 +46,12 @@ impl Used {
         }
     }
 
-    pub(super) fn record(&self, index: &Writer<'_>, container: &ContainerId) -> Result<()> {
+    /// `Conflict`: somebody has removed it since it was made or found.
+    pub(super) fn record(&self, engine: &Engine, index: &Writer<'_>, container: &ContainerId) -> Result<()> {
+        if !data(engine, &self.name).is_dir() {
+            return Err(Error::conflict(format!("volume `{}` was removed meanwhile", self.name))
+                .hint("try again: it is made anew"));
+        }
         index.insert_volume(&self.name, &BTreeMap::new(), self.anonymous)?;
         index.use_volume(container, &self.name, &self.target)
     }
@@ -164,23 +169,14 @@ fn fill(engine: &Engine, dir: &Path, target: &str, image: Option<&ChainId>, job:
     Ok(true)
 }
 
-/// The nameless volumes of a container that is gone, where nobody else uses them.
+/// The nameless volumes of a container that is gone, where nobody else uses them; their files with the next sweep.
 pub(super) fn remove_anonymous(engine: &Engine, of: &[String]) -> Result<()> {
-    for name in of {
-        let removed = engine.db.write(|index| {
-            let unused = index.volume_users(name)?.is_empty();
-            let goes = unused && index.volume(name)?.is_some_and(|volume| volume.anonymous);
-            if goes {
-                index.remove_volume(name)?;
-            }
-            Ok(goes)
-        })?;
-        if removed {
-            let dir = engine.root.join("volumes").join(name);
-            std::fs::remove_dir_all(&dir).context(|| format!("removing {}", dir.display()))?;
-        }
+    match of {
+        [] => Ok(()),
+        of => engine
+            .db
+            .write(|index| of.iter().try_for_each(|name| index.remove_nameless_volume(name, None).map(drop))),
     }
-    Ok(())
 }
 
 /// The names of the volumes that a container uses.

@@ -178,27 +178,16 @@ impl Db {
             self.to_trash(&self.0.root.join("containers").join(id.as_str()))?;
             self.write(|writer| {
                 if auto_remove {
-                    self.remove_nameless_volumes(writer, &id)?;
+                    // Who ends as he should has taken them along himself.
+                    for (volume, _) in writer.volumes_of(&id)? {
+                        writer.remove_nameless_volume(&volume, Some(&id))?;
+                    }
                 }
                 writer.exec("delete from container where id = ?1 and state = 'removing'", (&id,))?;
                 writer.forget_moved(&id)?;
                 writer.remove_snapshot(snapshot)
             })?;
             swept.containers += 1;
-        }
-        Ok(())
-    }
-
-    /// Those that nobody else uses. Who ends as he should has taken them along himself.
-    fn remove_nameless_volumes(&self, writer: &Writer<'_>, of: &ContainerId) -> Result<()> {
-        for (name, _) in writer.volumes_of(of)? {
-            let nameless = writer.volume(&name)?.is_some_and(|volume| volume.anonymous);
-            if nameless && writer.volume_users(&name)? == [of.clone()] {
-                writer
-                    .exec("delete from container_volume where container = ?1 and volume = ?2", (of, &name))?;
-                writer.remove_volume(&name)?;
-                self.to_trash(&self.0.root.join("volumes").join(&name))?;
-            }
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::ids::ContainerId;
 use super::time::Time;
 use super::transaction::{Reader, Writer};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeRow {
@@ -82,11 +82,15 @@ impl Writer<'_> {
         .map(drop)
     }
 
-    /// `Conflict` where a container uses it. Its files are the caller's to remove, after this.
-    pub fn remove_volume(&self, name: &str) -> Result<()> {
-        if let Some(user) = self.volume_users(name)?.first() {
-            return Err(Error::conflict(format!("volume `{name}` is in use by container {}", user.short())));
+    /// One without a name of its own goes, with its files, where no other container than `of` uses it. Whether it went.
+    pub fn remove_nameless_volume(&self, name: &str, of: Option<&ContainerId>) -> Result<bool> {
+        let nameless = self.volume(name)?.is_some_and(|volume| volume.anonymous);
+        if !nameless || self.volume_users(name)?.iter().any(|user| Some(user) != of) {
+            return Ok(false);
         }
-        self.exec("delete from volume where name = ?1", (name,)).map(drop)
+        self.exec("delete from container_volume where volume = ?1", (name,))?;
+        self.exec("delete from volume where name = ?1", (name,))?;
+        // In the transaction: whoever takes it up looks in his whether it is there.
+        self.db.to_trash(&self.db.root().join("volumes").join(name)).map(|()| true)
     }
 }

@@ -3,8 +3,8 @@
 use std::os::fd::AsFd as _;
 
 use super::{change, images};
-use crate::container::{self, Config};
-use crate::db::{ContainerRow, ContainerState, NewImage, Origin};
+use crate::container::{self, Config, Still};
+use crate::db::{ContainerRow, NewImage, Origin};
 use crate::engine::{self, Engine};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{History, ImageConfig, ImageId, Reference, RunConfig};
@@ -112,15 +112,12 @@ fn run_config(config: &Config, image: &RunConfig) -> RunConfig {
 
 /// Its changes, in a tree that nobody writes to.
 fn copy<'e>(engine: &'e Engine, row: &ContainerRow, pause: bool) -> Result<crate::snapshot::Draft<'e>> {
-    container::recover_dead(engine, row)?;
-    let frozen = match (pause, row.state) {
-        (true, ContainerState::Running) => Some(container::freeze(engine, row)?),
-        _ => None,
-    };
+    let still = Still::of(engine, row, pause)?;
     // Before its files: if it ends meanwhile, its mount points go, and the copy may still have some.
     let made = container::mount_points(engine, &row.id)?;
-    let copied = engine.snapshots.copy(row.snapshot, Purpose::Layer);
-    drop(frozen);
+    let copied = engine.snapshots.copy(still.row.snapshot, Purpose::Layer);
+    // Before what the copying says: a tree that was removed beneath it is the cause, and not the effect.
+    still.end(engine)?;
     let draft = copied?;
     if !made.is_empty() {
         made.undo(draft.mounted()?.as_fd())?;

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::os::fd::AsFd as _;
 
-use crate::container;
-use crate::db::{ContainerRow, ContainerState};
+use crate::container::{self, Still};
+use crate::db::ContainerRow;
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::job::Job;
@@ -14,17 +14,18 @@ use crate::snapshot::Purpose;
 /// The same files make the same bytes. Of a container that runs, it is what it sees at one moment.
 pub fn export(engine: &Engine, row: &ContainerRow, out: &mut (dyn Write + Send), job: &Job) -> Result<()> {
     let doing = || format!("exporting container {}", row.id.short());
-    container::recover_dead(engine, row)?;
-    if row.state != ContainerState::Running {
-        let view = engine.snapshots.open_container(row.snapshot).context(doing)?;
-        return pack(view.as_fd(), out, job).context(doing);
+    let still = Still::of(engine, row, true).context(doing)?;
+    if !still.runs() {
+        let view = engine.snapshots.open_container(still.row.snapshot);
+        let packed = view.and_then(|view| pack(view.as_fd(), out, job));
+        // Before what the packing says: a tree that was removed beneath it is the cause, and not the effect.
+        return still.end(engine).and(packed).context(doing);
     }
     // An upper must not be mounted twice.
-    let frozen = container::freeze(engine, row)?;
     // Before its files: if it ends meanwhile, its mount points go, and the copy may still have some.
     let made = container::mount_points(engine, &row.id)?;
-    let copied = engine.snapshots.copy(row.snapshot, Purpose::Layer);
-    drop(frozen);
+    let copied = engine.snapshots.copy(still.row.snapshot, Purpose::Layer);
+    still.end(engine).context(doing)?;
     let draft = copied.context(doing)?;
     let mounted = draft.mounted().context(doing)?;
     made.undo(mounted.as_fd())?;

@@ -78,16 +78,12 @@ fn volumes(engine: &Engine, options: &Options, pruned: &mut Pruned) -> Result<()
         if !volume.anonymous || !unused || options.until.is_some_and(|until| volume.made_at >= until) {
             continue;
         }
-        let dir = engine.root.join("volumes").join(&volume.name);
-        let bytes = tree_bytes(&dir)?;
-        engine.db.durable(|index| index.remove_volume(&volume.name))?;
-        if let Err(cause) = std::fs::remove_dir_all(&dir)
-            && cause.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!("left for later: removing {}: {cause}", dir.display());
+        let bytes = tree_bytes(&engine.root.join("volumes").join(&volume.name))?;
+        // A container may have taken it up since.
+        if engine.db.durable(|index| index.remove_nameless_volume(&volume.name, None))? {
+            pruned.reclaimed += bytes;
+            pruned.volumes.push(volume.name);
         }
-        pruned.reclaimed += bytes;
-        pruned.volumes.push(volume.name);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A command that is killed before its n-th visible step: the kernel stops it (ptrace(2)) at each system call, and those
+//! A command that is killed, or stands still while something else is done, before its n-th visible step: the kernel stops it (ptrace(2)) at each system call, and those
 //! that others can see the effect of are counted, whichever of its threads makes them. Processes that it starts are let go.
 
 use std::collections::HashSet;
@@ -10,17 +10,31 @@ use std::process::{Command, Stdio};
 use libc::{c_int, c_long, pid_t};
 
 /// How it ended.
-pub(super) struct Ran {
+pub(crate) struct Ran {
     /// Up to its end, or to the one before which it died.
-    pub(super) steps: usize,
-    /// The step that it did not come to; `None`: it ended by itself.
-    pub(super) died_before: Option<String>,
-    pub(super) code: Option<i32>,
-    pub(super) said: String,
+    pub(crate) steps: usize,
+    /// The step before which it died or stood still; `None`: it did not come so far.
+    pub(crate) before: Option<String>,
+    pub(crate) code: Option<i32>,
+    pub(crate) said: String,
 }
 
 /// Runs it; kills it before this step, if it comes to it.
-pub(super) fn run(mut command: Command, die_before: Option<usize>, dir: &Path) -> Ran {
+pub(crate) fn run(command: Command, die_before: Option<usize>, dir: &Path) -> Ran {
+    follow(command, die_before, Then::Die, dir)
+}
+
+/// Runs it; before this step it stands still until `meanwhile` returns.
+pub(crate) fn run_beside(command: Command, before: usize, dir: &Path, meanwhile: &mut dyn FnMut()) -> Ran {
+    follow(command, Some(before), Then::Wait(meanwhile), dir)
+}
+
+enum Then<'t> {
+    Die,
+    Wait(&'t mut dyn FnMut()),
+}
+
+fn follow(mut command: Command, before: Option<usize>, then: Then<'_>, dir: &Path) -> Ran {
     let log = dir.join("said");
     let said = File::create(&log).unwrap();
     command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
@@ -28,9 +42,9 @@ pub(super) fn run(mut command: Command, die_before: Option<usize>, dir: &Path) -
     // Waited for below.
     let process = pid_t::try_from(command.spawn().unwrap().id()).unwrap();
     let mut traced = Traced { process, threads: HashSet::new(), steps: 0 };
-    let (died_before, code) = traced.follow(die_before);
+    let (before, code) = traced.follow(before, then);
     let said = fs::read_to_string(&log).unwrap();
-    Ran { steps: traced.steps, died_before, code, said }
+    Ran { steps: traced.steps, before, code, said }
 }
 
 struct Traced {
@@ -41,14 +55,14 @@ struct Traced {
 }
 
 impl Traced {
-    fn follow(&mut self, die_before: Option<usize>) -> (Option<String>, Option<i32>) {
-        let mut died_before = None;
+    fn follow(&mut self, before: Option<usize>, mut then: Then<'_>) -> (Option<String>, Option<i32>) {
+        let mut came_to = None;
         loop {
             let (thread, status) = wait();
             if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
                 if thread == self.process {
                     let code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
-                    return (died_before, code);
+                    return (came_to, code);
                 }
                 continue;
             }
@@ -71,10 +85,15 @@ impl Traced {
             if signal == libc::SIGTRAP | 0x80 {
                 if let Some(step) = self.visible_step(thread) {
                     self.steps += 1;
-                    if Some(self.steps) == die_before {
-                        died_before = Some(step);
-                        kill(self.process);
-                        continue;
+                    if Some(self.steps) == before {
+                        came_to = Some(step);
+                        match &mut then {
+                            Then::Die => {
+                                kill(self.process);
+                                continue;
+                            }
+                            Then::Wait(meanwhile) => meanwhile(),
+                        }
                     }
                 }
             } else if signal != libc::SIGTRAP {
