@@ -230,6 +230,21 @@ fn a_data_root_of_overlay2_comes_over() {
 }
 
 #[test]
+fn a_name_that_was_another_images_is_told_of_when_it_moves() {
+    let sandbox = Sandbox::new();
+    let (data, _) = overlay2(&sandbox);
+    sandbox.base_image("classic:1");
+    let here = sandbox.outcrop(&["images", "-q", "classic:1"]).ok().line();
+    let said = format!("classic:1 named {here} here and ");
+    adopt(&sandbox, &data, &["--dry-run"]).ok().complains(&format!("{said}would move to Docker's "));
+    adopt(&sandbox, &data, &[]).ok().complains(&format!("{said}moved to Docker's "));
+    let again = adopt(&sandbox, &data, &[]).ok();
+    assert!(!again.stderr().contains("classic:1 named"), "{}", again.stderr());
+    sandbox.outcrop(&["rollback", "classic:1"]).ok();
+    assert_eq!(sandbox.outcrop(&["images", "-q", "classic:1"]).ok().line(), here);
+}
+
+#[test]
 fn a_data_root_of_vfs_comes_over_to_vfs() {
     let sandbox = Sandbox::new().driver("vfs");
     let data = sandbox.dir().join("data");

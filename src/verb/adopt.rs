@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::archive::{Config, DockerLayer, DockerRoot, Volume};
 use crate::container::MakingVolume;
-use crate::db::{LayerNumber, NewImage, Origin};
+use crate::db::{LayerNumber, NewImage, Origin, Reader};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{ChainId, ContentId, DiffId, Digest, ImageId, Reference};
@@ -111,8 +111,17 @@ impl Adopting<'_> {
                 }
             }
         }
-        if !self.dry_run {
-            self.name(image, &names)?;
+        let moved = match self.dry_run {
+            true => self.engine.db.read(|index| moved(index, image, &names))?,
+            false => self.name(image, &names)?,
+        };
+        for (name, from) in moved {
+            let tense = if self.dry_run { "would move" } else { "moved" };
+            self.job.warn(format!(
+                "{name} named {} here and {tense} to Docker's {}: `outcrop rollback {name}` brings it back",
+                from.short(),
+                image.id.short()
+            ));
         }
         self.done.images.push(AdoptedImage { id: image.id, names, known });
         Ok(())
@@ -199,9 +208,10 @@ impl Adopting<'_> {
         Ok(())
     }
 
-    /// Once all of it is on disk.
-    fn name(&self, image: &Config, names: &[Reference]) -> Result<()> {
+    /// Once all of it is on disk. Names that were another image's, and which.
+    fn name(&self, image: &Config, names: &[Reference]) -> Result<Vec<(String, ImageId)>> {
         self.engine.barrier(|durable| {
+            let moved = moved(durable, image, names)?;
             for name in names {
                 match name.digest() {
                     Some(digest) => durable.add_repo_digest(&name.name(), digest, &image.id)?,
@@ -210,9 +220,19 @@ impl Adopting<'_> {
                     }
                 }
             }
-            Ok(())
+            Ok(moved)
         })
     }
+}
+
+/// Names that are another image's, and which.
+fn moved(index: &Reader<'_>, image: &Config, names: &[Reference]) -> Result<Vec<(String, ImageId)>> {
+    let mut moved = Vec::new();
+    for name in names.iter().filter(|name| name.digest().is_none()) {
+        let tag = index.tag(&name.to_string())?.filter(|tag| tag.image != image.id);
+        moved.extend(tag.map(|tag| (name.familiar(), tag.image)));
+    }
+    Ok(moved)
 }
 
 /// Of a layer that is not here, and will not be: its place in a stack is all that counts.
