@@ -2,6 +2,7 @@
 //! snapshots begin at 1 in every store, so two of them on one dataset would destroy each other's.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::super::Setting;
@@ -84,6 +85,14 @@ pub(super) fn claim(tool: &Tool, dataset: &str, root: &Path) -> Result<()> {
     tool.set(dataset, OWNER, &super::real(root)?.to_string_lossy())?;
     let doing = || format!("writing {}", note.display());
     let fresh = note.with_extension(crate::db::random_name());
-    fs::write(&fresh, format!("{dataset}\n")).context(doing)?;
-    fs::rename(&fresh, &note).context(doing)
+    // On disk before the first dataset is, which ZFS writes out at once: a name without its text would say that the store's
+    // dataset is another one.
+    let written = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&fresh)?;
+        file.write_all(format!("{dataset}\n").as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, &note)?;
+        fs::File::open(note.parent().unwrap_or(root))?.sync_all()
+    };
+    written().context(doing)
 }
