@@ -349,7 +349,6 @@ fn quoted(name: &OsStr) -> OsString {
     quoted
 }
 
-/// All is read, so that nobody blocks; what is too much is forgotten.
 /// Which of the lines of `git ls-remote` is meant; a branch goes before a tag of the same name.
 fn choose(listing: &str, reference: Option<&str>) -> Option<Resolved> {
     let lines = || listing.lines().filter_map(|line| line.split_once('\t'));

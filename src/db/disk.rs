@@ -104,9 +104,9 @@ impl Turn<'_> {
     }
 }
 
-/// Whether it is a name of this boot of the machine: its id, and from the first refused write on a number.
-pub(super) fn is_of(boot: &str, id: &str) -> bool {
-    boot.split('+').next() == Some(id)
+/// Whether both are names of one boot of the machine: its id, and from the first refused write on a number.
+pub(super) fn is_of(boot: &str, other: &str) -> bool {
+    boot.split('+').next() == other.split('+').next()
 }
 
 impl Reader<'_> {

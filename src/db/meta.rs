@@ -1,7 +1,6 @@
 //! What the store says of itself.
 
 use super::disk::is_of;
-use super::lease::boot_id;
 use super::time::Time;
 use super::transaction::{Reader, Writer};
 use super::{Db, EpochGuard};
@@ -78,8 +77,7 @@ impl Db {
 
     /// Once after each boot: numbers go on beyond all that may be in use.
     pub(super) fn notice_reboot(&self) -> Result<()> {
-        let id = boot_id()?;
-        let noticed = |last: &Option<String>| last.as_deref().is_some_and(|last| is_of(last, &id));
+        let noticed = |last: &Option<String>| last.as_deref().is_some_and(|last| is_of(last, self.boot()));
         if noticed(&self.read(|reader| reader.last_boot())?) {
             return Ok(());
         }

@@ -57,17 +57,22 @@ fn the_barrier_syncs_what_is_pending_and_only_then_gives_the_name() {
     assert!(db.read(|reader| reader.layer(layer)).unwrap().unwrap().durable);
 }
 
+/// A layer and an image that has a name; on them a layer, its tree and an image that are not durable.
+fn one_kept_and_one_not(db: &Db, lease: &Lease) -> ([LayerNumber; 2], SnapshotId, [ImageId; 2]) {
+    let (kept, _) = add_layer(db, lease, "kept");
+    let base = add_image(db, "base", None, &[kept]);
+    tag(db, "docker.io/library/x:latest", base);
+    let (lost, tree) = add_layer(db, lease, "lost");
+    ([kept, lost], tree, [base, add_image(db, "image", Some(base), &[lost])])
+}
+
 /// Who comes later is not told of it by the kernel (syncfs(2)), nor whoever was there and asks again.
 #[test]
 fn what_the_disk_refused_is_used_by_nobody() {
     let sandbox = Sandbox::new();
     let db = store(&sandbox);
     let lease = db.lease().unwrap();
-    let (kept, _) = add_layer(&db, &lease, "kept");
-    let base = add_image(&db, "base", None, &[kept]);
-    tag(&db, "docker.io/library/x:latest", base);
-    let (lost, tree) = add_layer(&db, &lease, "lost");
-    let image = add_image(&db, "image", Some(base), &[lost]);
+    let ([kept, _], tree, [base, image]) = one_kept_and_one_not(&db, &lease);
     let beside = Db::open(&sandbox.root()).unwrap();
     let name = "docker.io/library/y:latest";
     let give = |db: &Db, kept: &dyn Fn() -> Result<()>| {
@@ -124,11 +129,7 @@ fn what_was_not_durable_when_the_machine_went_down_is_not_used() {
     let sandbox = Sandbox::new();
     let db = store(&sandbox);
     let lease = db.lease().unwrap();
-    let (kept, _) = add_layer(&db, &lease, "kept");
-    let base = add_image(&db, "base", None, &[kept]);
-    tag(&db, "docker.io/library/x:latest", base);
-    let (lost, _) = add_layer(&db, &lease, "lost");
-    let image = add_image(&db, "image", Some(base), &[lost]);
+    let ([kept, lost], _, [_, image]) = one_kept_and_one_not(&db, &lease);
     let key = CacheKey(digest_of("key"));
     db.write(|writer| {
         writer.insert_cache_record(&NewCacheRecord {

@@ -5,7 +5,6 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::super::SnapshotId;
-use super::super::folder::open_dir;
+use super::super::folder::{open_dir, write_durably};
 use crate::error::{Context, Error, Result};
 use crate::sys;
 
@@ -178,16 +177,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let doing = || format!("writing {}", path.display());
     let text = serde_json::to_vec(value).context(doing)?;
-    let new = path.with_extension("new");
-    let written = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&new)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        let dir = path.parent().expect("records lie in a directory");
-        fs::File::open(dir)?.sync_all()
-    };
-    written().context(doing)
+    write_durably(path, &path.with_extension("new"), &text).context(doing)
 }
 
 #[cfg(test)]

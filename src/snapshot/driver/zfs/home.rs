@@ -2,10 +2,10 @@
 //! snapshots begin at 1 in every store, so two of them on one dataset would destroy each other's.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::super::Setting;
+use super::super::folder::write_durably;
 use super::tool::{Refused, Tool, Why};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::sys;
@@ -87,12 +87,5 @@ pub(super) fn claim(tool: &Tool, dataset: &str, root: &Path) -> Result<()> {
     let fresh = note.with_extension(crate::db::random_name());
     // On disk before the first dataset is, which ZFS writes out at once: a name without its text would say that the store's
     // dataset is another one.
-    let written = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&fresh)?;
-        file.write_all(format!("{dataset}\n").as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, &note)?;
-        fs::File::open(note.parent().unwrap_or(root))?.sync_all()
-    };
-    written().context(doing)
+    write_durably(&note, &fresh, format!("{dataset}\n").as_bytes()).context(doing)
 }
