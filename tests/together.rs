@@ -4,14 +4,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use outcrop::image::Digest;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::registry_kit::{Image, Layout, RealRegistry, Reply, Server, tar_of_files as tar_of};
-use crate::sandbox::{Sandbox, tool, wait_until};
+use crate::cache_export::machine;
+use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, tar_of_files as tar_of};
+use crate::sandbox::{Sandbox, build_it, tool, wait_until};
 use crate::transfer_kit::{
     LONG, MB, filled, image_of, ingest, is_of, is_stored, kill, ranges, size, start, stuck_after,
 };
@@ -170,6 +171,95 @@ fn who_waits_for_one_layer_holds_no_other_that_somebody_waits_for() {
     assert_eq!(ranges(&server, layer_a), ["all", "bytes=1000000-"]);
     assert_eq!(ranges(&server, &layer_b), ["all"]);
     sandbox.check();
+}
+
+#[test]
+fn who_waits_for_a_layer_brings_the_others_meanwhile_though_he_may_bring_one_at_a_time() {
+    let sandbox = Sandbox::new().driver("overlay2");
+    let registry = RealRegistry::start(&sandbox);
+    let (a, b) = (tar_of(&[("a", 3 * MB)]), tar_of(&[("b", MB)]));
+    let alone = tagged(&sandbox, &registry, "a", &[&a]);
+    let both = tagged(&sandbox, &registry, "ab", &[&a, &b]);
+    let [layer_a, layer_b] = &both.manifest.layers[..] else { panic!("two layers") };
+    let stuck = Arc::new(AtomicBool::new(true));
+    let server = stuck_after(&registry, &alone.manifest.layers[0], MB, &stuck, |_| Reply::Forward);
+    let name = |tag: &str| format!("{}/app:{tag}", server.address);
+    let first = start(&sandbox, &["pull", &name("a")]);
+    assert!(wait_until(LONG, || size(&ingest(&sandbox, layer_a)) == MB as u64));
+    let mut second = watched(&sandbox, 2, &["pull", "--max-concurrent", "1", &name("ab")]);
+    assert!(wait_until(LONG, || second.says(&format!("{}: Pull complete", layer_b.digest.short()))));
+    assert!(second.says(&format!("{}: Waiting", layer_a.digest.short())));
+    stuck.store(false, Ordering::SeqCst);
+    kill(first);
+    assert!(second.child.wait().unwrap().success());
+    assert_eq!(ranges(&server, layer_a), ["all", "bytes=1000000-"]);
+    assert_eq!(ranges(&server, layer_b), ["all"]);
+    sandbox.check();
+}
+
+/// Two builds want the layers of a cache in a registry, the first of which comes only when both know that they want it.
+#[track_caller]
+fn two_builds_from_one_cache(driver: &str) {
+    const STEPS: &str = "FROM scratch\nADD busybox.tar /\nRUN echo one > /one\nRUN echo two > /two\n";
+    let maker = machine(driver, STEPS);
+    let registry = RealRegistry::start(&maker);
+    let cache = format!("{}/team/cache:1", registry.address);
+    build_it(&maker, &["--cache-to", &format!("type=registry,ref={cache}")]).ok();
+    let alone = machine(driver, STEPS);
+    build_it(&alone, &["--cache-from", &cache]).ok();
+    let held = Arc::new(AtomicBool::new(true));
+    let is_index = |path: &str, asked: &[Asked]| {
+        asked.iter().find(|asked| asked.is_blob()).is_none_or(|index| index.path == path)
+    };
+    let server = {
+        let (held, index) = (Arc::clone(&held), Mutex::new(None));
+        Server::start(Some(registry.address), move |asked, _| {
+            let mut index = index.lock().unwrap();
+            let is_layer = asked.is_blob() && *index.get_or_insert(asked.path.clone()) != asked.path;
+            match is_layer {
+                true => {
+                    let held = Arc::clone(&held);
+                    Reply::Change(Box::new(move |_| {
+                        wait_until(LONG, || !held.load(Ordering::SeqCst));
+                    }))
+                }
+                false => Reply::Forward,
+            }
+        })
+    };
+    let sandbox = machine(driver, STEPS);
+    sandbox.outcrop(&["ps"]).ok();
+    let from = format!("{}/team/cache:1", server.address);
+    let builds = ["a", "b"].map(|tag| start(&sandbox, &["build", "-t", tag, "--cache-from", &from, "."]));
+    let both_know = || {
+        let asked = server.asked();
+        let indexes = asked.iter().filter(|one| one.is_blob() && is_index(&one.path, &asked)).count();
+        indexes == 2 && asked.iter().filter(|one| one.is_blob()).count() > 2
+    };
+    assert!(wait_until(LONG, both_know));
+    held.store(false, Ordering::SeqCst);
+    for mut build in builds {
+        assert!(build.wait().unwrap().success());
+    }
+    let asked = server.asked();
+    let mut layers: Vec<&str> = asked.iter().filter(|one| one.is_blob()).map(|one| &one.path[..]).collect();
+    layers.retain(|path| !is_index(path, &asked));
+    layers.sort_unstable();
+    assert_eq!(layers.len(), 3, "{driver}: {layers:?}");
+    layers.dedup();
+    assert_eq!(layers.len(), 3, "{driver}");
+    assert_eq!(trees_made(&sandbox), trees_made(&alone), "{driver}");
+    sandbox.check();
+}
+
+#[test]
+fn two_builds_that_take_the_same_layers_of_a_cache_move_and_unpack_each_once() {
+    two_builds_from_one_cache("overlay2");
+}
+
+#[test]
+fn two_builds_from_a_cache_make_each_whole_stack_once() {
+    two_builds_from_one_cache("vfs");
 }
 
 #[test]

@@ -11,8 +11,9 @@ use crate::image::{ChainId, Descriptor, Digest};
 use crate::job::Job;
 use crate::layer::compress;
 use crate::rootfs::{self, Archive, Layer, Made, Prepared, Stack};
+use crate::store::Coming;
 use crate::sys::part::Part;
-use crate::transfer;
+use crate::transfer::{self, Stream};
 
 impl Imported<'_> {
     /// The stack with all of its layers here, and what waited for it done. Costs nothing where they are.
@@ -29,41 +30,59 @@ impl Imported<'_> {
 
     fn bring(&self, stack: &Stack, job: &Job) -> Result<Stack> {
         let mut fetched = self.fetch(stack, job)?;
-        let mut spent: Vec<Digest> = fetched.values().map(|(archive, _)| archive.digest).collect();
+        let spooled: Vec<Digest> = fetched.values().filter_map(Came::digest).collect();
         let mut placed = Stack::default();
         for layer in stack.layers() {
             job.check()?;
             let next = match self.index_of(layer) {
                 None => self.local(&placed, layer, job)?,
-                Some(index) => match self.known(&placed, layer, job)? {
-                    Some(known) => known,
-                    None => {
-                        let (archive, prepared) = match fetched.remove(&index) {
-                            Some(fetched) => fetched,
-                            None => self.fetch_one(index, job)?,
-                        };
-                        spent.push(archive.digest);
-                        let placing = rootfs::place(
-                            self.engine,
-                            &archive,
-                            prepared,
-                            Some(&layer.diff_id),
-                            &placed,
-                            &Made { instruction: self.instruction_of(index), ..Made::default() },
-                            self.lease,
-                            job,
-                        );
-                        placing
-                            .and_then(|placed| self.expect(index, placed.content_id).map(|()| placed))
-                            .map_err(|problem| self.lose(index, problem))?
-                    }
-                },
+                Some(index) => self.place(index, layer, &placed, &mut fetched, job)?,
             };
             placed = placed.with(next);
         }
-        for digest in &spent {
+        for digest in &spooled {
             self.engine.blobs.spent(digest)?;
         }
+        Ok(placed)
+    }
+
+    /// A layer of a cache, on this stack.
+    fn place<'s>(
+        &'s self,
+        index: usize,
+        layer: &Layer,
+        below: &Stack,
+        fetched: &mut HashMap<usize, Came<'s>>,
+        job: &Job,
+    ) -> Result<Layer> {
+        if let Some(known) = self.known(below, layer, fetched.get(&index), job)? {
+            return Ok(known);
+        }
+        let id = layer.diff_id.short();
+        let _turn = rootfs::wait_for_place(self.engine, below, &layer.diff_id, &id, job)?;
+        if let Some(known) = self.known(below, layer, None, job)? {
+            return Ok(known);
+        }
+        let came = match fetched.remove(&index) {
+            Some(came @ Came::Spooled(..)) => came,
+            // It was here, and is in no tree any more.
+            Some(Came::Published(_)) | None => self.fetch_one(index, job)?,
+        };
+        let spooled = came.digest();
+        let placed = match came {
+            Came::Spooled(archive, prepared) => {
+                let (diff_id, made) = (Some(&layer.diff_id), self.made(index));
+                rootfs::place(self.engine, &archive, prepared, diff_id, below, &made, self.lease, job)
+            }
+            Came::Published(published) => match below.stands(self.engine, &published)? {
+                true => Ok(published),
+                false => Err(Error::internal(format!("layer {id} stands on nothing"))),
+            },
+        };
+        let placed = placed
+            .and_then(|placed| self.expect(index, placed.content_id).map(|()| placed))
+            .map_err(|problem| self.lose(index, problem))?;
+        spooled.map_or(Ok(()), |digest| self.engine.blobs.spent(&digest))?;
         Ok(placed)
     }
 
@@ -83,8 +102,18 @@ impl Imported<'_> {
     }
 
     /// The layer, where it came here by another way.
-    fn known(&self, below: &Stack, layer: &Layer, job: &Job) -> Result<Option<Layer>> {
-        let known = match below.find(self.engine, &layer.diff_id)? {
+    fn known(
+        &self,
+        below: &Stack,
+        layer: &Layer,
+        came: Option<&Came<'_>>,
+        job: &Job,
+    ) -> Result<Option<Layer>> {
+        let found = match came {
+            Some(Came::Published(seen)) if below.stands(self.engine, seen)? => Some(seen.clone()),
+            _ => below.find(self.engine, &layer.diff_id)?,
+        };
+        let known = match found {
             Some(found) => Some(found),
             None => match self.engine.db.read(|index| index.find_layer(&layer.diff_id, below.chain()))? {
                 Some(row) => {
@@ -102,41 +131,45 @@ impl Imported<'_> {
     }
 
     /// What of the stack is not here, from wherever it lies, unpacked where that can be done already.
-    fn fetch<'s>(
-        &'s self,
-        stack: &Stack,
-        job: &Job,
-    ) -> Result<HashMap<usize, (Spooled, Option<Prepared<'s>>)>> {
-        let mut wanted: Vec<usize> = Vec::new();
+    fn fetch<'s>(&'s self, stack: &Stack, job: &Job) -> Result<HashMap<usize, Came<'s>>> {
+        let mut wanted: HashMap<usize, Option<ChainId>> = HashMap::new();
         let mut chain: Option<ChainId> = None;
         for layer in stack.layers() {
             let below = chain.replace(ChainId::on(chain.as_ref(), &layer.diff_id));
             let Some(index) = self.index_of(layer) else { continue };
-            let known = self.engine.db.read(|reader| reader.find_layer(&layer.diff_id, below.as_ref()))?;
-            if known.is_none() && !wanted.contains(&index) {
-                wanted.push(index);
+            if !self.is_here(index, below.as_ref())? {
+                wanted.entry(index).or_insert(below);
             }
         }
         let mut fetched = HashMap::new();
         for origin in 0..self.origins.len() {
-            let of_origin: Vec<usize> =
-                wanted.iter().copied().filter(|index| self.layers[*index].origin == origin).collect();
-            fetched.extend(self.fetch_from(origin, &of_origin, job)?);
+            let of_origin = wanted.keys().copied().filter(|index| self.layers[*index].origin == origin);
+            let mut of_origin: Vec<usize> = of_origin.collect();
+            of_origin.sort_unstable();
+            let is_here = |index| self.is_here(index, wanted[&index].as_ref());
+            fetched.extend(self.fetch_from(origin, &of_origin, &is_here, job)?);
         }
         Ok(fetched)
     }
 
-    fn fetch_one<'s>(&'s self, index: usize, job: &Job) -> Result<(Spooled, Option<Prepared<'s>>)> {
-        let mut fetched = self.fetch_from(self.layers[index].origin, &[index], job)?;
+    fn is_here(&self, index: usize, below: Option<&ChainId>) -> Result<bool> {
+        let diff_id = &self.layers[index].described.diff_id;
+        Ok(self.engine.db.read(|reader| reader.find_layer(diff_id, below))?.is_some())
+    }
+
+    fn fetch_one<'s>(&'s self, index: usize, job: &Job) -> Result<Came<'s>> {
+        let mut fetched = self.fetch_from(self.layers[index].origin, &[index], &|_| Ok(false), job)?;
         fetched.remove(&index).ok_or_else(|| Error::internal("a layer was fetched and is not there"))
     }
 
+    /// `is_here`: asked again when nobody else is at the layer.
     fn fetch_from<'s>(
         &'s self,
         origin: usize,
         wanted: &[usize],
+        is_here: &(dyn Fn(usize) -> Result<bool> + Sync),
         job: &Job,
-    ) -> Result<HashMap<usize, (Spooled, Option<Prepared<'s>>)>> {
+    ) -> Result<HashMap<usize, Came<'s>>> {
         let mut blobs: Vec<Descriptor> = Vec::new();
         let mut by_digest: HashMap<Digest, usize> = HashMap::new();
         for index in wanted {
@@ -156,15 +189,50 @@ impl Imported<'_> {
         let Some(first) = wanted.first() else { return Ok(HashMap::new()) };
         let from = &self.origins[origin];
         transfer::bring(job, &*from.source, &from.name, &blobs, |blob, stream| {
-            let file = self.engine.blobs.spool(blob, stream, job)?;
-            let spooled = Spooled { file, digest: blob.digest, size: blob.size };
-            let prepared = rootfs::prepare(self.engine, &spooled, self.lease, job)?;
             let index = by_digest[&blob.digest];
-            fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(index, (spooled, prepared));
+            match self.receive(index, blob, stream, &|| is_here(index), job)? {
+                Coming::Now(came) => {
+                    fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(index, came);
+                }
+                Coming::IsHere => stream.is_here(),
+                Coming::ByAnother => stream.comes_by_another(self.engine.blobs.come(&blob.digest)),
+            }
             Ok(())
         })
         .map_err(|problem| self.lose(*first, problem))?;
         Ok(fetched.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One that may stand on anything is a layer for others when this returns.
+    fn receive<'s>(
+        &'s self,
+        index: usize,
+        blob: &Descriptor,
+        stream: &mut Stream<'_>,
+        is_here: &dyn Fn() -> Result<bool>,
+        job: &Job,
+    ) -> Result<Coming<Came<'s>>> {
+        let (engine, diff_id) = (self.engine, &self.layers[index].described.diff_id);
+        let Some(_turn) = rootfs::turn(engine, diff_id)? else { return Ok(Coming::ByAnother) };
+        if is_here()? {
+            return Ok(Coming::IsHere);
+        }
+        let file = match engine.blobs.spool(blob, stream, &|| is_here().map(|here| !here), job)? {
+            Coming::Now(file) => file,
+            Coming::IsHere => return Ok(Coming::IsHere),
+            Coming::ByAnother => return Ok(Coming::ByAnother),
+        };
+        let archive = Spooled { file, digest: blob.digest, size: blob.size };
+        let Some(prepared) = rootfs::prepare(engine, &archive, self.lease, job)? else {
+            return Ok(Coming::Now(Came::Spooled(archive, None)));
+        };
+        Ok(Coming::Now(match rootfs::publish_alone(prepared, diff_id, &self.made(index))? {
+            Ok(published) => {
+                engine.blobs.spent(&blob.digest)?;
+                Came::Published(published)
+            }
+            Err(leaning) => Came::Spooled(archive, Some(leaning)),
+        }))
     }
 
     /// A cache that gives something else than it promised is not asked again.
@@ -196,9 +264,29 @@ impl Imported<'_> {
         problem
     }
 
-    fn instruction_of(&self, index: usize) -> Option<&str> {
+    fn made(&self, index: usize) -> Made<'_> {
         let entry = self.records.iter().find(|entry| entry.layer == Some(index));
-        entry.map(|entry| entry.record.instruction.as_str())
+        let instruction = entry.map(|entry| entry.record.instruction.as_str());
+        Made { instruction, ..Made::default() }
+    }
+}
+
+/// A layer of a cache that is here now.
+#[expect(clippy::large_enum_variant, reason = "there are few of them, for a short time")]
+enum Came<'e> {
+    /// To stand wherever it is wanted.
+    Published(Layer),
+    /// To wait for its turn.
+    Spooled(Spooled, Option<Prepared<'e>>),
+}
+
+impl Came<'_> {
+    /// Of bytes that are to be `spent`.
+    fn digest(&self) -> Option<Digest> {
+        match self {
+            Came::Published(_) => None,
+            Came::Spooled(archive, _) => Some(archive.digest),
+        }
     }
 }
 

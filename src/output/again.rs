@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Compression, Descriptor, Digest, LayerId, Reference};
 use crate::job::Job;
 use crate::registry;
+use crate::store::Coming;
 use crate::transfer;
 
 /// The latest place first. False: it was seen nowhere; an error is that of the last place.
@@ -82,7 +83,11 @@ fn from(
     let source = registry::source(name, &options)?;
     let held = Mutex::new(None);
     transfer::bring(job, &*source, name, std::slice::from_ref(blob), |blob, stream| {
-        *held.lock().unwrap_or_else(PoisonError::into_inner) = engine.blobs.bring(blob, stream, job)?;
+        match engine.blobs.bring(blob, stream, job)? {
+            Coming::Now(lease) => *held.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease),
+            Coming::IsHere => stream.is_here(),
+            Coming::ByAnother => stream.comes_by_another(engine.blobs.come(&blob.digest)),
+        }
         Ok(())
     })?;
     // The layer, whose form it is, refers to it.

@@ -10,6 +10,7 @@ mod pack;
 mod replay;
 mod reread;
 mod stack;
+mod turn;
 mod unpack;
 mod verify;
 
@@ -22,6 +23,7 @@ pub use pack::{Known, Made, Outcome, Twin, pack};
 pub use replay::replay;
 pub use reread::{Reread, reread, shows};
 pub use stack::{Layer, Stack};
+pub use turn::{turn, wait_for_place};
 pub use unpack::{Archive, Prepared, place, prepare, publish_alone};
 pub use verify::{Flaw, Holder, verify};
 

@@ -135,8 +135,8 @@ impl Incoming {
         make_room(&self.file, self.size)
     }
 
-    /// What is there is wrong, and nobody goes on with it.
-    fn discard(self) -> Result<()> {
+    /// What is there is wrong, or needed no more, and nobody goes on with it.
+    pub(super) fn discard(self) -> Result<()> {
         fs::remove_file(&self.path).context(|| format!("taking {} away", self.path.display()))?;
         self.db.write(|writer| writer.arrived(&self.digest))
     }

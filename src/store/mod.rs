@@ -23,6 +23,15 @@ pub use incoming::{Growing, Incoming};
 pub use read::BlobReader;
 pub use write::{BlobWriter, Staged};
 
+/// Whether a blob comes.
+pub enum Coming<T> {
+    /// It has not to.
+    IsHere,
+    Now(T),
+    /// Somebody else is bringing it.
+    ByAnother,
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Blobs {
@@ -61,42 +70,54 @@ impl Blobs {
         BlobWriter::new(self.db.clone(), digest, size)
     }
 
-    /// A blob that comes from elsewhere, as far as it came before. While somebody else brings it, `wait` is called again
-    /// and again. `None`: it is here.
-    pub fn incoming(
-        &self,
-        digest: &Digest,
-        size: u64,
-        wait: &dyn Fn() -> Result<()>,
-    ) -> Result<Option<Incoming>> {
-        while !self.contains(digest)? {
+    /// A blob that comes from elsewhere, as far as it came before.
+    pub fn incoming(&self, digest: &Digest, size: u64) -> Result<Coming<Incoming>> {
+        if !self.contains(digest)? {
             match self.db.try_incoming(digest)? {
+                None => return Ok(Coming::ByAnother),
                 // It may have come between our looking and our taking.
-                Some(_) if self.contains(digest)? => return Ok(None),
-                Some(lease) => return Incoming::open(&self.db, digest, size, lease).map(Some),
-                None => wait()?,
+                Some(lease) if !self.contains(digest)? => {
+                    return Incoming::open(&self.db, digest, size, lease).map(Coming::Now);
+                }
+                Some(_) => return Ok(Coming::IsHere),
             }
         }
         incoming::forget(&self.db, digest)?;
-        Ok(None)
+        Ok(Coming::IsHere)
     }
 
-    /// The blob from the stream, as far as it did not come before; what somebody else is bringing is waited for. The lease is
-    /// [`Incoming::receive`]'s; `None`: it was here.
-    pub fn bring(&self, blob: &Descriptor, stream: &mut Stream<'_>, job: &Job) -> Result<Option<Lease>> {
-        match self.incoming(&blob.digest, blob.size, &|| stream.wait(self.come(&blob.digest)))? {
-            Some(incoming) => incoming.receive(&mut |incoming| incoming.fill(stream, job)).map(Some),
-            None => Ok(None),
+    /// The blob from the stream, as far as it did not come before. The lease is [`Incoming::receive`]'s.
+    pub fn bring(&self, blob: &Descriptor, stream: &mut Stream<'_>, job: &Job) -> Result<Coming<Lease>> {
+        match self.incoming(&blob.digest, blob.size)? {
+            Coming::Now(incoming) => {
+                incoming.receive(&mut |incoming| incoming.fill(stream, job)).map(Coming::Now)
+            }
+            Coming::IsHere => Ok(Coming::IsHere),
+            Coming::ByAnother => Ok(Coming::ByAnother),
         }
     }
 
     /// The bytes of a blob that is not to stay, as a file; they come as in `bring`, and lie in `ingest/` until they are `spent`.
-    pub fn spool(&self, blob: &Descriptor, stream: &mut Stream<'_>, job: &Job) -> Result<File> {
-        match self.incoming(&blob.digest, blob.size, &|| stream.wait(self.come(&blob.digest)))? {
-            Some(incoming) => incoming.spool(&mut |incoming| incoming.fill(stream, job)),
-            None => {
-                File::open(self.path(&blob.digest)).context(|| format!("opening the blob {}", blob.digest))
-            }
+    /// It is looked whether they `are_needed` when nobody else can take them away any more: those who shared them may be done.
+    pub fn spool(
+        &self,
+        blob: &Descriptor,
+        stream: &mut Stream<'_>,
+        are_needed: &dyn Fn() -> Result<bool>,
+        job: &Job,
+    ) -> Result<Coming<File>> {
+        match self.incoming(&blob.digest, blob.size)? {
+            Coming::Now(incoming) => match are_needed() {
+                Ok(false) => incoming.discard().map(|()| Coming::IsHere),
+                needed => {
+                    needed?;
+                    incoming.spool(&mut |incoming| incoming.fill(stream, job)).map(Coming::Now)
+                }
+            },
+            Coming::IsHere => File::open(self.path(&blob.digest))
+                .map(Coming::Now)
+                .context(|| format!("opening the blob {}", blob.digest)),
+            Coming::ByAnother => Ok(Coming::ByAnother),
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::pieces::{self, Slots};
+use super::turns::in_turns;
 use super::{Source, Stream};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::{
@@ -157,8 +157,8 @@ impl Found {
     ///
     /// `deliver` takes each layer in a thread of its own, and says from where on it is needed ([`Stream::start`]). Large
     /// ones come in parts over several connections, as far as the budget allows. After it returns, a stream that was begun is read to its end and proved;
-    /// a `deliver` that makes a layer visible calls [`Stream::finish`] itself before. The first failure stops the
-    /// others and is returned.
+    /// a `deliver` that makes a layer visible calls [`Stream::finish`] itself before. One that finds somebody else at it says
+    /// so ([`Stream::comes_by_another`]), holds nothing, and is called again later. The first failure stops the others and is returned.
     pub fn fetch(
         &self,
         job: &Job,
@@ -183,7 +183,7 @@ impl Found {
             let brought = from.one(layer.descriptor, &layer.id(), |stream| deliver(layer, stream));
             brought.context(|| format!("pulling layer {} from {}", layer.id(), source.place()))
         };
-        guarded(job, source, || side_by_side(job, &wanted, &stop, bring))
+        guarded(job, source, || in_turns(job, &wanted, &stop, bring))
     }
 }
 
@@ -197,14 +197,16 @@ pub fn bring(
 ) -> Result<()> {
     let stop = AtomicBool::new(false);
     let slots = Slots::new(job.budget.transfers);
+    for blob in wanted {
+        job.report(Event::LayerStarted { layer: blob.digest.short(), total: Some(blob.size) });
+    }
     let bring = |blob: &Descriptor| {
         let id = blob.digest.short();
-        job.report(Event::LayerStarted { layer: id.clone(), total: Some(blob.size) });
         let from = From { job, source, name, slots: &slots, stop: &stop };
         let brought = from.one(blob, &id, |stream| deliver(blob, stream));
         brought.context(|| format!("fetching {id} from {}", source.place()))
     };
-    guarded(job, source, || side_by_side(job, wanted, &stop, bring))
+    guarded(job, source, || in_turns(job, wanted, &stop, bring))
 }
 
 /// Where blobs come from, and what they share.
@@ -218,62 +220,30 @@ struct From<'f> {
 }
 
 impl From<'_> {
-    /// One blob, delivered, read to its end and proved; and how it ended told.
+    /// One blob, delivered, read to its end and proved; and how it ended told. False: somebody else is at it.
     fn one(
         &self,
         blob: &Descriptor,
         id: &LayerId,
         deliver: impl FnOnce(&mut Stream<'_>) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let From { job, source, name, slots, stop } = *self;
-        let _slot = slots.take();
         let brought = std::thread::scope(|scope| {
             let open = move |offset| pieces::open(scope, job, source, name, blob, offset, slots);
-            let mut stream = Stream::new(job, stop, blob, id.clone(), Box::new(open));
+            let mut stream = Stream::new(job, stop, slots, blob, id.clone(), Box::new(open));
             deliver(&mut stream)?;
             if stream.is_begun() {
                 stream.finish()?;
             }
-            Ok(match stream.was_here() {
-                true => LayerOutcome::AlreadyExists,
-                false => LayerOutcome::PullComplete,
-            })
+            Ok(stream.outcome())
         });
-        let how = brought.as_ref().map_or(LayerOutcome::Failed, LayerOutcome::clone);
+        let how = match &brought {
+            Ok(None) => return Ok(false),
+            Ok(Some(how)) => how.clone(),
+            Err(_) => LayerOutcome::Failed,
+        };
         job.report(Event::LayerDone { layer: id.clone(), how });
-        brought.map(drop)
-    }
-}
-
-/// Runs `bring` over all items in order, so many at once. Of several failures the first counts; that the others were
-/// stopped for it is no failure of theirs.
-pub(crate) fn side_by_side<T: Sync>(
-    job: &Job,
-    items: &[T],
-    stop: &AtomicBool,
-    bring: impl Fn(&T) -> Result<()> + Sync,
-) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let failure = Mutex::new(None);
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-            if let Err(error) = job.check().and_then(|()| bring(item)) {
-                let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                failure.get_or_insert(error);
-                stop.store(true, Ordering::Relaxed);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..job.budget.transfers.clamp(1, items.len().max(1)) {
-            scope.spawn(work);
-        }
-    });
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(_) if job.cancel().is_set() => Err(Error::cancelled()),
-        Some(error) => Err(error),
-        None => Ok(()),
+        brought.map(|_| true)
     }
 }
 

@@ -8,6 +8,7 @@
 mod fetch;
 mod pieces;
 mod stream;
+mod turns;
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -17,8 +18,9 @@ use crate::image::{Descriptor, Digest, Reference};
 use crate::job::Job;
 
 pub use fetch::{Found, Layer, bring, find};
-pub(crate) use fetch::{guarded, read_config, side_by_side};
+pub(crate) use fetch::{guarded, read_config};
 pub use stream::Stream;
+pub(crate) use turns::side_by_side;
 
 /// Where images come from: a registry, a layout on disk, an archive.
 ///

@@ -4,15 +4,13 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::pieces::{Slot, Slots};
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Descriptor, Hasher, LayerId};
-use crate::job::{Event, Job, Phase};
+use crate::job::{Event, Job, LayerOutcome, Phase};
 
 /// Between two progress events of one layer.
 const BEAT: Duration = Duration::from_millis(100);
-
-/// Between two looks at what somebody else does.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// A layer's bytes as stored, compressed or not. Nobody is asked for them before they are read, or `start`ed.
 ///
@@ -29,7 +27,11 @@ pub struct Stream<'a> {
     hash: Option<Hasher>,
     done: u64,
     told: Instant,
-    here: bool,
+    /// How it ends.
+    outcome: Option<LayerOutcome>,
+    slots: &'a Slots,
+    /// Once anybody is asked for it, behind its bytes: a helper's connection ends first.
+    slot: Option<Slot<'a>>,
 }
 
 /// Asks for the bytes from the given one on.
@@ -39,12 +41,27 @@ impl<'a> Stream<'a> {
     pub(super) fn new(
         job: &'a Job,
         stop: &'a AtomicBool,
+        slots: &'a Slots,
         wanted: &'a Descriptor,
         layer: LayerId,
         open: Box<Open<'a>>,
     ) -> Self {
         let (hash, told) = (Some(Hasher::new()), Instant::now());
-        Stream { job, stop, wanted, layer, open, bytes: None, hash, done: 0, told, here: false }
+        let outcome = Some(LayerOutcome::PullComplete);
+        Stream {
+            job,
+            stop,
+            wanted,
+            layer,
+            open,
+            bytes: None,
+            hash,
+            done: 0,
+            told,
+            outcome,
+            slots,
+            slot: None,
+        }
     }
 
     /// Asks for the blob: an error is what the source says.
@@ -58,24 +75,30 @@ impl<'a> Stream<'a> {
         // The old ones end before new ones are asked for.
         self.bytes = None;
         (self.done, self.hash) = (offset, Some(hash));
-        self.bytes = Some((self.open)(offset)?);
-        Ok(())
+        self.ask().map(drop)
     }
 
-    /// Waits for what somebody else is bringing, for a moment; so many bytes have come by him.
-    pub fn wait(&self, come: u64) -> Result<()> {
+    /// Waits for its turn among those of the job.
+    fn ask(&mut self) -> Result<&mut Box<dyn Read + Send + 'a>> {
+        let slots = self.slots;
+        self.slot.get_or_insert_with(|| slots.take());
+        Ok(self.bytes.insert((self.open)(self.done)?))
+    }
+
+    /// Somebody else is bringing it; so many bytes have come by him. It is to be delivered again later.
+    pub fn comes_by_another(&mut self, come: u64) {
         self.tell(Phase::Waiting, come);
-        self.job.pause(LOOK)?;
-        self.check()
+        self.outcome = None;
     }
 
     /// Somebody else has brought it: nobody is asked for it any more.
     pub fn is_here(&mut self) {
-        self.here = true;
+        self.outcome = Some(LayerOutcome::AlreadyExists);
     }
 
-    pub(super) fn was_here(&self) -> bool {
-        self.here
+    /// `None`: it is to be delivered again.
+    pub(super) fn outcome(&self) -> Option<LayerOutcome> {
+        self.outcome.clone()
     }
 
     /// An error once it is to stop: by the user, or since another layer failed.
@@ -139,7 +162,7 @@ impl Read for Stream<'_> {
         }
         let bytes = match &mut self.bytes {
             Some(bytes) => bytes,
-            none => none.insert((self.open)(self.done)?),
+            None => self.ask()?,
         };
         let count = bytes.read(buf)?;
         let Some(hash) = &mut self.hash else { return Ok(0) };

@@ -1,28 +1,22 @@
 //! Layers arrive: each blob is unpacked while it comes.
 //!
 //! Of several processes that want a layer one brings and unpacks it, and the others wait for it, and take it; if that one
-//! dies, another one goes on. Who brings a layer holds a lease of it until it is published, and who waits holds none: so
-//! there is always one who goes on, in whatever order they want their layers.
+//! dies, another one goes on (`rootfs::turn`).
 
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::db::{BlobLayer, EpochGuard, Lease, Origin, Reader};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
-use crate::image::{ChainId, Descriptor, DiffId, Digest, Hasher};
-use crate::job::{Event, Job};
+use crate::image::{Descriptor, DiffId, Digest, Hasher};
+use crate::job::Job;
 use crate::layer::compress;
 use crate::rootfs::{self, Archive, Layer, Made, Prepared, Stack};
 use crate::snapshot::driver::Shape;
-use crate::store::{Growing, Incoming};
+use crate::store::{Coming, Growing, Incoming};
 use crate::transfer::{self, Stream};
-
-/// Between two looks at what somebody else does.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// The layers of one image on their way.
 pub(super) struct Arrivals<'e> {
@@ -90,33 +84,44 @@ impl<'e> Arrivals<'e> {
     /// What of a layer is not here comes from the stream, unless somebody else brings it meanwhile.
     pub(super) fn receive(&self, layer: &transfer::Layer<'_>, stream: &mut Stream<'_>) -> Result<()> {
         let (engine, blob) = (self.engine, layer.descriptor);
-        let name = format!("layer-{}", layer.diff_id.hex());
-        let _turn = engine.db.wait_for_lease(&name, &|| stream.wait(engine.blobs.come(&blob.digest)))?;
-        match self.lack(layer)? {
-            Lack::Nothing => {
-                stream.is_here();
-                Ok(())
-            }
-            Lack::Blob => {
-                let held = engine.blobs.bring(blob, stream, self.job)?;
-                self.came().held.extend(held);
-                Ok(())
-            }
-            Lack::Layer => {
-                if let Some(prepared) = self.unpacked(blob, stream)? {
-                    self.publish(layer, prepared)?;
+        let Some(_turn) = rootfs::turn(engine, &layer.diff_id)? else {
+            stream.comes_by_another(engine.blobs.come(&blob.digest));
+            return Ok(());
+        };
+        let came = match self.lack(layer)? {
+            Lack::Nothing => Coming::IsHere,
+            Lack::Blob => match engine.blobs.bring(blob, stream, self.job)? {
+                Coming::Now(held) => {
+                    self.came().held.push(held);
+                    Coming::Now(())
                 }
-                Ok(())
-            }
+                Coming::IsHere => Coming::IsHere,
+                Coming::ByAnother => Coming::ByAnother,
+            },
+            Lack::Layer => match self.unpacked(blob, stream)? {
+                Coming::Now(Some(prepared)) => Coming::Now(self.publish(layer, prepared)?),
+                Coming::Now(None) | Coming::IsHere => Coming::Now(()),
+                Coming::ByAnother => Coming::ByAnother,
+            },
+        };
+        match came {
+            Coming::Now(()) => {}
+            Coming::IsHere => stream.is_here(),
+            Coming::ByAnother => stream.comes_by_another(engine.blobs.come(&blob.digest)),
         }
+        Ok(())
     }
 
     /// A blob once it returns; unpacked, if it may stand on anything.
-    fn unpacked(&self, blob: &Descriptor, stream: &mut Stream<'_>) -> Result<Option<Prepared<'e>>> {
+    fn unpacked(&self, blob: &Descriptor, stream: &mut Stream<'_>) -> Result<Coming<Option<Prepared<'e>>>> {
         let (engine, job) = (self.engine, self.job);
-        let wait = || stream.wait(engine.blobs.come(&blob.digest));
-        let Some(incoming) = engine.blobs.incoming(&blob.digest, blob.size, &wait)? else {
-            return rootfs::prepare(engine, &Blob { engine, digest: blob.digest }, &self.lease, job);
+        let incoming = match engine.blobs.incoming(&blob.digest, blob.size)? {
+            Coming::Now(incoming) => incoming,
+            Coming::IsHere => {
+                let here = Blob { engine, digest: blob.digest };
+                return rootfs::prepare(engine, &here, &self.lease, job).map(Coming::Now);
+            }
+            Coming::ByAnother => return Ok(Coming::ByAnother),
         };
         let mut ready = Ok(None);
         let held = incoming.receive(&mut |incoming| {
@@ -125,7 +130,7 @@ impl<'e> Arrivals<'e> {
             came
         })?;
         self.came().held.push(held);
-        ready
+        ready.map(Coming::Now)
     }
 
     /// For others to take, unless it leans on what lies below, which is not known yet.
@@ -214,16 +219,7 @@ impl<'e> Arrivals<'e> {
         if let Some(known) = self.known(layer, below)? {
             return Ok(known);
         }
-        let told = Cell::new(false);
-        let wait = || {
-            if !told.replace(true) {
-                let id = layer.id();
-                job.report(Event::Note(format!("another process unpacks layer {id}; waiting for it")));
-            }
-            job.pause(LOOK)
-        };
-        let chain = ChainId::on(below.chain(), &layer.diff_id);
-        let _turn = engine.db.wait_for_lease(&format!("stack-{}", chain.hex()), &wait)?;
+        let _turn = rootfs::wait_for_place(engine, below, &layer.diff_id, &layer.id(), job)?;
         if let Some(known) = self.known(layer, below)? {
             return Ok(known);
         }

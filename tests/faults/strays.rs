@@ -177,7 +177,7 @@ fn what_is_about_to_get_a_row_is_no_stray() {
     let making = sandbox.root().join(format!("layers/making-{}", slot.number()));
     fs::write(&making, "recipe").unwrap();
     let (blobs, digest) = (Blobs::open(&at_work), Digest::of(b"content"));
-    let incoming = blobs.incoming(&Digest::of(b"later"), 5, &|| Ok(())).unwrap().unwrap();
+    let incoming = blobs.incoming(&Digest::of(b"later"), 5).unwrap();
 
     let look = || (other.remove_strays().unwrap(), looking.remove_strays().unwrap());
     look();
