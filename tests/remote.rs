@@ -232,6 +232,30 @@ fn a_repository_is_checked_out_at_what_the_address_names() {
     is_tidy(&sandbox);
 }
 
+/// A power cut may leave files without their content.
+#[test]
+fn a_repository_whose_mark_is_empty_is_begun_again() {
+    let sandbox = sandbox();
+    let repository = Repository::new(&sandbox, "it");
+    repository.file("file", "one");
+    repository.commit();
+    let daemon = Daemon::start(&sandbox);
+    sandbox.dockerfile(&format!("FROM base\nADD {} /got\n", daemon.url("it")));
+    build(&sandbox, &[]).ok();
+    let kept = fs::read_dir(sandbox.root().join("cache/git")).unwrap().flatten().map(|entry| entry.path());
+    let kept: Vec<_> = kept.filter(|path| path.is_dir()).collect();
+    assert_eq!(kept.len(), 1);
+    for name in ["complete", "HEAD", "config"] {
+        fs::write(kept[0].join(name), "").unwrap();
+    }
+    repository.file("file", "two");
+    repository.commit();
+    build(&sandbox, &[]).ok();
+    assert_eq!(run(&sandbox, "cat /got/file"), "two");
+    assert_ne!(fs::read_to_string(kept[0].join("complete")).unwrap(), "");
+    is_tidy(&sandbox);
+}
+
 #[test]
 fn the_git_directory_is_kept_where_it_is_asked_for() {
     let sandbox = sandbox();

@@ -29,6 +29,7 @@ use crate::job::{Event, Job};
 use crate::plan::GitSource;
 use crate::registry::without_password;
 use crate::sys::child;
+use crate::sys::durable::{sync_tree, write_durably};
 
 /// In the store.
 pub(super) const PLACE: &str = "cache/git";
@@ -249,6 +250,8 @@ impl Git<'_> {
         // A file's mode is 644 or 755 whatever the caller's umask.
         command.args(["-c", "umask 022 && exec git \"$@\"", "git"]);
         command.args(["-c", "protocol.file.allow=user", "-c", "gc.auto=0", "-c", "core.hooksPath=/dev/null"]);
+        // What was fetched is on disk before anything names it: as packs, which git always writes out.
+        command.args(["-c", "fetch.unpackLimit=1"]);
         command.args([
             "-c",
             "http.lowSpeedLimit=1",
@@ -398,7 +401,9 @@ impl Repository {
             git.job.pause(Duration::from_millis(50))?;
         };
         let dir = cache.join(&name);
-        if !dir.join(COMPLETE).exists() {
+        let mark = dir.join(COMPLETE);
+        // A power cut may have left a mark without its content, and what it stands for.
+        if fs::metadata(&mark).map_or(true, |mark| mark.len() == 0) {
             // One that was begun and not finished is begun again.
             let trash = engine.root.join("trash").join(crate::db::random_name());
             match fs::rename(&dir, trash) {
@@ -413,8 +418,10 @@ impl Repository {
                 .is_some_and(|reference| reference.len() == 64 && is_commit(reference));
             let format = if long { "--object-format=sha256" } else { "--object-format=sha1" };
             let path = dir.to_string_lossy().into_owned();
-            git.must(source, &cache, &["init", "--quiet", "--bare", format, "--", &path])?;
-            fs::write(dir.join(COMPLETE), without_password(&source.remote))
+            git.must(source, &cache, &["init", "--quiet", "--bare", "--template=", format, "--", &path])?;
+            let address = without_password(&source.remote);
+            sync_tree(&dir)
+                .and_then(|()| write_durably(&mark, &dir.join("complete.new"), address.as_bytes()))
                 .context(|| "making a repository")?;
         }
         trim::touch(&dir);

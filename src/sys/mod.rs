@@ -6,6 +6,7 @@ pub mod child;
 pub mod device_filter;
 pub mod dir;
 pub mod dm;
+pub mod durable;
 pub mod loop_device;
 pub mod mount;
 pub mod namespace;

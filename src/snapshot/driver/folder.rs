@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -100,15 +99,6 @@ pub(super) fn in_scratch<T>(root: &Path, driver: &str, work: impl FnOnce(&Path) 
     let removed = sys::tree::remove(open_dir(&trash)?.as_fd(), &name)
         .context(|| format!("removing {}", scratch.path.display()));
     result.and_then(|value| removed.map(|()| value))
-}
-
-/// The file is on disk, by its name, when this returns; until then it is `fresh`, beside it.
-pub(super) fn write_durably(path: &Path, fresh: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = fs::File::create(fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(fresh, path)?;
-    fs::File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {

@@ -14,9 +14,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::super::SnapshotId;
-use super::super::folder::{open_dir, write_durably};
+use super::super::folder::open_dir;
 use crate::error::{Context, Error, Result};
 use crate::sys;
+use crate::sys::durable::write_durably;
 
 /// A volume of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::Setting;
-use super::super::folder::write_durably;
 use super::tool::{Refused, Tool, Why};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::sys;
+use crate::sys::durable::write_durably;
 
 /// The option that names it.
 pub(super) const OPTION: &str = "zfs.fsname";
