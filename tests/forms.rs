@@ -1,10 +1,15 @@
 //! Blobs as forms of layers: what unpacks to something else is none, and a manifest that comes later brings those it names.
 
-use outcrop::image::Descriptor;
+use std::fs;
 
-use crate::registry_kit::{Image, Layout, RealRegistry, config_for, tar_of};
+use outcrop::image::{Compression, Descriptor, Manifest, Reference};
+use outcrop::job::Job;
+use outcrop::registry::{Options, Registry};
+use outcrop::transfer::Source as _;
+
+use crate::registry_kit::{Image, Layout, RealRegistry, Server, config_for, tar_of};
 use crate::sandbox::{Outcome, Sandbox, tool};
-use crate::transfer_kit::{filled, image_of, is_stored};
+use crate::transfer_kit::{filled, image_of, is_stored, ranges};
 
 /// An image whose config has the layers of these archives, and whose manifest names the first blob of each of these images.
 fn with_blobs(tars: &[&Vec<u8>], blobs: &[&Image]) -> Image {
@@ -95,4 +100,78 @@ fn an_image_that_was_loaded_plain_is_saved_as_it_was_loaded_again() {
     made(&sandbox, "oci-archive");
     sandbox.outcrop(&["load", "-q", "-i", "oci-archive"]).ok();
     is_saved(&sandbox, "reg.test/app:v1", &image);
+}
+
+/// As a registry has them.
+fn layers_of(name: &str) -> Vec<Descriptor> {
+    let name: Reference = name.parse().unwrap();
+    let source = Registry::of(&name, &Options::default()).unwrap();
+    Manifest::parse(&source.resolve(&Job::silent(), &name).unwrap().1).unwrap().layers
+}
+
+/// A registry with an image in it as `base:1`, compressed with zstd.
+fn with_zstd(maker: &Sandbox) -> (RealRegistry, Vec<Descriptor>) {
+    let image = image_of(&[tar_of("a"), tar_of("b")]);
+    let registry = RealRegistry::start(maker);
+    load(maker, "base", &image).ok();
+    let name = format!("{}/base:1", registry.address);
+    maker.outcrop(&["tag", &image.manifest.config.digest.to_string(), &name]).ok();
+    maker.outcrop(&["push", "--compression", "zstd", &name]).ok();
+    let layers = layers_of(&name);
+    assert!(layers.iter().all(|layer| layer.media_type.compression() == Some(Compression::Zstd)));
+    (registry, layers)
+}
+
+#[test]
+fn the_forms_of_a_base_go_with_what_is_built_on_it_and_come_back_when_they_were_dropped() {
+    let (maker, sandbox) = (Sandbox::new(), Sandbox::new());
+    let (registry, base) = with_zstd(&maker);
+    let server = Server::before(&registry);
+    sandbox.file("own", "own\n");
+    sandbox.dockerfile(&format!("FROM {}/base:1\nCOPY own /own\n", server.address));
+    let other = RealRegistry::start(&sandbox);
+    let (kept, plain) = (format!("{}/kept:1", other.address), format!("{}/plain:1", other.address));
+    // One with a manifest in the store, one without.
+    sandbox.outcrop(&["build", "-o", &format!("type=image,name={kept},annotation.a=b"), "."]).ok();
+    sandbox.outcrop(&["build", "-t", &plain, "."]).ok();
+    for name in [&kept, &plain] {
+        sandbox.outcrop(&["push", name]).ok();
+        assert_eq!(layers_of(name)[..2], base, "{name}");
+    }
+    sandbox.outcrop(&["save", "--format", "oci-archive", "-o", "saved.tar", &plain]).ok();
+    let saved = tool(&sandbox, &["tar", "-tf", "saved.tar"]);
+    assert!(base.iter().all(|layer| saved.contains(&layer.digest.hex())), "{saved}");
+    sandbox.outcrop(&["image", "prune", "--blobs", "-f"]).ok();
+    assert!(!base.iter().any(|layer| is_stored(&sandbox, layer)));
+    drop(other);
+    let third = RealRegistry::start(&sandbox);
+    for (n, name) in [&kept, &plain].into_iter().enumerate() {
+        let there = format!("{}/app:{n}", third.address);
+        sandbox.outcrop(&["tag", name, &there]).ok();
+        sandbox.outcrop(&["push", &there]).ok();
+        assert_eq!(layers_of(&there)[..2], base, "{name}");
+    }
+    for layer in &base {
+        assert_eq!(ranges(&server, layer), ["all", "all"]);
+    }
+    sandbox.check();
+}
+
+#[test]
+fn a_pull_of_what_is_up_to_date_writes_nothing_to_the_index() {
+    let sandbox = Sandbox::new();
+    let image = image_of(&[tar_of("a"), tar_of("b")]);
+    let registry = filled(&sandbox, &image);
+    let name = format!("{}/app:v1", registry.address);
+    sandbox.outcrop(&["pull", &name]).ok();
+    let index = || {
+        let bytes = |file: &str| fs::read(sandbox.root().join(file)).unwrap_or_default();
+        ["outcrop.db", "outcrop.db-wal", "files.db", "files.db-wal", "tags.log"].map(bytes)
+    };
+    let before = index();
+    assert!(before[0].len() > 1000);
+    sandbox.outcrop(&["pull", &name]).ok().says("up to date");
+    let changed = std::iter::zip(before, index()).filter(|(before, after)| before != after);
+    assert_eq!(changed.count(), 0);
+    sandbox.check();
 }

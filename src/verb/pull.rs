@@ -136,14 +136,25 @@ pub(super) fn is_here(engine: &Engine, image: &ImageId) -> Result<bool> {
     Ok(known.is_some_and(|row| row.durable && !row.condemned))
 }
 
-/// An image that is here may have come with blobs of another manifest, or with none: those of this one are to be had there.
+/// An image that is here may have come with blobs of another manifest, or with none: those of this one are to be had there. Nothing
+/// is written where that is known.
 fn note_blobs(engine: &Engine, found: &transfer::Found) -> Result<()> {
-    engine.db.write(|index| {
-        for layer in found.layers().filter(|layer| !layer.descriptor.media_type.is_foreign()) {
-            index.blob_seen(&layer.descriptor.digest, found.name.host(), found.name.path())?;
+    let (host, path) = (found.name.host(), found.name.path());
+    let blobs = || found.layers().map(|layer| layer.descriptor).filter(|blob| !blob.media_type.is_foreign());
+    let all_known = engine.db.read(|index| {
+        for blob in blobs() {
+            if !index.blob_seen_in(&blob.digest, host)?.iter().any(|known| known == path) {
+                return Ok(false);
+            }
         }
-        Ok(())
-    })
+        Ok(true)
+    })?;
+    match all_known {
+        true => Ok(()),
+        false => {
+            engine.db.write(|index| blobs().try_for_each(|blob| index.blob_seen(&blob.digest, host, path)))
+        }
+    }
 }
 
 /// Whether the blobs of an image that is here are, too, or can be had. A plain archive is made again from its recipe.
