@@ -47,6 +47,7 @@ mod mounts;
 mod output;
 mod power;
 mod push;
+mod quirks;
 mod registry;
 mod registry_kit;
 mod remote;

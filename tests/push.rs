@@ -19,7 +19,7 @@ use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Tol
 use crate::sandbox::{Outcome, Sandbox, find_on_path, wait_until};
 
 /// Short waits.
-fn quick() -> Options {
+pub(crate) fn quick() -> Options {
     let patience = Patience {
         tries: 4,
         first: Duration::from_millis(4),
@@ -29,7 +29,7 @@ fn quick() -> Options {
     Options { patience, ..Options::default() }
 }
 
-fn at(address: SocketAddr, rest: &str) -> Reference {
+pub(crate) fn at(address: SocketAddr, rest: &str) -> Reference {
     format!("{address}/{rest}").parse().unwrap()
 }
 
@@ -277,7 +277,7 @@ fn what_cannot_be_pushed_is_said_before_anything_is_sent() {
 
 /// Pushes these bytes by way of a server that misbehaves; the requests that it got. `reply` gets each request and how
 /// many of the same method came before it.
-fn push_through(
+pub(crate) fn push_through(
     bytes: &[u8],
     reply: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static,
 ) -> (Result<Placed>, Vec<Asked>) {
@@ -308,14 +308,14 @@ fn push_through(
 }
 
 /// What was sent: methods of uploads, with the first byte where one is said.
-fn uploads(asked: &[Asked]) -> Vec<String> {
+pub(crate) fn uploads(asked: &[Asked]) -> Vec<String> {
     let upload = asked.iter().filter(|asked| asked.is_upload());
     let first =
         |asked: &Asked| asked.header("content-range").map(|range| format!(" {range}")).unwrap_or_default();
     upload.map(|asked| format!("{}{}", asked.method, first(asked))).collect()
 }
 
-const LARGE: usize = 3_000_000;
+pub(crate) const LARGE: usize = 3_000_000;
 
 /// Distribution's registry gives up an upload whose connection broke in the middle of a request: it keeps the bytes, and takes no
 /// address any more, as these say how many it had before.

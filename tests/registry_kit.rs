@@ -277,6 +277,8 @@ pub(crate) enum Reply {
     Break(usize),
     /// What the registry behind it answers to the request with this in its head in place of what stands there.
     Forge(&'static str, String),
+    /// The answer, and nothing of what is sent is read.
+    Early(Told),
     /// Closes without a word.
     Hang,
     /// Says nothing for so long, then closes.
@@ -304,8 +306,13 @@ impl Told {
         Told { status, headers, body: body.into(), ..Told::default() }
     }
 
-    fn write(&self, mut to: &TcpStream) -> std::io::Result<()> {
-        let mut head = format!("HTTP/1.1 {} -\r\nConnection: close\r\n", self.status);
+    fn write(&self, to: &TcpStream) -> std::io::Result<()> {
+        self.write_with(to, "Connection: close\r\n")
+    }
+
+    /// With more lines for its head.
+    pub(crate) fn write_with(&self, mut to: &TcpStream, more: &str) -> std::io::Result<()> {
+        let mut head = format!("HTTP/1.1 {} -\r\n{more}", self.status);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -403,7 +410,7 @@ impl Drop for Server {
     }
 }
 
-fn read_request(connection: &TcpStream) -> Option<(Asked, BufReader<TcpStream>)> {
+pub(crate) fn read_request(connection: &TcpStream) -> Option<(Asked, BufReader<TcpStream>)> {
     connection.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
     let mut first = [0];
     // A TLS handshake begins with byte 22: not spoken here.
@@ -450,6 +457,7 @@ fn serve(
             std::io::copy(&mut sent, &mut std::io::sink())?;
             told.write(connection)
         }
+        Reply::Early(told) => told.write(connection),
         Reply::Break(bytes) => {
             let mut to = TcpStream::connect(upstream.expect("a registry behind"))?;
             to.write_all(head_of(request).as_bytes())?;
@@ -474,7 +482,11 @@ fn head_of(request: &Asked) -> String {
     format!("{head}\r\n")
 }
 
-fn forward(upstream: Option<SocketAddr>, request: &Asked, sent: &mut impl Read) -> std::io::Result<Told> {
+pub(crate) fn forward(
+    upstream: Option<SocketAddr>,
+    request: &Asked,
+    sent: &mut impl Read,
+) -> std::io::Result<Told> {
     let mut to = TcpStream::connect(upstream.expect("a registry behind"))?;
     to.write_all(head_of(request).as_bytes())?;
     std::io::copy(sent, &mut to)?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::scope::Scope;
 
@@ -144,8 +144,14 @@ pub(super) struct TokenAnswer {
     #[serde(default)]
     access_token: Option<String>,
     /// Seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "seconds")]
     expires_in: Option<u64>,
+}
+
+/// A number, and what some write in place of one: text, fractions.
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let said = serde_json::Value::deserialize(from)?.to_string();
+    Ok(said.trim_matches('"').split('.').next().and_then(|whole| whole.parse().ok()))
 }
 
 /// An `Authorization` header and how long it serves.
@@ -244,6 +250,9 @@ mod tests {
         let grant = |text: &str| Grant::bearer(serde_json::from_str(text).unwrap(), Instant::now());
         assert_eq!(grant(r#"{"token":"a"}"#).unwrap().header, "Bearer a");
         assert_eq!(grant(r#"{"access_token":"b","expires_in":0}"#).unwrap().header, "Bearer b");
+        for odd in ["\"300\"", "300.5", "-1", "null", "\"soon\""] {
+            assert!(grant(&format!(r#"{{"token":"a","expires_in":{odd}}}"#)).is_some(), "{odd}");
+        }
         assert!(grant(r#"{"token":"a"}"#).unwrap().is_fresh());
         for bad in ["{}", r#"{"token":""}"#, r#"{"token":"a\r\nX: y"}"#, r#"{"token":null}"#] {
             assert!(grant(bad).is_none(), "{bad}");

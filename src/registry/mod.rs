@@ -138,7 +138,7 @@ impl Registry {
             secure
         } else {
             let plain = at("http", &self.host)?;
-            self.web.probe(&plain)?;
+            self.web.probe_again(&plain)?;
             plain
         };
         Ok(self.base.get_or_init(|| base))

@@ -1,6 +1,7 @@
 //! What refers to a manifest (distribution-spec, "Listing Referrers"): the registry's own list, else the index that
 //! clients keep under a tag.
 
+use ureq::http::Uri;
 use ureq::http::header::LINK;
 
 use super::route::resolve;
@@ -92,9 +93,50 @@ impl Registry {
     }
 }
 
-/// `<URL>; rel="next"` (RFC 8288).
-pub(super) fn next(answer: &Answer) -> Option<ureq::http::Uri> {
-    let link = answer.header(LINK.as_str())?;
-    let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
-    rest.contains("next").then(|| resolve(&answer.url, target)).flatten()
+/// Where a list goes on. At this very registry, whatever the link says: what stands before one changes schemes and hosts.
+pub(super) fn next(answer: &Answer) -> Option<Uri> {
+    let links = answer.headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
+    let next = resolve(&answer.url, links.filter_map(next_of).next()?)?;
+    let mut parts = answer.url.clone().into_parts();
+    parts.path_and_query = next.into_parts().path_and_query;
+    Uri::from_parts(parts).ok()
+}
+
+/// Of `<URL>; rel="first", <URL>; rel="next"` (RFC 8288) the latter.
+fn next_of(link: &str) -> Option<&str> {
+    let mut rest = link;
+    loop {
+        let (target, after) = rest.trim_start_matches([' ', '\t', ',']).strip_prefix('<')?.split_once('>')?;
+        let (parameters, others) = after.split_at(after.find('<').unwrap_or(after.len()));
+        if parameters.split([';', ',']).any(is_next) {
+            return Some(target);
+        }
+        rest = others;
+    }
+}
+
+fn is_next(parameter: &str) -> bool {
+    parameter.split_once('=').is_some_and(|(name, value)| {
+        let mut relations = value.trim().trim_matches('"').split(' ');
+        name.trim().eq_ignore_ascii_case("rel") && relations.any(|one| one.eq_ignore_ascii_case("next"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_of;
+
+    #[test]
+    fn of_several_links_the_next_is_followed() {
+        for (link, next) in [
+            ("</a?n=1>; rel=\"next\"", Some("/a?n=1")),
+            ("</a>; rel=next", Some("/a")),
+            ("</next>; rel=\"first\", </b>; title=\"x\"; rel=\"last next\"", Some("/b")),
+            ("</next>; rel=\"prev\"", None),
+            ("</a>", None),
+            ("", None),
+        ] {
+            assert_eq!(next_of(link), next, "{link}");
+        }
+    }
 }

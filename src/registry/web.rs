@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ureq::http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    LOCATION, RANGE, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LOCATION, RANGE, RETRY_AFTER,
 };
 use ureq::http::uri::Scheme;
-use ureq::http::{HeaderMap, Method, Request, StatusCode, Uri};
+use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, Proxy, SendBody, Timeout};
+use ureq::{Agent, AsSendBody, Body, Proxy, SendBody, Timeout};
 
 use super::Options;
 use super::certificates::Own;
@@ -82,6 +82,8 @@ pub(super) struct Ask<'a> {
     pub(super) if_none_match: Option<&'a str>,
     pub(super) if_modified_since: Option<&'a str>,
     pub(super) body: Option<Sending<'a>>,
+    /// Not over a connection that was kept: the peer may have closed it just now.
+    pub(super) fresh: bool,
 }
 
 /// What a request carries.
@@ -121,6 +123,7 @@ impl<'a> Ask<'a> {
             if_none_match: None,
             if_modified_since: None,
             body: None,
+            fresh: false,
         }
     }
 }
@@ -146,7 +149,14 @@ impl Answer {
             return Err(too_long());
         }
         let mut bytes = Vec::new();
-        let mut reader = io::Read::take(self.body.as_reader(), limit + 1);
+        // Some compress whatever was asked for.
+        let zipped = self.header(CONTENT_ENCODING.as_str()).is_some_and(|coding| {
+            coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip")
+        });
+        let reader = self.body.as_reader();
+        let reader: Box<dyn Read> =
+            if zipped { Box::new(flate2::read::GzDecoder::new(reader)) } else { Box::new(reader) };
+        let mut reader = io::Read::take(reader, limit + 1);
         io::Read::read_to_end(&mut reader, &mut bytes)
             .map_err(|cause| Error::unavailable(format!("the connection to {host} broke")).because(cause))?;
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit { Err(too_long()) } else { Ok(bytes) }
@@ -240,7 +250,7 @@ impl Web {
         let mut failed = 0;
         loop {
             job.check()?;
-            let outcome = self.follow(ask);
+            let outcome = self.follow(&Ask { fresh: ask.fresh || failed > 0, ..ask.clone() });
             job.check()?;
             failed += 1;
             let asked = match &outcome {
@@ -261,9 +271,25 @@ impl Web {
         }
     }
 
-    /// One attempt without retries; for finding out what speaks there.
+    /// For finding out what speaks there.
     pub(super) fn probe(&self, url: &Uri) -> Result<Answer> {
         self.follow(&Ask::of(url)).map_err(|failure| failure.error(1))
+    }
+
+    /// The same where nothing else is left to be tried: a connection that breaks says nothing.
+    pub(super) fn probe_again(&self, url: &Uri) -> Result<Answer> {
+        let mut failed = 0;
+        loop {
+            let failure = match self.follow(&Ask::of(url)) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            failed += 1;
+            match self.patience.wait(failed, None).filter(|_| failure.cause.as_ref().is_some_and(may_pass)) {
+                Some(wait) => std::thread::sleep(wait),
+                None => return Err(failure.error(failed)),
+            }
+        }
     }
 
     fn follow(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
@@ -333,9 +359,9 @@ impl Web {
                 }
                 let mut reader = sending.bytes.open().map_err(Failure::ours)?;
                 let request = request.body(SendBody::from_reader(&mut reader));
-                agent.run(request.map_err(|cause| fail(cause.into()))?)
+                run(agent, request.map_err(|cause| fail(cause.into()))?, ask.fresh)
             }
-            None => agent.run(request.body(()).map_err(|cause| fail(cause.into()))?),
+            None => run(agent, request.body(()).map_err(|cause| fail(cause.into()))?, ask.fresh),
         };
         let (parts, body) = answer.map_err(fail)?.into_parts();
         tracing::debug!(
@@ -361,6 +387,13 @@ impl Web {
             .iter()
             .find(|(text, _)| Some(text.as_str()) == proxy)
             .map_or(&self.direct, |(_, agent)| agent)
+    }
+}
+
+fn run(agent: &Agent, request: Request<impl AsSendBody>, fresh: bool) -> Result<Response<Body>, ureq::Error> {
+    match fresh {
+        true => agent.run(agent.configure_request(request).max_idle_age(Duration::ZERO).build()),
+        false => agent.run(request),
     }
 }
 
