@@ -15,6 +15,8 @@ use outcrop::job::{Event, Job, LayerOutcome, Report};
 use outcrop::registry::{Credentials, Options, Patience, Proxies, Registry, Timeouts};
 use outcrop::transfer::{Found, find};
 
+use rustix::net::{AddressFamily, SocketType};
+
 use crate::registry_kit::{Asked, Image, Layout, RealRegistry, Reply, Server, Told, noise};
 use crate::sandbox::{Sandbox, find_on_path, wait_until};
 
@@ -189,7 +191,10 @@ fn what_is_not_there_is_said_with_where_it_was_looked_for() {
 
 #[test]
 fn nothing_listening_is_said_at_once() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Taken, so that nobody else listens there.
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let free: SocketAddr = rustix::net::getsockname(&socket).unwrap().try_into().unwrap();
     let started = Instant::now();
     let error = pull(&Job::silent(), &Options::default(), &at(free, "app")).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);

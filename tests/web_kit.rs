@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::sandbox::{Sandbox, find_on_path, wait_until};
+use crate::sandbox::{Sandbox, find_on_path};
 
 /// What a path answers.
 #[derive(Clone, Default)]
@@ -197,26 +197,33 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(sandbox: &Sandbox) -> Self {
-        // A port that is free now; git's daemon takes no 0.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let base = sandbox.dir().join("git");
-        let process = Command::new(git_daemon())
-            .args(["--export-all", "--reuseaddr", "--listen=127.0.0.1"])
-            .arg(format!("--port={port}"))
-            .arg(format!("--base-path={}", base.display()))
-            .arg(&base)
-            .envs([
-                ("GIT_CONFIG_COUNT", "1"),
-                ("GIT_CONFIG_KEY_0", "safe.directory"),
-                ("GIT_CONFIG_VALUE_0", "*"),
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let up = wait_until(Duration::from_secs(20), || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        assert!(up, "git daemon does not listen");
-        Daemon { process, port }
+        loop {
+            // A port that is free now, as git's daemon takes no 0; somebody else may be faster.
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut process = Command::new(git_daemon())
+                .args(["--export-all", "--reuseaddr", "--verbose", "--listen=127.0.0.1"])
+                .arg(format!("--port={port}"))
+                .arg(format!("--base-path={}", base.display()))
+                .arg(&base)
+                .envs([
+                    ("GIT_CONFIG_COUNT", "1"),
+                    ("GIT_CONFIG_KEY_0", "safe.directory"),
+                    ("GIT_CONFIG_VALUE_0", "*"),
+                ])
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut log = BufReader::new(process.stderr.take().unwrap());
+            // It says so once it listens, and else ends.
+            if log.by_ref().lines().map_while(Result::ok).any(|line| line.contains("Ready to rumble")) {
+                // Nobody reads the rest; a full pipe would block it.
+                std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+                return Daemon { process, port };
+            }
+            process.wait().unwrap();
+        }
     }
 
     pub(crate) fn url(&self, name: &str) -> String {
