@@ -44,6 +44,7 @@ mod manifest;
 mod migrate;
 mod mirrors;
 mod mounts;
+mod old_kernel;
 mod output;
 mod power;
 mod push;

@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags};
 
-use super::mount::{in_own_mounts, with_log};
+use super::mount::{Attributes, attach_at, in_own_mounts, tmpfs, with_log};
 use crate::error::{Context, Error, Result};
 
 /// The changes of one mount. Two mounts must never share one: the kernel only logs it.
@@ -49,12 +49,6 @@ pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>, user: bool) 
         ))
         .hint("flatten the image: `FROM scratch` and `COPY --from=<image> / /` make one layer of it"));
     }
-    let (above, deepest) = lowers.split_at(lowers.len().saturating_sub(MOST_LOWERS));
-    let mut layers: Vec<Lower<'_>> = deepest.iter().map(|path| Lower::At(path)).collect();
-    if !above.is_empty() {
-        let merged = mount(&layers, None, user).context(|| "merging the deepest layers").context(doing)?;
-        layers = above.iter().map(|path| Lower::At(path)).chain([Lower::Open(merged)]).collect();
-    }
     let open = |dir: &Path| open_dir(dir).context(doing);
     let upper = match upper {
         Some(upper) => Some((open(upper.dir)?, open(upper.work)?, upper.volatile)),
@@ -63,8 +57,22 @@ pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>, user: bool) 
     if let Some((_, work, true)) = &upper {
         forget_volatile(work.as_fd()).context(doing)?;
     }
-    mount(&layers, upper.as_ref(), user).context(doing)
+    stacked(lowers, upper.as_ref(), &|lowers, upper| mount(lowers, upper, user)).context(doing)
 }
+
+/// One overlay, or one on another.
+fn stacked(lowers: &[&Path], upper: Option<&OpenUpper>, mount: &Way<'_>) -> io::Result<OwnedFd> {
+    let (above, deepest) = lowers.split_at(lowers.len().saturating_sub(MOST_LOWERS));
+    let mut layers: Vec<Lower<'_>> = deepest.iter().map(|path| Lower::At(path)).collect();
+    if !above.is_empty() {
+        let merged = mount(&layers, None).context(|| "merging the deepest layers")?;
+        layers = above.iter().map(|path| Lower::At(path)).chain([Lower::Merged(merged)]).collect();
+    }
+    mount(&layers, upper)
+}
+
+/// A dialect of the kernel's.
+type Way<'w> = dyn Fn(&[Lower<'_>], Option<&OpenUpper>) -> io::Result<OwnedFd> + 'w;
 
 /// A volatile mount leaves a mark that refuses the next one (overlayfs.rst, "Volatile mount"). Whoever mounts
 /// volatile again knows that the bytes are all there, as nothing but a crash of the system loses them.
@@ -81,7 +89,8 @@ fn forget_volatile(work: BorrowedFd<'_>) -> io::Result<()> {
 /// A lower of a mount.
 enum Lower<'a> {
     At(&'a Path),
-    Open(OwnedFd),
+    /// A mount that is not attached.
+    Merged(OwnedFd),
 }
 
 impl Lower<'_> {
@@ -91,13 +100,13 @@ impl Lower<'_> {
             Lower::At(path) => Some(path.as_os_str()).filter(|name| {
                 name.len() < 256 && !name.as_bytes().iter().any(|byte| b"\\:,".contains(byte))
             }),
-            Lower::Open(_) => None,
+            Lower::Merged(_) => None,
         }
     }
     fn open(&self) -> io::Result<OwnedFd> {
         match self {
             Lower::At(path) => open_dir(path),
-            Lower::Open(dir) => dir.try_clone(),
+            Lower::Merged(root) => root.try_clone(),
         }
     }
 }
@@ -228,53 +237,69 @@ fn proc_path(dir: &OwnedFd) -> String {
 }
 
 /// mount(2) for kernels before 6.5. It attaches, so a thread with a mount namespace of its own does it, and
-/// takes the mount away again as a detached copy. Options are one page: some 190 lowers.
+/// takes the mount away again as a detached copy. Options are one page: there all directories have short names.
 fn by_classic_call(lowers: &[Lower<'_>], upper: Option<&OpenUpper>, user: bool) -> io::Result<OwnedFd> {
     let attached = || -> Result<OwnedFd> {
         let doing = || "mounting in the namespace of a thread";
-        // overlayfs takes directories of the caller's own namespace only, so they are opened once more.
-        let again = |dir: &OwnedFd| -> rustix::io::Result<OwnedFd> {
-            let path = rustix::fs::readlink(proc_path(dir), Vec::new())?;
-            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        };
-        let lowers: Vec<OwnedFd> = lowers
-            .iter()
-            .map(|lower| Ok(again(&lower.open()?)?))
-            .collect::<io::Result<_>>()
-            .context(doing)?;
-        let upper = match upper {
-            Some((dir, work, volatile)) => {
-                Some((again(dir).context(doing)?, again(work).context(doing)?, *volatile))
-            }
-            None => None,
-        };
-        let data = classic_options(&lowers, upper.as_ref(), user)?;
-        // Any directory of this namespace will do as a mount point. The descriptor goes on showing what it
-        // was opened on; the path shows the mount.
-        let place = lowers.first().map(proc_path).unwrap_or_default();
-        let place = rustix::fs::readlink(place, Vec::new()).context(doing)?;
-        rustix::mount::mount("overlay", &place, "overlay", MountFlags::empty(), data.as_c_str())
+        let names = Names::new().context(doing)?;
+        for (number, lower) in lowers.iter().enumerate() {
+            names.give(&number.to_string(), lower).context(doing)?;
+        }
+        if let Some((dir, work, _)) = upper {
+            names.link("upper", dir).context(doing)?;
+            names.link("work", work).context(doing)?;
+        }
+        let data = classic_options(lowers.len(), upper.map(|(_, _, volatile)| *volatile), user)?;
+        mkdirat(&names.0, "all", Mode::RWXU).context(doing)?;
+        rustix::process::fchdir(&names.0).context(doing)?;
+        rustix::mount::mount("overlay", "all", "overlay", MountFlags::empty(), data.as_c_str())
             .context(doing)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        rustix::mount::open_tree(CWD, &place, flags).context(doing)
+        rustix::mount::open_tree(CWD, "all", flags).context(doing)
     };
     Ok(in_own_mounts(attached)?)
 }
 
-fn classic_options(lowers: &[OwnedFd], upper: Option<&OpenUpper>, user: bool) -> Result<CString> {
+/// A directory in memory, attached in the caller's own mount namespace.
+struct Names(OwnedFd);
+
+impl Names {
+    fn new() -> Result<Names> {
+        let names = tmpfs(None, 0o700, Attributes::NONE)?;
+        // Whoever works here is in the root already, and goes on seeing what lies below it.
+        attach_at(names.as_fd(), CWD, "/".as_ref()).context(|| "attaching it")?;
+        Ok(Names(names))
+    }
+
+    fn give(&self, name: &str, lower: &Lower<'_>) -> io::Result<()> {
+        match lower {
+            Lower::At(path) => self.link(name, &open_dir(path)?),
+            Lower::Merged(root) => {
+                mkdirat(&self.0, name, Mode::RWXU)?;
+                attach_at(root.as_fd(), self.0.as_fd(), name.as_ref())
+            }
+        }
+    }
+
+    /// overlayfs takes directories of the caller's own namespace only, so it comes to this one by its path.
+    fn link(&self, name: &str, dir: &OwnedFd) -> io::Result<()> {
+        let path = rustix::fs::readlink(proc_path(dir), Vec::new())?;
+        Ok(rustix::fs::symlinkat(path, &self.0, name)?)
+    }
+}
+
+/// With the names that `by_classic_call` gives. `volatile`: of an upper.
+fn classic_options(lowers: usize, volatile: Option<bool>, user: bool) -> Result<CString> {
     let mut data = OPTIONS.map(|(key, value)| format!("{key}={value}")).join(",");
     data += if user { ",userxattr" } else { "" };
-    if let Some((dir, work, volatile)) = upper {
-        let volatile = if *volatile { ",volatile" } else { "" };
-        data += &format!(",upperdir={},workdir={}{volatile}", proc_path(dir), proc_path(work));
+    if let Some(volatile) = volatile {
+        data +=
+            if volatile { ",upperdir=upper,workdir=work,volatile" } else { ",upperdir=upper,workdir=work" };
     }
-    let names: Vec<String> = lowers.iter().map(proc_path).collect();
+    let names: Vec<String> = (0..lowers).map(|number| number.to_string()).collect();
     data += &format!(",lowerdir={}", names.join(":"));
-    if data.len() >= 4096 {
-        return Err(Error::unsupported("too many layers for the mount call of this kernel")
-            .hint("Linux 6.5 and newer take 999 layers"));
-    }
-    Ok(CString::new(data).expect("descriptor paths have no NUL"))
+    debug_assert!(data.len() < 4096, "{MOST_LOWERS} names of three digits fit into a page");
+    Ok(CString::new(data).expect("no name has a NUL"))
 }
 
 #[cfg(test)]
@@ -319,8 +344,7 @@ mod tests {
         fs::write(far.join("other"), "other").unwrap();
         fs::write(near.join("file"), "near").unwrap();
         let root =
-            how(&[Lower::Open(open(&near)), Lower::At(&far)], Some(&(open(&upper), open(&work), true)))
-                .unwrap();
+            how(&[Lower::At(&near), Lower::At(&far)], Some(&(open(&upper), open(&work), true))).unwrap();
         assert_eq!(rustix::fs::fstatfs(&root).unwrap().f_type, 0x794c_7630);
         assert_eq!(read(&root, "file").as_deref(), Some("near"));
         assert_eq!(read(&root, "other").as_deref(), Some("other"));
@@ -372,21 +396,38 @@ mod tests {
         assert_eq!(fs::read_dir(proc_path(&root)).unwrap().count(), names.len());
     }
 
-    #[test]
-    fn six_hundred_lowers_are_mounted_and_a_thousand_refused() {
-        let temporary = Temporary::new("many");
-        let dirs: Vec<PathBuf> = (0..1000).map(|number| temporary.dir(&number.to_string())).collect();
+    /// Six hundred below what is written to: more than one overlay takes.
+    fn shows_many(name: &str, how: &Way<'_>) {
+        let temporary = Temporary::new(name);
+        let dirs: Vec<PathBuf> = (0..600).map(|number| temporary.dir(&number.to_string())).collect();
         for (number, dir) in dirs.iter().enumerate() {
             fs::write(dir.join(format!("only-{number}")), "").unwrap();
             fs::write(dir.join("all"), number.to_string()).unwrap();
         }
-        let nearest_first: Vec<&Path> = dirs[..600].iter().rev().map(PathBuf::as_path).collect();
-        let upper = Upper { dir: &temporary.dir("upper"), work: &temporary.dir("work"), volatile: false };
-        let root = detached(&nearest_first, Some(&upper), false).unwrap();
-        assert_eq!(read(&root, "all").as_deref(), Some("599"));
-        assert_eq!(fs::read_dir(proc_path(&root)).unwrap().count(), 601);
-        let all: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
-        assert_eq!(detached(&all, None, false).unwrap_err().kind(), crate::error::Kind::Unsupported);
+        let nearest_first: Vec<&Path> = dirs.iter().rev().map(PathBuf::as_path).collect();
+        let (upper, work) = (temporary.dir("upper"), temporary.dir("work"));
+        for depth in [1, 300, 500, 501, 600] {
+            let root = stacked(&nearest_first[600 - depth..], Some(&(open(&upper), open(&work), false)), how)
+                .unwrap();
+            assert_eq!(read(&root, "all"), Some((depth - 1).to_string()));
+            assert_eq!(fs::read_dir(proc_path(&root)).unwrap().count(), depth + 1);
+        }
+    }
+
+    #[test]
+    fn six_hundred_lowers_are_mounted() {
+        shows_many("many", &|lowers, upper| mount(lowers, upper, false));
+    }
+
+    #[test]
+    fn six_hundred_lowers_are_mounted_by_the_classic_call() {
+        shows_many("many-by-classic-call", &|lowers, upper| by_classic_call(lowers, upper, false));
+    }
+
+    #[test]
+    fn a_thousand_lowers_are_refused() {
+        let error = detached(&[Path::new("/absent"); 1000], None, false).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Unsupported);
     }
 
     #[test]
