@@ -1,6 +1,8 @@
 //! The behaviour suite of storage drivers: every driver runs all of it by one line at the end; and
 //! `Snapshots` on each.
 
+mod left;
+
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};

@@ -82,10 +82,24 @@ impl Folder {
     }
 
     pub(super) fn list(&self) -> Result<Vec<SnapshotId>> {
-        let names =
-            sys::dir::names(self.dir.as_fd()).context(|| format!("listing {}", self.path.display()))?;
-        Ok(names.iter().filter_map(|name| name.to_str().ok()?.parse().ok().map(SnapshotId)).collect())
+        numbers(&self.dir).context(|| format!("listing {}", self.path.display()))
     }
+
+    /// Those too of which a note alone is there, in the directory `notes` (which may be missing).
+    pub(super) fn list_with(&self, notes: &Path) -> Result<Vec<SnapshotId>> {
+        let mut all = self.list()?;
+        if notes.exists() {
+            all.extend(numbers(&open_dir(notes)?).context(|| format!("listing {}", notes.display()))?);
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+}
+
+fn numbers(dir: &OwnedFd) -> std::io::Result<Vec<SnapshotId>> {
+    let names = sys::dir::names(dir.as_fd())?;
+    Ok(names.iter().filter_map(|name| name.to_str().ok()?.parse().ok().map(SnapshotId)).collect())
 }
 
 /// An own directory on `root`'s filesystem that is removed after `work`, for a probe.

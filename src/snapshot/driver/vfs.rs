@@ -114,7 +114,7 @@ impl Driver for Vfs {
     }
 
     fn list(&self) -> Result<Vec<SnapshotId>> {
-        self.folder.list()
+        self.folder.list_with(&self.root.join(LIMITS))
     }
 }
 

@@ -214,7 +214,7 @@ impl Driver for Btrfs {
     }
 
     fn list(&self) -> Result<Vec<SnapshotId>> {
-        self.folder.list()
+        self.folder.list_with(&self.quotas)
     }
 }
 
