@@ -10,13 +10,14 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 
 use super::folder::{Folder, copy_dir, filesystem_of, in_scratch, make_dir, open_dir};
 use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Tree, limits::Limited};
 use crate::error::{Context, Error, Result};
 use crate::layer::Form;
 use crate::sys;
+use crate::sys::durable::write_durably;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "overlay2",
@@ -36,17 +37,10 @@ struct Overlay2 {
 impl Overlay2 {
     fn open(root: &Path) -> Result<Self> {
         let folder = Folder::open(root, "overlay2", "overlay2")?;
-        let empty = root.join("overlay2/empty");
-        let of_users = root.join("overlay2/userxattr");
-        match std::fs::create_dir(&empty) {
-            // The first to come decides for good: one store cannot have layers of both kinds.
-            Ok(()) if form_in(&empty)? == Form::OverlayUser => {
-                std::fs::write(&of_users, "").context(|| format!("writing {}", of_users.display()))?;
-            }
-            Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(cause).context(|| format!("creating {}", empty.display()));
-            }
-            _ => {}
+        let dir = root.join("overlay2");
+        let (empty, of_users) = (dir.join("empty"), dir.join("userxattr"));
+        if !empty.exists() {
+            choose_marks(&dir, &of_users, &empty)?;
         }
         let form = if of_users.exists() { Form::OverlayUser } else { Form::Overlay };
         Ok(Overlay2 { folder, form, empty })
@@ -164,6 +158,27 @@ impl Driver for Overlay2 {
     fn list(&self) -> Result<Vec<SnapshotId>> {
         self.folder.list()
     }
+}
+
+/// The first to come decides for good: one store cannot have layers of both kinds. The empty directory is made last: where it
+/// stands, the choice does.
+fn choose_marks(dir: &Path, of_users: &Path, empty: &Path) -> Result<()> {
+    let lock = open_dir(dir)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, FlockOperation::LockExclusive))
+        .context(|| format!("locking {}", dir.display()))?;
+    if empty.exists() {
+        return Ok(());
+    }
+    let chosen = match form_in(dir)? {
+        Form::OverlayUser => write_durably(of_users, &dir.join("userxattr.new"), b""),
+        // Of somebody who died in a user namespace.
+        _ => std::fs::remove_file(of_users).or_else(|cause| match cause.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(cause),
+        }),
+    };
+    chosen.context(|| format!("choosing the marks of {}", dir.display()))?;
+    make_dir(empty, 0o755)
 }
 
 /// Mounts a layer on another with an upper, deletes a file, replaces a directory, and looks at what the upper
