@@ -37,7 +37,7 @@ pub struct SnapshotRow {
 }
 
 /// What a sealed snapshot holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Keyed {
     Layer(LayerNumber),
     Chain(ChainId),

@@ -5,6 +5,7 @@
 //! the old trees go. Killed before, it goes on with what is missing; killed after, the next sweep goes on.
 
 mod plan;
+mod side_by_side;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -160,14 +161,15 @@ enum Beside {
 
 /// Trees and writable layers that are missing.
 fn make(engine: &Engine, target: &Snapshots, plan: &Plan, beside: Beside, job: &Job) -> Result<()> {
-    for tree in &plan.trees {
-        job.check()?;
+    let needs: Vec<&[usize]> = plan.trees.iter().map(|tree| &tree.needs[..]).collect();
+    side_by_side::run(&needs, job.budget.threads, job, &|number, job| {
+        let tree = &plan.trees[number];
         let made = make_tree(engine, target, tree, job);
         if made.is_err() && beside == Beside::Others && is_gone(engine, tree)? {
-            continue;
+            return Ok(());
         }
-        made?;
-    }
+        made
+    })?;
     for planned in &plan.containers {
         job.check()?;
         // It may have been started, or removed, since it was looked at.

@@ -31,6 +31,8 @@ pub(super) struct Tree {
     pub(super) new: NewTree,
     /// Bytes of the layer's archive.
     pub(super) archive: u64,
+    /// Places in the plan of those that it is made on; they stand before it.
+    pub(super) needs: Vec<usize>,
 }
 
 /// What a file or a directory takes besides its bytes: the half of a block that is not full, on average.
@@ -160,6 +162,7 @@ impl Sources {
                 _ => plan.left += 1,
             }
         }
+        plan.find_needs(index, shape)?;
         Ok(plan)
     }
 }
@@ -174,7 +177,26 @@ impl Plan {
         keyed: Keyed,
     ) {
         let new = NewTree { layer: Layer::from(layer), chain, parent, from, keyed };
-        self.trees.push(Tree { new, archive: layer.tar_size });
+        self.trees.push(Tree { new, archive: layer.tar_size, needs: Vec::new() });
+    }
+
+    fn find_needs(&mut self, index: &Reader<'_>, shape: Shape) -> Result<()> {
+        let places: HashMap<Keyed, usize> =
+            self.trees.iter().enumerate().map(|(place, tree)| (tree.new.keyed, place)).collect();
+        for (place, tree) in self.trees.iter_mut().enumerate() {
+            let Some(parent) = tree.new.parent else { continue };
+            let needed = match shape {
+                Shape::Stacked => vec![Keyed::Chain(parent)],
+                Shape::Layered => {
+                    let stack = index.stack(Some(&parent))?;
+                    stack.iter().map(|layer| Keyed::Layer(layer.number)).collect()
+                }
+            };
+            // What is not in the plan stands.
+            let needed = needed.iter().filter_map(|keyed| places.get(keyed));
+            tree.needs = needed.copied().filter(|needed| *needed < place).collect();
+        }
+        Ok(())
     }
 }
 
