@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::FlockOperation;
 
+use super::groups::Groups;
 use super::replay::Replay;
 use super::stream::{Command, Stream, doubt};
 use crate::layer::Touched;
@@ -20,13 +21,14 @@ pub(super) fn between(
     subvolume: BorrowedFd<'_>,
     parent: BorrowedFd<'_>,
     scratch: BorrowedFd<'_>,
+    groups: &Groups,
 ) -> io::Result<Option<Touched>> {
     // A snapshot does not hold the subvolumes inside.
     if btrfs::has_nested(subvolume)? || !btrfs::is_read_only(parent)? {
         return Ok(None);
     }
     let parent = btrfs::id(parent)?;
-    let still = Still::of(subvolume, scratch)?;
+    let still = Still::of(subvolume, scratch, groups)?;
     let (reader, writer) = io::pipe()?;
     let of = still.dir.as_fd();
     let (sent, touched) = std::thread::scope(|scope| {
@@ -57,13 +59,14 @@ fn read(input: impl io::Read) -> io::Result<Touched> {
 /// A read-only snapshot for the moment.
 struct Still<'s> {
     scratch: BorrowedFd<'s>,
+    groups: &'s Groups,
     name: CString,
     /// Locked.
     dir: OwnedFd,
 }
 
 impl<'s> Still<'s> {
-    fn of(subvolume: BorrowedFd<'_>, scratch: BorrowedFd<'s>) -> io::Result<Self> {
+    fn of(subvolume: BorrowedFd<'_>, scratch: BorrowedFd<'s>, groups: &'s Groups) -> io::Result<Self> {
         loop {
             let name = CString::new(crate::db::random_name()).expect("there is no NUL in it");
             btrfs::snapshot(scratch, &name, subvolume, true)?;
@@ -71,7 +74,7 @@ impl<'s> Still<'s> {
             let Ok(dir) = dir::open_dir(scratch, &name) else { continue };
             let locked = rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive);
             if locked.is_ok() && dir::lstat(scratch, &name).is_ok() {
-                return Ok(Still { scratch, name, dir });
+                return Ok(Still { scratch, groups, name, dir });
             }
         }
     }
@@ -79,7 +82,8 @@ impl<'s> Still<'s> {
 
 impl Drop for Still<'_> {
     fn drop(&mut self) {
-        if let Err(error) = btrfs::destroy(self.scratch, &self.name) {
+        let noted = self.groups.note(self.dir.as_fd());
+        if let Err(error) = noted.and_then(|()| btrfs::destroy(self.scratch, &self.name)) {
             tracing::warn!(name = ?self.name, %error, "a snapshot is left to the next removal");
         }
     }

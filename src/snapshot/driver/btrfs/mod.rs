@@ -5,6 +5,7 @@
 //! plain directories when a tree is sealed or copied ([`nested`]).
 
 mod changes;
+mod groups;
 mod nested;
 mod replay;
 mod stream;
@@ -15,6 +16,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use self::groups::Groups;
 use super::folder::{Folder, filesystem_of, in_scratch, open_dir, set_mode};
 use super::{Delta, Driver, Entry, Mount, Setting, Shape, SnapshotId, Stamps, Tree};
 use crate::error::{Context, Error, Result};
@@ -35,6 +37,7 @@ struct Btrfs {
     send: OwnedFd,
     /// A file for each limited container: bytes, and the number of its quota group.
     quotas: PathBuf,
+    groups: Groups,
     /// The view of no layer.
     empty: PathBuf,
     /// No container's size is less.
@@ -46,13 +49,14 @@ impl Btrfs {
         let home = setting.root.join("btrfs");
         let folder = Folder::open(setting.root, "btrfs/subvolumes", ENTRY.name)?;
         let (empty, quotas, send) = (home.join("empty"), home.join("quotas"), home.join("send"));
-        for dir in [&empty, &quotas, &send] {
+        let groups = Groups::of(setting.root);
+        for dir in [&*empty, &quotas, &send, groups.dir()] {
             fs::create_dir_all(dir).context(|| format!("creating {}", dir.display()))?;
         }
         let subvolumes = open_dir(&home.join("subvolumes"))?;
         let send = open_dir(&send)?;
         let min_space = setting.options.bytes("btrfs.min_space", 0)?;
-        Ok(Btrfs { folder, subvolumes, send, quotas, empty, min_space })
+        Ok(Btrfs { folder, subvolumes, send, quotas, groups, empty, min_space })
     }
 
     fn dir(&self, id: SnapshotId) -> Result<OwnedFd> {
@@ -132,6 +136,9 @@ impl Driver for Btrfs {
 
     /// A subvolume goes in one step; with others in it, it is moved away first like any directory.
     fn remove(&self, id: SnapshotId) -> Result<()> {
+        if let Ok(dir) = self.dir(id) {
+            self.groups.note(dir.as_fd()).context(|| format!("noting the quota group of snapshot {id}"))?;
+        }
         match btrfs::destroy(self.subvolumes.as_fd(), &name_of(id)) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -141,6 +148,7 @@ impl Driver for Btrfs {
         }
         self.folder.remove(id)?;
         self.forget_quota(id)?;
+        self.groups.clean(self.subvolumes.as_fd()).context(|| "removing quota groups of what is gone")?;
         changes::clean(self.send.as_fd()).context(|| "removing what was left of a comparison")
     }
 
@@ -203,10 +211,12 @@ impl Driver for Btrfs {
 
     fn touched(&self, id: SnapshotId, parent: SnapshotId) -> Result<Option<Touched>> {
         let (tree, below) = (self.dir(id)?, self.dir(parent)?);
-        Ok(changes::between(tree.as_fd(), below.as_fd(), self.send.as_fd()).unwrap_or_else(|error| {
-            tracing::debug!(id = id.0, %error, "everything is compared");
-            None
-        }))
+        Ok(changes::between(tree.as_fd(), below.as_fd(), self.send.as_fd(), &self.groups).unwrap_or_else(
+            |error| {
+                tracing::debug!(id = id.0, %error, "everything is compared");
+                None
+            },
+        ))
     }
 
     fn stamps(&self, _id: SnapshotId) -> Result<Option<Stamps>> {
@@ -228,11 +238,12 @@ fn probe(setting: &Setting<'_>) -> Result<String> {
         ))
         .hint("put the store on a btrfs filesystem: `--root DIR`"));
     }
-    in_scratch(setting.root, ENTRY.name, try_in)?;
+    let groups = Groups::of(setting.root);
+    in_scratch(setting.root, ENTRY.name, |scratch| try_in(scratch, &groups))?;
     Ok("subvolumes and snapshots of btrfs".into())
 }
 
-fn try_in(scratch: &Path) -> Result<()> {
+fn try_in(scratch: &Path, groups: &Groups) -> Result<()> {
     let dir = open_dir(scratch)?;
     btrfs::create(dir.as_fd(), c"parent").context(|| "no subvolume can be made here")?;
     fs::write(scratch.join("parent/file"), "content").context(|| "writing to a subvolume")?;
@@ -244,7 +255,9 @@ fn try_in(scratch: &Path) -> Result<()> {
         return Err(Error::unsupported("a snapshot does not show what was written before it was made"));
     }
     btrfs::has_nested(parent.as_fd()).context(|| "subvolumes cannot be searched for (that takes root)")?;
-    for name in [c"child", c"parent"] {
+    let child = open_dir(&scratch.join("child"))?;
+    for (name, subvolume) in [(c"child", child), (c"parent", parent)] {
+        groups.note(subvolume.as_fd()).context(|| "asking for quotas")?;
         btrfs::destroy(dir.as_fd(), name)
             .context(|| "subvolumes can be made, but not destroyed (that takes root)")?;
     }
