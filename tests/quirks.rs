@@ -217,3 +217,36 @@ fn a_registry_may_have_an_address_of_ipv6() {
     });
     is_pulled(&format!("{address}/app:v1"), &image);
 }
+
+#[test]
+fn an_answer_that_is_cut_short_is_asked_for_again() {
+    let sandbox = Sandbox::new();
+    let image = image();
+    let registry = filled(&sandbox, &image);
+    let cut = |told: &mut Told| (told.length, told.cut) = (Some(told.body.len()), Some(told.body.len() / 2));
+    let tokens = Server::start(None, move |_, before| {
+        let mut told = Told::new(200, &[], r#"{"token":"t","expires_in":300}"#);
+        if before == 0 {
+            cut(&mut told);
+        }
+        Reply::Answer(told)
+    });
+    let challenge = format!(r#"Bearer realm="http://{}/token",service="s""#, tokens.address);
+    let server = Server::start(Some(registry.address), move |asked, before| {
+        match (asked.header("authorization"), asked.path.contains("/tags/list")) {
+            (None, _) => Reply::Answer(Told::new(401, &[("WWW-Authenticate", &challenge)], "")),
+            // Once it was refused before.
+            (_, true) if before == 1 => Reply::Change(Box::new(cut)),
+            _ => Reply::Forward,
+        }
+    });
+    let name = format!("{}/app", server.address);
+    sandbox.outcrop(&["pull", "-a", &name]).ok();
+    // Twice for the list, and once for what is pulled then.
+    assert_eq!(tokens.asked().iter().filter(|asked| asked.path.contains("scope=")).count(), 3);
+    let lists = server.asked().iter().filter(|asked| asked.path.contains("/tags/list")).count();
+    assert_eq!(lists, 3);
+    let id = sandbox.outcrop(&["inspect", "-f", "{{.Id}}", &format!("{name}:v1")]).ok().line();
+    assert_eq!(id, image.manifest.config.digest.to_string());
+    sandbox.check();
+}

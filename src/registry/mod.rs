@@ -289,36 +289,49 @@ impl Registry {
             ));
         }
         let asked = Instant::now();
-        let answer = match login {
+        let body = self.whole(job, MAX_ANSWER, || {
+            let answer = self.ask_for_token(job, &url, realm, service, scope, login)?;
+            self.accept(answer, &format!("a token for {scope}"))
+        });
+        let parsed: TokenAnswer =
+            serde_json::from_slice(&body?.1).context(|| format!("reading a token from {}", host_of(&url)))?;
+        Grant::bearer(parsed, asked)
+            .ok_or_else(|| Error::unavailable(format!("{} answers without a token", host_of(&url))))
+    }
+
+    fn ask_for_token(
+        &self,
+        job: &Job,
+        url: &Uri,
+        realm: &str,
+        service: Option<&str>,
+        scope: &Scope,
+        login: Option<&Login>,
+    ) -> Result<Answer> {
+        match login {
             Some(Login::Identity(token)) => self.exchange(
                 job,
-                &url,
+                url,
                 service,
                 scope,
                 &[("grant_type", "refresh_token"), ("refresh_token", token)],
-            )?,
+            ),
             Some(Login::Password(credentials)) => {
                 let basic = credentials.basic();
-                let answer = self.web.ask(job, &Ask { authorization: Some(&basic), ..Ask::of(&url) })?;
+                let answer = self.web.ask(job, &Ask { authorization: Some(&basic), ..Ask::of(url) })?;
                 match answer.status.as_u16() {
                     // It speaks OAuth2 alone.
                     404 | 405 => {
-                        let url = realm.parse().unwrap_or(url.clone());
+                        let url = realm.parse().unwrap_or_else(|_| url.clone());
                         let Credentials { user, password } = credentials;
                         let said = [("grant_type", "password"), ("username", user), ("password", password)];
-                        self.exchange(job, &url, service, scope, &said)?
+                        self.exchange(job, &url, service, scope, &said)
                     }
-                    _ => answer,
+                    _ => Ok(answer),
                 }
             }
-            Some(Login::Registry(_)) | None => self.web.ask(job, &Ask::of(&url))?,
-        };
-        let mut answer = self.accept(answer, &format!("a token for {scope}"))?;
-        let body = answer.read(MAX_ANSWER)?;
-        let parsed: TokenAnswer =
-            serde_json::from_slice(&body).context(|| format!("reading a token from {}", host_of(&url)))?;
-        Grant::bearer(parsed, asked)
-            .ok_or_else(|| Error::unavailable(format!("{} answers without a token", host_of(&url))))
+            Some(Login::Registry(_)) | None => self.web.ask(job, &Ask::of(url)),
+        }
     }
 
     /// Docker's token specification, "Authenticating with OAuth2".
@@ -350,6 +363,23 @@ impl Registry {
         if answer.status.is_success() { Ok(answer) } else { Err(self.refused(answer, what, Deed::Give)) }
     }
 
+    /// An answer with all of its body, at most `limit` bytes: asked for again where that breaks off.
+    fn whole(&self, job: &Job, limit: u64, ask: impl Fn() -> Result<Answer>) -> Result<(Answer, Vec<u8>)> {
+        let mut failed = 0;
+        loop {
+            let mut answer = ask()?;
+            match answer.read(limit) {
+                Ok(raw) => return Ok((answer, raw)),
+                Err(broken) if broken.kind() == Kind::Unavailable => {
+                    failed += 1;
+                    let Some(wait) = self.patience().wait(failed, None) else { return Err(broken) };
+                    job.pause(wait)?;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
     fn refused(&self, mut answer: Answer, what: &str, deed: Deed) -> Error {
         let body = answer.read(MAX_ANSWER).unwrap_or_default();
         let host = if place_of(&answer.url).is_empty() { self.host.as_str() } else { place_of(&answer.url) };
@@ -374,20 +404,10 @@ impl Registry {
             .chain(Some("application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1".into()))
             .collect();
         let tail = format!("{}/manifests/{selector}", name.path());
-        let mut failed = 0;
-        let (answer, raw) = loop {
+        let (answer, raw) = self.whole(job, MAX_MANIFEST, || {
             let answer = self.ask(job, name.path(), &tail, Some(&accept.join(", ")), (0, None))?;
-            let mut answer = self.accept(answer, &format!("the manifest `{selector}`"))?;
-            match answer.read(MAX_MANIFEST) {
-                Ok(raw) => break (answer, raw),
-                Err(broken) if broken.kind() == Kind::Unavailable => {
-                    failed += 1;
-                    let Some(wait) = self.patience().wait(failed, None) else { return Err(broken) };
-                    job.pause(wait)?;
-                }
-                Err(other) => return Err(other),
-            }
-        };
+            self.accept(answer, &format!("the manifest `{selector}`"))
+        })?;
         let said = answer.header(CONTENT_TYPE.as_str()).map(MediaType::from_header);
         if let Some(digest) =
             answer.header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok())

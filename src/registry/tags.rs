@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::referrers::next;
 use super::web::{Ask, Web};
-use super::{Deed, Registry, Scope};
+use super::{Registry, Scope};
 use crate::error::{Error, Result};
 use crate::image::Reference;
 use crate::job::Job;
@@ -32,12 +32,12 @@ impl Registry {
         let mut url = self.at(&format!("{}/tags/list?n={PAGE}", name.path()))?;
         loop {
             let ask = Ask::of(&url);
-            let mut answer = self.authorized(&Scope::pull(name.path()), job, &ask, Web::ask)?;
             let what = || format!("the tags of `{}`", name.familiar_name());
-            if !answer.status.is_success() {
-                return Err(self.refused(answer, &what(), Deed::Give));
-            }
-            let page: Page = serde_json::from_slice(&answer.read(MAX_PAGE)?).map_err(|cause| {
+            let (answer, raw) = self.whole(job, MAX_PAGE, || {
+                let answer = self.authorized(&Scope::pull(name.path()), job, &ask, Web::ask)?;
+                self.accept(answer, &what())
+            })?;
+            let page: Page = serde_json::from_slice(&raw).map_err(|cause| {
                 Error::unavailable(format!("the list of {} is no such list", what())).because(cause)
             })?;
             let known = tags.len();
