@@ -135,7 +135,7 @@ impl Guest {
                     false => "/mnt/store/devicemapper/metadata",
                 }
             ),
-            "zfs" => "rows=$(sqlite3 /mnt/store/outcrop.db 'select count(*) from snapshot')\n\
+            "zfs" => "rows=$(sqlite3 /mnt/store/outcrop.db \"select count(*) from snapshot where driver = 'zfs'\")\n\
                  known=$((rows + $(ls /mnt/store/zfs/removed | wc -l)))\n\
                  there=$(zfs list -H -o name -r pool/store | grep -c /store/)\n"
                 .into(),

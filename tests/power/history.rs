@@ -133,21 +133,42 @@ impl History {
         acts
     }
 
-    /// The same, and most of the time the last is one of those that are over soon.
-    pub(super) fn plan_with_quick_end(&mut self, count: usize, random: &mut Random) -> Vec<Act> {
+    /// The same, of which the last is one of these verbs, if one of them can be; of all where none is said.
+    pub(super) fn plan_for_a_cut(&mut self, count: usize, verbs: &[&str], random: &mut Random) -> Vec<Act> {
+        let wanted =
+            |acts: &[Act]| verbs.is_empty() || acts.last().is_some_and(|act| verbs.contains(&act.verb()));
+        // Else there would be nothing but imports.
+        let count = if verbs.is_empty() { count } else { count.max(2) };
+        let mut planned = self.clone();
+        let mut acts = planned.plan_with_quick_end(count, random);
+        for _ in 0..100 {
+            if wanted(&acts) {
+                break;
+            }
+            planned = self.clone();
+            acts = planned.plan_with_quick_end(count, random);
+        }
+        *self = planned;
+        acts
+    }
+
+    /// The same, and most of the time the last is one of those that are over soon, or seldom come else.
+    fn plan_with_quick_end(&mut self, count: usize, random: &mut Random) -> Vec<Act> {
         let mut acts = self.plan(count - 1, random);
         let mut planned = self.clone();
         acts.iter().for_each(|act| planned.done(act, UNKNOWN));
         let others = planned.changeable();
         // What `base` is was reported.
         let known = self.names.contains_key("base:latest");
-        match random.below(6) {
+        match random.below(8) {
             0 | 1 if known && !others.is_empty() => {
                 let from = &others[random.below(others.len())];
                 acts.extend(planned.rollback(from, &format!("moving:{}", random.below(2))));
             }
             // A tag, the removal of a name, and nothing but what is there.
             number @ 2..=4 => acts.push(planned.numbered(5 + number, random)),
+            // A migration, a commit.
+            number @ 5..=6 => acts.push(planned.numbered(number - 3, random)),
             _ => {
                 let number = random.below(10);
                 acts.push(planned.numbered(number, random));
