@@ -280,6 +280,23 @@ mod in_a_machine {
         assert_eq!(read(&*other, FIRST, "more"), b"more");
     }
 
+    /// udev looks at what comes, and has it open meanwhile.
+    #[test]
+    #[ignore = "runs in a machine"]
+    fn what_a_killed_process_has_left_goes_when_nobody_looks_at_it_any_more() {
+        let store = Store::new(&SMALL);
+        let driver = store.open();
+        driver.create(FIRST, &[]).unwrap();
+        dmsetup(&["create", &format!("{}-9", store.prefix()), "--table", "0 8 error"]).ok();
+        let number = store.number_of("9");
+        let look = fs::File::open(format!("/dev/dm-{}", number.split_once(':').unwrap().1)).unwrap();
+        store.open().create(SECOND, &[]).unwrap();
+        assert_eq!(store.devices(), ["9", "pool"]);
+        drop(look);
+        let gone = || store.devices() == ["pool"];
+        assert!(wait_until(Duration::from_secs(20), gone), "{:?}", store.devices());
+    }
+
     /// As in a container: devices come, and no nodes.
     #[test]
     #[ignore = "runs in a machine"]

@@ -182,7 +182,7 @@ impl Control {
         let device = self.ask(Command::DevCreate, name, 0, &[], 0)?.device();
         let filled = self.load(name, table).and_then(|()| self.resume(name));
         if filled.is_err() {
-            let _half_made = self.remove(name);
+            let _half_made = self.remove_when_closed(name);
         }
         filled.map(|()| device)
     }

@@ -153,14 +153,15 @@ impl DeviceMapper {
         }
     }
 
-    /// Whoever was killed while he held the lock may have left devices that nobody has open, or that wait.
+    /// Whoever was killed while he held the lock may have left devices that are not to go by themselves, or that wait.
     fn tidy(&self, pool: &Pool) -> io::Result<()> {
         let own = format!("{}-", self.prefix);
         for name in pool.control.names()?.iter().filter(|name| name.starts_with(&own) && **name != pool.name)
         {
             match pool.control.state(name)? {
                 Some(state) if state.suspended && state.live => pool.control.resume(name)?,
-                Some(state) if state.openers == 0 && !state.goes => pool.control.remove(name)?,
+                // udev may have it open, which looks at what comes.
+                Some(state) if !state.goes => pool.control.remove_when_closed(name)?,
                 _ => {}
             }
         }
