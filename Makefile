@@ -17,7 +17,7 @@ test-openzfs: tools-test
 	cargo test --locked --test outcrop zfs::on_openzfs -- --ignored --nocapture
 
 # The proof of the cache with other seeds and more cases, verbs that die before any of their steps (CRASHES of each; all), then
-# power cuts, then OpenZFS: make soak CASES=100000 SEED=7 CRASHES=50 CUTS=100 LOGS=3
+# power cuts, then udev, then OpenZFS: make soak CASES=100000 SEED=7 CRASHES=50 CUTS=100 LOGS=3
 soak: tools-test
 	OUTCROP_CASES=$(or $(CASES),50000) OUTCROP_SEED=$(or $(SEED),$(shell date +%s)) \
 	  cargo test --locked --test outcrop differential::an_incremental -- --nocapture
@@ -25,6 +25,7 @@ soak: tools-test
 	  cargo test --locked --test outcrop crash:: -- --nocapture --test-threads=2
 	OUTCROP_CUTS=$(or $(CUTS),100) OUTCROP_LOGS=$(or $(LOGS),3) OUTCROP_SEED=$(or $(SEED),$(shell date +%s)) \
 	  cargo test --locked --test outcrop power:: -- --nocapture --test-threads=1
+	cargo test --locked --test outcrop devicemapper::beside_udev -- --ignored --nocapture
 	$(MAKE) test-openzfs
 
 check:

@@ -1,6 +1,7 @@
 //! The storage driver `devicemapper`, in a machine whose kernel has thin pools: one test of this host starts it and runs there
 //! what is marked for it, here and in `snapshot.rs`, `stacked/random.rs` and `migrate.rs`.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -26,6 +27,32 @@ fn under_a_kernel_with_thin_pools_all_of_it_works() {
     let outcome = machine.run(&["sh", "-c", script, binary.to_str().unwrap(), INSIDE]).ok();
     let passed = format!("test result: ok. {expected} passed; 0 failed; 0 ignored;");
     outcome.says(&passed);
+}
+
+/// udev opens devices that come and change, to see what they are; by a rule of ours it has them open for longer than by
+/// its own, and again whenever somebody closes what he wrote to.
+const BESIDE_UDEV: &str = r#"
+    PATH=/usr/bin:$PATH
+    tar -C "$1" -c lib bin etc | tar -C / -x --keep-directory-symlink && mkdir -p /run/tests /run/udev/rules.d || exit 98
+    cat >/run/udev/rules.d/99-look.rules <<'END'
+SUBSYSTEM=="block", KERNEL=="dm-*", ACTION!="remove", OPTIONS+="watch", RUN+="/bin/sh -c 'exec <$devnode && echo $env{ACTION} >>/run/looked; sleep 0.3'"
+END
+    /lib/systemd/systemd-udevd --daemon || exit 99
+    TMPDIR=/run/tests "$0" --ignored --test-threads 3 devicemapper::in_a_machine::{what_a_killed,devices_are,what_is_removed}
+    code=$?; echo "looked at what came: $(grep -c change /run/looked | sed 's/[1-9].*/yes/')"; exit $code
+"#;
+
+#[test]
+#[ignore = "fetches udev, and takes minutes: `make soak`"]
+fn beside_udev_which_looks_at_them_devices_come_and_go() {
+    let udev = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/udev");
+    let fetch = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/udev");
+    assert!(Command::new(fetch).arg(&udev).status().unwrap().success());
+    let binary = std::env::current_exe().unwrap();
+    let words = ["bash", "-c", BESIDE_UDEV, binary.to_str().unwrap(), udev.to_str().unwrap()];
+    let machine = Machine::new().modules("dm-thin-pool loop ext4").memory(2048);
+    let outcome = machine.limit(Duration::from_secs(1200)).run(&words).ok();
+    outcome.says("test result: ok. 4 passed; 0 failed; ").says("looked at what came: yes");
 }
 
 /// Of a store in a machine: nothing that it does is left in the kernel.
