@@ -42,14 +42,19 @@ impl Db {
         let turn = self.turn_to_ask()?;
         let pending = self.read(|reader| reader.pending())?;
         turn.ask(|| {
+            let mut rows = Ok(());
             if !pending.layers.is_empty()
                 && let Err(error) = self.sync_rows().context(|| "writing the rows of layers to disk")
             {
                 // A full disk says so before anything is lost.
-                return if error.kind() == Kind::Unavailable { Ok(Err(error)) } else { Err(error) };
+                if error.kind() == Kind::Unavailable {
+                    return Ok(Err(error));
+                }
+                rows = Err(error);
             }
-            sync(&pending)?;
-            self.sync().map(Ok)
+            // All are asked, whatever the first says: what nobody is told of now the next one would be told of.
+            let (trees, blobs) = (sync(&pending), self.sync());
+            rows.and(trees).and(blobs).map(Ok)
         })??;
         self.durable(|durable| {
             durable.is_durable(&pending)?;

@@ -100,7 +100,12 @@ impl Turn<'_> {
     fn end_boot(&self, why: &str) -> Result<()> {
         tracing::warn!("{why}: what is not known to be on it is made anew");
         self.db.write(|writer| writer.end_boot())?;
-        self.write(ASKED)
+        let folded = self.db.fold_refused_logs();
+        // A disk that is still full refuses this, too; nothing counts yet that was written since.
+        if let Err(problem) = self.db.sync() {
+            tracing::debug!(%problem, "and once more");
+        }
+        folded.and_then(|()| self.write(ASKED))
     }
 }
 

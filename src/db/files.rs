@@ -35,6 +35,24 @@ pub(super) fn fold_log(connection: &mut Connection) -> rusqlite::Result<()> {
     }
 }
 
+/// The same, waiting for whoever is in the way: nothing of the log is in use any more when it returns. What the disk refused of
+/// it is told once (fsync(2)); memory has it yet, and it goes into the file.
+pub(super) fn fold_refused_log(connection: &Connection) -> rusqlite::Result<()> {
+    let fold = || {
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| match row.get(0)? {
+            false => Ok(()),
+            true => Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                None,
+            )),
+        })
+    };
+    fold().or_else(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::SystemIoFailure) => fold(),
+        _ => Err(error),
+    })
+}
+
 /// A connection, held.
 pub(super) struct RowConnection<'d> {
     db: &'d Db,
@@ -111,6 +129,13 @@ impl Db {
         };
         commit(rows.connection()).context(|| "writing files.db")?;
         if rows.log_size() > LONG_LOG { rows.fold_log() } else { Ok(()) }
+    }
+
+    /// See [`fold_refused_log`]: of both databases. Whoever reads a log after a crash stops at what the disk refused, however much
+    /// stands behind it.
+    pub(super) fn fold_refused_logs(&self) -> Result<()> {
+        self.with_index(fold_refused_log)?.context(|| "writing the store's index anew")?;
+        fold_refused_log(self.row_writer()?.connection()).context(|| "writing files.db anew")
     }
 
     pub(super) fn disk_is_scarce(&self) -> Result<bool> {

@@ -79,6 +79,11 @@ impl Db {
         })
     }
 
+    /// The index's connection, in no transaction.
+    pub(super) fn with_index<T>(&self, work: impl FnOnce(&Connection) -> T) -> Result<T> {
+        Ok(work(&Turn::take(self)?.connection))
+    }
+
     /// Makes the changes, looks at what they come to, and undoes them.
     pub fn what_if<T>(&self, change: impl FnOnce(&Writer<'_>) -> Result<T>) -> Result<T> {
         let turn = Turn::take(self)?;

@@ -57,7 +57,17 @@ pub(super) fn detached(lowers: &[&Path], upper: Option<&Upper<'_>>, user: bool) 
     if let Some((_, work, true)) = &upper {
         forget_volatile(work.as_fd()).context(doing)?;
     }
-    stacked(lowers, upper.as_ref(), &|lowers, upper| mount(lowers, upper, user)).context(doing)
+    let way = |lowers: &[Lower<'_>], upper: Option<&OpenUpper>| mount(lowers, upper, user);
+    match (stacked(lowers, upper.as_ref(), &way), upper) {
+        // While a write that the disk refused is still to be told to somebody (overlayfs.rst, "Volatile mount"): with regard to
+        // crashes it is mounted all the same, and whoever asks the disk in the end is told.
+        (Err(cause), Some((dir, work, true))) => {
+            tracing::debug!(%cause, "not mounted without regard to crashes");
+            stacked(lowers, Some(&(dir, work, false)), &way)
+        }
+        (mounted, _) => mounted,
+    }
+    .context(doing)
 }
 
 /// One overlay, or one on another.
