@@ -9,12 +9,14 @@
 
 mod draft;
 pub mod driver;
+mod early;
 mod root;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
@@ -36,6 +38,8 @@ pub struct Snapshots {
     roots: Mutex<HashMap<LayerNumber, Root>>,
     /// The store keeps this driver as long as we work with it.
     keeps: Mutex<Option<DriverLock>>,
+    /// A thread writes to the disk beside what is going on.
+    writes_out: AtomicBool,
 }
 
 /// The two trees that tell what a snapshot changes.
@@ -108,7 +112,9 @@ impl Snapshots {
             )));
         }
         let driver = driver::open(&Setting { root: db.root(), options: &options }, &name)?;
-        let snapshots = Snapshots { db: db.clone(), driver, options, roots: Mutex::default(), keeps };
+        let writes_out = AtomicBool::default();
+        let snapshots =
+            Snapshots { db: db.clone(), driver, options, roots: Mutex::default(), keeps, writes_out };
         if db.read(|reader| reader.trees_may_be_lost())? {
             snapshots.remove_strays()?;
             db.write(|writer| writer.trees_checked())?;
@@ -129,6 +135,7 @@ impl Snapshots {
             options: options.clone(),
             roots: Mutex::default(),
             keeps: Mutex::default(),
+            writes_out: AtomicBool::default(),
         })
     }
 

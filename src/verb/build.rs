@@ -263,7 +263,7 @@ fn build_noting(engine: &Engine, options: &Options, job: &Job, findings: &mut Ve
         let left = results::leave(engine, options, &platforms, outcomes, epoch, &imported, job)?;
         Ok((left, stacks))
     };
-    let left = build_cache::until_kept(&inputs, job, attempt);
+    let left = engine.snapshots.writing_out(|| build_cache::until_kept(&inputs, job, attempt));
     if let Err(problem) = stats.save().and_then(|()| contexts.save()) {
         job.warn(format!("the next build will read the whole context again: {problem}"));
     }

@@ -223,7 +223,7 @@ fn bring(
     job: &Job,
 ) -> Result<()> {
     let arrivals = Arrivals::begin(engine, origin, job)?;
-    match place_all(engine, source, found, origin, &arrivals, job) {
+    match engine.snapshots.writing_out(|| place_all(engine, source, found, origin, &arrivals, job)) {
         Ok(stack) => publish(engine, found, origin, &stack),
         Err(error) => {
             if let Err(problem) = arrivals.give_up() {

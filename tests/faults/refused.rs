@@ -2,13 +2,23 @@
 //! it for kept.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use outcrop::db::Db;
+use outcrop::snapshot::Snapshots;
+use outcrop::snapshot::driver::Options;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::left::ask;
-use crate::sandbox::{Sandbox, alone, tool};
+use super::left::{ask, ask_file};
+use crate::registry_kit::{Reply, Server, noise, tar_of_files};
+use crate::sandbox::{Sandbox, alone, tool, wait_until};
+use crate::transfer_kit::{LONG, MB, filled, image_of, is_of, kill, start};
 
 /// A store on a disk that lies in a file, which is promised more than there is room for.
 struct Promised {
@@ -56,6 +66,22 @@ impl Promised {
         let size = std::ffi::CString::new(format!("size={}", used + (megabytes << 20))).unwrap();
         rustix::mount::mount_remount(&self.bed, MountFlags::empty(), size.as_c_str()).unwrap();
     }
+
+    /// Something was refused.
+    fn is_full(&self) -> bool {
+        rustix::fs::statvfs(&self.bed).unwrap().f_bfree == 0
+    }
+
+    /// The file of an image as it is on the disk.
+    fn file_of(&self, image: &str, name: &str) -> Vec<u8> {
+        let sandbox = &self.sandbox;
+        self.mount_again();
+        sandbox.outcrop(&["system", "check"]).ok();
+        sandbox.outcrop(&["create", "--name", "box", image, "true"]).ok();
+        sandbox.outcrop(&["export", "-o", "box.tar", "box"]).ok();
+        tool(sandbox, &["tar", "-xf", "box.tar", name]);
+        fs::read(sandbox.context().join(name)).unwrap()
+    }
 }
 
 impl Drop for Promised {
@@ -87,10 +113,97 @@ fn build_after_refused_writes() {
 
     promised.leave(200);
     sandbox.outcrop(&["build", "-t", "it", "."]).ok();
-    promised.mount_again();
-    sandbox.outcrop(&["system", "check"]).ok();
-    sandbox.outcrop(&["create", "--name", "box", "it", "true"]).ok();
-    sandbox.outcrop(&["export", "-o", "box.tar", "box"]).ok();
-    tool(sandbox, &["tar", "-xf", "box.tar", "large"]);
-    assert!(fs::read(sandbox.context().join("large")).unwrap() == large, "other bytes than were copied");
+    assert!(promised.file_of("it", "large") == large, "other bytes than were copied");
+}
+
+/// The kernel mounts nothing without regard to crashes while somebody has yet to be told.
+#[test]
+fn a_refused_write_that_nobody_was_told_of_stops_one_build_and_not_the_next() {
+    alone(build_after_a_write_that_nobody_was_told_of);
+}
+
+fn build_after_a_write_that_nobody_was_told_of() {
+    let promised = Promised::new();
+    let sandbox = &promised.sandbox;
+    sandbox.base_image("base");
+    sandbox.dockerfile("FROM base\nRUN echo it > /file\n");
+    promised.leave(8);
+    let mut file = fs::File::create(sandbox.root().join("of-another-program")).unwrap();
+    file.write_all(&noise("other", 32 * MB)).unwrap();
+    // Of one file: this tells of the file alone.
+    file.sync_all().unwrap_err();
+    promised.leave(200);
+    let stopped = sandbox.outcrop(&["build", "-t", "it", "."]).fails(1);
+    assert!(stopped.stderr().contains("the disk did not keep all"), "{}", stopped.report());
+    sandbox.outcrop(&["build", "-t", "it", "."]).ok();
+}
+
+/// What comes is written out while more is coming, and what was refused then is still told to whoever asks.
+#[test]
+fn what_was_refused_before_a_pull_was_killed_is_pulled_anew() {
+    alone(pull_after_refused_writes);
+}
+
+fn pull_after_refused_writes() {
+    let promised = Promised::new();
+    let sandbox = &promised.sandbox;
+    let image = image_of(&[tar_of_files(&[("large", 32 * MB)]), tar_of_files(&[("later", 16 * MB)])]);
+    let registry = filled(sandbox, &image);
+    let stuck = Arc::new(AtomicBool::new(true));
+    let server = {
+        let (stuck, index, later) =
+            (stuck.clone(), sandbox.root().join("outcrop.db"), image.manifest.layers[1].clone());
+        // The second layer begins when the first is published: 64 MB are written then, and more to come make a turn of it.
+        let is_first_here = move || ask_file(&index, "select count(*) from layer") == "1";
+        Server::start(Some(registry.address), move |asked, _| match is_of(asked, &later) {
+            true if stuck.load(Ordering::SeqCst) => {
+                assert!(wait_until(LONG, &is_first_here));
+                Reply::Change(Box::new(|told| {
+                    (told.length, told.cut) = (Some(told.body.len()), Some(8 * MB));
+                    told.stall = Duration::from_secs(25);
+                }))
+            }
+            _ => Reply::Forward,
+        })
+    };
+    let name = format!("{}/app:v1", server.address);
+
+    promised.leave(8);
+    let child = start(sandbox, &["pull", &name]);
+    let refused = || promised.is_full() && ask(sandbox, "select count(*) from layer") == "1";
+    assert!(wait_until(LONG, refused), "the first layer is here, and did not find room on the disk");
+    kill(child);
+
+    promised.leave(200);
+    stuck.store(false, Ordering::SeqCst);
+    let told = sandbox.outcrop(&["pull", &name]).fails(1);
+    assert!(told.stderr().contains("the disk did not keep all"), "{}", told.report());
+    sandbox.outcrop(&["pull", &name]).ok();
+    assert!(promised.file_of(&name, "large") == noise("large", 32 * MB), "other bytes than were pulled");
+}
+
+/// Who opens a filesystem is told of what it refused before, as long as nobody was (syncfs(2)).
+#[test]
+fn writing_out_while_more_is_coming_tells_nobody_what_was_refused() {
+    alone(refused_while_more_is_coming);
+}
+
+fn refused_while_more_is_coming() {
+    let promised = Promised::new();
+    let root = promised.sandbox.root();
+    let db = Db::open(&root).unwrap();
+    let snapshots = Snapshots::open(&db, Some("overlay2"), &Options::default()).unwrap();
+    promised.leave(8);
+    snapshots.writing_out(|| {
+        // Another process counts when it has ended: one turn takes all of it.
+        let large = format!("of={}", root.join("large").display());
+        tool(&promised.sandbox, &["dd", "status=none", "if=/dev/urandom", &large, "bs=1M", "count=80"]);
+        // Long before the kernel begins by itself: it leaves what is younger than 30 seconds alone (dirty_expire_centisecs).
+        assert!(wait_until(Duration::from_secs(20), || promised.is_full()), "nothing was written out");
+    });
+    promised.leave(200);
+    let told = rustix::fs::syncfs(fs::File::open(&root).unwrap());
+    assert!(matches!(told, Err(Errno::IO | Errno::NOSPC)), "{told:?}");
+    // And once is enough.
+    rustix::fs::syncfs(fs::File::open(&root).unwrap()).unwrap();
 }
