@@ -287,7 +287,8 @@ fn why(words: &str) -> Why {
         () if says(&["dataset already exists", "snapshot already exists"]) => Why::Exists,
         () if says(&["does not exist", "no such pool", "could not find any snapshots"]) => Why::Missing,
         () if says(&["already mounted"]) => Why::Mounted,
-        () if says(&["is busy", "Device busy", "resource busy"]) => Why::Busy,
+        // Of two that unmount it one finds nothing to unmount.
+        () if says(&["is busy", "Device busy", "resource busy", "umount failed"]) => Why::Busy,
         () if says(&["has dependent clones", "has children"]) => Why::Needed,
         () if says(&["out of space", "No space left", "quota exceeded"]) => Why::Full,
         () if says(&["ermission denied", "must be root"]) => Why::Denied,
@@ -309,6 +310,10 @@ mod tests {
             ("cannot create 'nope/1': no such pool 'nope'", Why::Missing),
             ("cannot mount 't/g/1': filesystem already mounted", Why::Mounted),
             ("cannot destroy 't/g/1': dataset is busy", Why::Busy),
+            (
+                "umount: /t/g/1: not mounted.; cannot unmount '/t/g/1': umount failed: umount child process failed",
+                Why::Busy,
+            ),
             ("cannot destroy 't/g/1': filesystem has dependent clones", Why::Needed),
             ("cannot create 't/g/1': out of space", Why::Full),
             ("cannot create 't/g/1': permission denied", Why::Denied),
