@@ -2,7 +2,7 @@
 //! them, so they need nothing that could go away meanwhile but layers.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Descriptor, Digest, ImageId, Index, MediaType, Reference};
+use crate::sys::durable::write_durably;
 
 /// Bytes; a list of a thousand manifests has some two million.
 const MOST: u64 = 64 << 20;
@@ -83,12 +84,8 @@ impl Lists {
         let path = path(&self.dir, &list.name);
         let doing = || format!("writing {}", path.display());
         // One at a time: the lock is held. What a killed process left is written over.
-        let making = self.dir.join("making");
-        let mut file = File::create(&making).context(doing)?;
-        file.write_all(&serde_json::to_vec(list).context(doing)?).context(doing)?;
-        file.sync_all().context(doing)?;
-        fs::rename(&making, &path).context(doing)?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).context(doing)
+        let bytes = serde_json::to_vec(list).context(doing)?;
+        write_durably(&path, &self.dir.join("making"), &bytes).context(doing)
     }
 
     pub(super) fn remove(&self, name: &Reference) -> Result<()> {
