@@ -1,7 +1,8 @@
 //! How long a storage driver takes to make a snapshot, mount it and remove it again, by the depth of its stack.
 //!
-//! `latency DRIVER[,volatile] DIR DEPTH...` prints for each depth the median of 51 rounds, in milliseconds. `volatile`: mounted as for
-//! a step of a build, so that an overlay that is unmounted does not wait for the disk below it, as a container's does.
+//! `latency DRIVER[,volatile|,kernel] DIR DEPTH...` prints for each depth the median of 51 rounds, in milliseconds. `volatile`: mounted as
+//! for a step of a build, so that an overlay that is unmounted does not wait for the disk below it, as a container's does.
+//! `kernel`: such a mount and its end alone, of a snapshot that stays, which is what the kernel takes of all that.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that cannot go on has failed")]
 
 use std::path::Path;
@@ -15,8 +16,12 @@ const ROUNDS: u64 = 51;
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let [name, dir, depths @ ..] = &words[..] else { panic!("usage: latency DRIVER DIR DEPTH...") };
-    let (name, volatile) =
-        name.split_once(',').map_or((&name[..], false), |(name, how)| (name, how == "volatile"));
+    let (name, way) = match name.split_once(',') {
+        None => (&name[..], Way::Container),
+        Some((name, "volatile")) => (name, Way::Step),
+        Some((name, "kernel")) => (name, Way::Kernel),
+        Some((_, other)) => panic!("`{other}` is neither volatile nor kernel"),
+    };
     let options = Options::default();
     let setting = Setting { root: Path::new(dir), options: &options };
     let driver = driver::select(&setting, Some(name)).unwrap().driver;
@@ -27,7 +32,7 @@ fn main() {
             layers += 1;
             grow(&*driver, &mut stack, SnapshotId(layers));
         }
-        println!("{name} {depth} {:.3}", median(&*driver, &stack, volatile));
+        println!("{name} {depth} {:.3}", median(&*driver, &stack, way));
     }
 }
 
@@ -46,19 +51,32 @@ fn grow(driver: &dyn Driver, stack: &mut Vec<SnapshotId>, id: SnapshotId) {
     stack.insert(0, id);
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Container,
+    Step,
+    Kernel,
+}
+
 /// Milliseconds.
-fn median(driver: &dyn Driver, stack: &[SnapshotId], volatile: bool) -> f64 {
+fn median(driver: &dyn Driver, stack: &[SnapshotId], way: Way) -> f64 {
     let round = |number: u64| {
-        let (id, start) = (SnapshotId(1_000_000 + number), Instant::now());
+        let (id, mut start) = (SnapshotId(1_000_000 + number), Instant::now());
         driver.create(id, stack).unwrap();
         let mut mount = driver.mount(id, stack).unwrap();
-        if let Mount::Overlay { volatile: spared, .. } = &mut mount {
-            *spared = volatile;
+        if let Mount::Overlay { volatile, .. } = &mut mount {
+            *volatile = way != Way::Container;
+        }
+        if way == Way::Kernel {
+            // The first one makes what the kernel wants in the work directory.
+            drop(detached(&mount).unwrap());
+            start = Instant::now();
         }
         drop(detached(&mount).unwrap());
+        let mounted = start.elapsed();
         driver.release(id).unwrap();
         driver.remove(id).unwrap();
-        start.elapsed().as_secs_f64() * 1000.0
+        (if way == Way::Kernel { mounted } else { start.elapsed() }).as_secs_f64() * 1000.0
     };
     let mut times: Vec<f64> = (0..ROUNDS).map(round).collect();
     times.sort_by(f64::total_cmp);

@@ -4,32 +4,23 @@
 //! later only if nobody had been told (syncfs(2)). So whoever opens the store finds what another process published and
 //! could not write, and hears nothing of it. Therefore who is told ends the boot, as rows know it: what is pending
 //! counts from then on as what a power cut left, and who opened the store before that publishes nothing more. Whoever
-//! dies while he asks may have been told: the next one who is alone with the store ends the boot in his place.
-
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
-
-use rustix::fs::FlockOperation;
+//! dies while he asks may have been told: in his place the boot is ended by who opened the store meanwhile, or is alone with it next.
 
 use super::Db;
-use super::lease::{lock, open_lock_file, try_lock};
+use super::asking::Asking;
 use super::transaction::{Reader, Writer};
 use crate::error::{Context as _, Error, Result};
 
-/// One asks at a time: who was told has ended the boot before the next one takes anything for kept.
+/// Who was told has ended the boot before the next one takes anything for kept.
 pub(super) struct Turn<'d> {
     db: &'d Db,
-    /// Says in which boot somebody is asking.
-    file: File,
+    asking: Asking,
 }
 
 /// In `locks/`.
-const FILE: &str = "disk";
+pub(super) const FILE: &str = "disk";
 
-/// First byte of the file: nobody asks, or died while he did.
-const ASKED: &[u8] = b"-";
-const ASKING: &[u8] = b"?";
+const KILLED: &str = "a process was killed while it waited for the disk";
 
 impl Db {
     /// All that was written to the store's filesystem is on disk when it returns.
@@ -44,41 +35,33 @@ impl Db {
     }
 
     pub(super) fn turn_to_ask(&self) -> Result<Turn<'_>> {
-        // Another open file than any other thread's: locks are theirs.
-        let file = open_lock_file(&self.0.locks.join(FILE))?;
-        if !try_lock(&file)? {
-            tracing::debug!("another process is writing to the disk");
-            lock(&file, FlockOperation::LockExclusive)?;
-        }
+        let asking = Asking::turn(&self.0.locks.join(FILE), self.boot())?;
         self.read(|reader| reader.boot_goes_on())?;
-        Ok(Turn { db: self, file })
+        let turn = Turn { db: self, asking };
+        if self.0.came_while_asked && turn.asking.was_left()? {
+            turn.end_boot(KILLED)?;
+            self.read(|reader| reader.boot_goes_on())?;
+        }
+        Ok(turn)
     }
 
     /// Somebody died while he asked, and nobody else has the store open: what was pending is made anew. False: it was in an
     /// earlier boot.
     pub(super) fn end_boot_of_the_dead(&self) -> Result<bool> {
         let turn = self.turn_to_ask()?;
-        let note = turn.note();
-        let mut found = note.clone();
-        let count = turn.file.read_at(&mut found, 0).context(|| "reading a lock file")?;
-        if count < note.len() || found != note {
-            return turn.write(ASKED).map(|()| false);
+        if !turn.asking.was_left()? {
+            return turn.asking.end().map(|()| false);
         }
-        turn.end_boot("a process was killed while it waited for the disk").map(|()| true)
+        turn.end_boot(KILLED).map(|()| true)
     }
-}
-
-/// Whether somebody asks, or died while he did.
-pub(super) fn somebody_asks(locks: &Path) -> bool {
-    fs::read(locks.join(FILE)).is_ok_and(|note| note.starts_with(ASKING))
 }
 
 impl Turn<'_> {
     /// `sync` fails where the disk could not keep what was written.
     pub(super) fn ask<T>(&self, sync: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.write(&self.note())?;
+        self.asking.begin()?;
         match sync() {
-            Ok(value) => self.write(ASKED).map(|()| value),
+            Ok(value) => self.asking.end().map(|()| value),
             Err(error) => {
                 if let Err(problem) = self.end_boot("the disk did not keep all that was written") {
                     // The note stands: whoever comes next does it.
@@ -89,14 +72,6 @@ impl Turn<'_> {
         }
     }
 
-    fn write(&self, note: &[u8]) -> Result<()> {
-        self.file.write_all_at(note, 0).context(|| "writing a lock file")
-    }
-
-    fn note(&self) -> Vec<u8> {
-        [ASKING, self.db.boot().as_bytes(), b"\n"].concat()
-    }
-
     fn end_boot(&self, why: &str) -> Result<()> {
         tracing::warn!("{why}: what is not known to be on it is made anew");
         self.db.write(|writer| writer.end_boot())?;
@@ -105,7 +80,7 @@ impl Turn<'_> {
         if let Err(problem) = self.db.sync() {
             tracing::debug!(%problem, "and once more");
         }
-        folded.and_then(|()| self.write(ASKED))
+        folded.and_then(|()| self.asking.end())
     }
 }
 

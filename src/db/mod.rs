@@ -12,6 +12,7 @@
 //! What a process has under way, and nothing refers to yet, hangs on its lease (`lease.rs`); [`Db::sweep`] clears up
 //! after the dead.
 
+mod asking;
 mod barrier;
 mod blob;
 mod build;
@@ -106,4 +107,6 @@ struct Shared {
     epoch: Mutex<Option<EpochGuard>>,
     /// Locked, so that no other engine changes the tables under us. Open since before anything was seen: `disk.rs`.
     in_use: File,
+    /// Somebody asked the disk when it was opened: nobody tells it what he was told.
+    came_while_asked: bool,
 }

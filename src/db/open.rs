@@ -11,7 +11,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use rustix::fs::{FallocateFlags, FlockOperation};
 
-use super::disk::{is_of, somebody_asks};
+use super::asking::somebody_asks;
+use super::disk::{self, is_of};
 use super::epoch::EpochGuard;
 use super::lease::{boot_id, lock, open_lock_file, random_hex, stands_at};
 use super::migrate::{self, FILES, INDEX};
@@ -65,7 +66,7 @@ impl Db {
         if !index.try_exists().context(|| format!("looking for a store in {}", root.display()))? {
             create(root)?;
         }
-        let (in_use, is_alone) = share(root)?;
+        let (in_use, found) = share(root)?;
         let connection = connect(&index)?;
         let in_use = match migrate::version(&connection, &INDEX)? {
             migrate::Version::Current => in_use,
@@ -74,8 +75,8 @@ impl Db {
                 upgrade(root, &connection)?
             }
         };
-        let db = Db::on(root, connection, root.join(FILES.file), in_use)?;
-        if !is_alone {
+        let db = Db::on(root, connection, root.join(FILES.file), in_use, found == Found::Asked)?;
+        if found != Found::LeftByTheDead {
             return Ok(db);
         }
         let ended = db.end_boot_of_the_dead()?;
@@ -83,7 +84,14 @@ impl Db {
         if ended { Db::open_or_make(root) } else { Ok(db) }
     }
 
-    pub(super) fn on(root: &Path, index: Connection, rows_path: PathBuf, in_use: File) -> Result<Db> {
+    /// `came_while_asked`: somebody may have been told of what the disk refused when `in_use` was opened.
+    pub(super) fn on(
+        root: &Path,
+        index: Connection,
+        rows_path: PathBuf,
+        in_use: File,
+        came_while_asked: bool,
+    ) -> Result<Db> {
         let reading = || format!("reading the store's index in {}", root.display());
         // Here, as whoever needs rows may be in a transaction.
         let pair = index
@@ -102,6 +110,7 @@ impl Db {
             row_reader: Mutex::new(None),
             epoch: Mutex::new(None),
             in_use,
+            came_while_asked,
         }));
         db.enter_epoch()?;
         db.notice_reboot()?;
@@ -288,12 +297,13 @@ pub(super) fn connect(path: &Path) -> Result<Connection> {
     let mut connection = Connection::open_with_flags(path, flags).context(opening)?;
     be_patient(&mut connection).context(opening)?;
     let set_up = |connection: &Connection| -> rusqlite::Result<()> {
-        // Whoever closes last would fold the log into the file, and wait for the disk.
+        // Whoever closes last would fold the log into the file, and wait for the disk; whoever does it by himself, now and
+        // then, says nothing of what the disk refused.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.set_prepared_statement_cache_capacity(256);
         connection.execute_batch(
             "PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY; \
-             PRAGMA trusted_schema = OFF;",
+             PRAGMA trusted_schema = OFF; PRAGMA wal_autocheckpoint = 0;",
         )
     };
     set_up(&connection).context(opening)?;
@@ -326,16 +336,29 @@ impl Waiting {
     }
 }
 
-/// Says that an engine of this version uses the store, as long as the file is open. True: nobody else has it open, and
-/// nobody can, as somebody died while he asked the disk.
-fn share(root: &Path) -> Result<(File, bool)> {
+/// What whoever opens a store finds of others who ask the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nobody,
+    /// Somebody asks, or died while he did.
+    Asked,
+    /// Nobody else has the store open, and nobody can: who asked is dead.
+    LeftByTheDead,
+}
+
+/// Says that an engine of this version uses the store, as long as the file is open.
+fn share(root: &Path) -> Result<(File, Found)> {
     let file = open_lock(root)?;
-    let is_alone =
-        somebody_asks(&root.join("locks")) && lock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    if !is_alone {
+    // Once the file is open: of what is asked later it is told itself.
+    let found = match somebody_asks(&root.join("locks").join(disk::FILE)) {
+        true if lock(&file, FlockOperation::NonBlockingLockExclusive)? => Found::LeftByTheDead,
+        true => Found::Asked,
+        false => Found::Nobody,
+    };
+    if found != Found::LeftByTheDead {
         lock(&file, FlockOperation::LockShared)?;
     }
-    Ok((file, is_alone))
+    Ok((file, found))
 }
 
 fn open_lock(root: &Path) -> Result<File> {

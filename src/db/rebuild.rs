@@ -48,7 +48,7 @@ impl Rebuild {
         }
         create_pair(root, NEW_FILES, NEW_INDEX, &uuid)?;
         let index = connect(&root.join(NEW_INDEX))?;
-        let db = Db::on(root, index, root.join(NEW_FILES), lock)?;
+        let db = Db::on(root, index, root.join(NEW_FILES), lock, false)?;
         Ok(Rebuild { db, uuid })
     }
 

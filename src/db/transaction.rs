@@ -10,9 +10,14 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row};
 
 use super::Db;
-use super::files::{fold_log, log_size};
+use super::asking::Asking;
+use super::files::{fold_log, fold_refused_log, log_size};
 use super::tag_log::TagMove;
 use crate::error::{Context as _, Error, Result};
+
+/// Bytes of the index's log from which on a transaction that waits for the disk folds it in, and one that does not.
+const LONG_LOG: u64 = 256 << 10;
+const LONGEST_LOG: u64 = 4 << 20;
 
 /// One consistent look at the index.
 pub struct Reader<'c> {
@@ -64,6 +69,10 @@ impl Db {
         })?;
         if low {
             turn.durably(|connection| self.writer(connection).raise_safe_numbers())?;
+        } else if turn.log_size() > LONGEST_LOG {
+            let asking = turn.asking_of_log()?;
+            let is_sound = turn.fold_log();
+            asking.end_if(is_sound);
         }
         Ok(value)
     }
@@ -122,28 +131,52 @@ impl<'d> Turn<'d> {
 
     /// SQLite waits for the disk at a commit only in this mode (sqlite.org/pragma.html, "synchronous").
     fn durably<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let asking = self.asking_of_log()?;
         let mode = |mode: &str| {
             self.connection
                 .pragma_update(None, "synchronous", mode)
                 .context(|| "setting how the store's index is written")
         };
         mode("FULL")?;
-        let outcome = run(&self.connection, "BEGIN IMMEDIATE", work);
+        let is_made = Cell::new(false);
+        let outcome = run(&self.connection, "BEGIN IMMEDIATE", |connection| {
+            work(connection).inspect(|_| is_made.set(true))
+        });
         mode("NORMAL")?;
-        self.fold_long_log();
+        asking.end_if(match &outcome {
+            // It was the commit that failed.
+            Err(_) if is_made.get() => is_well(fold_refused_log(&self.connection)),
+            // The first process of several that opens the index reads all of its log: one of a thousand pages would be a third
+            // of what a small command takes. Who waits for the disk anyway folds it into the file.
+            _ => self.log_size() <= LONG_LOG || self.fold_log(),
+        });
         outcome
     }
 
-    /// The first process of several that opens the index reads all of its log: a log of a thousand pages would be a third of what a small
-    /// command takes. Who waits for the disk anyway folds it into the file.
-    fn fold_long_log(&mut self) {
-        const LONG: u64 = 256 << 10;
-        if log_size(&self.db.0.root.join("outcrop.db")) > LONG
-            && let Err(error) = fold_log(&mut self.connection)
-        {
-            tracing::warn!(%error, "the index's log stays long");
+    /// A turn for what waits until the log is on disk. Whoever reads the log after a power cut stops at the first page that
+    /// the disk refused, and that is told once: until it is mended nobody adds to it what must last.
+    fn asking_of_log(&self) -> Result<Asking> {
+        let asking = Asking::turn(&self.db.0.locks.join("log"), self.db.boot())?;
+        if asking.was_left()? {
+            fold_refused_log(&self.connection).context(|| "writing the store's index anew")?;
         }
+        asking.begin()?;
+        Ok(asking)
     }
+
+    /// Bytes.
+    fn log_size(&self) -> u64 {
+        log_size(&self.db.0.root.join("outcrop.db"))
+    }
+
+    /// False: the disk refused something.
+    fn fold_log(&mut self) -> bool {
+        is_well(fold_log(&mut self.connection)) || is_well(fold_refused_log(&self.connection))
+    }
+}
+
+fn is_well(folded: rusqlite::Result<()>) -> bool {
+    folded.inspect_err(|error| tracing::warn!(%error, "the index's log stays as it is")).is_ok()
 }
 
 impl Drop for Turn<'_> {

@@ -26,3 +26,18 @@ pub fn sync_tree(dir: &Path) -> io::Result<()> {
     }
     File::open(dir)?.sync_all()
 }
+
+/// All files of a tree are read from the disk from now on. After a write that failed memory goes on showing what the disk
+/// never got (fsync(2), EIO; posix_fadvise(2), `POSIX_FADV_DONTNEED`).
+pub fn forget(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            forget(&entry.path())?;
+        } else if kind.is_file() {
+            rustix::fs::fadvise(File::open(entry.path())?, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+    }
+    Ok(())
+}

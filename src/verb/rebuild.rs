@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +20,7 @@ use crate::rootfs::{self, Reread};
 use crate::snapshot::Snapshots;
 use crate::snapshot::driver::{self, Shape};
 use crate::store::Blobs;
+use crate::sys;
 use crate::verb::rebuild_links;
 
 /// What came back.
@@ -40,9 +42,25 @@ pub fn rebuild(root: &Path, options: &driver::Options, job: &Job) -> Result<Rebu
         return Err(Error::not_found(format!("there is no store in {}", root.display())));
     }
     let rebuild = Rebuild::start(root).context(|| format!("making the index of {} again", root.display()))?;
+    believe_the_disk(root).context(|| format!("reading {} anew", root.display()))?;
     let rebuilt = fill(rebuild.db(), rebuild.old_driver().as_deref(), options, job)?;
     rebuild.finish()?;
     Ok(rebuilt)
+}
+
+/// What it refused to keep is no part of the store. Databases are left alone: to close a file is to drop SQLite's locks on it.
+fn believe_the_disk(root: &Path) -> io::Result<()> {
+    // Memory forgets what has been written out, and what could not be.
+    if let Err(refused) = rustix::fs::syncfs(fs::File::open(root)?) {
+        tracing::warn!("the disk did not keep all that was written: {refused}");
+    }
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sys::durable::forget(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn fill(db: &Db, named: Option<&str>, options: &driver::Options, job: &Job) -> Result<Rebuilt> {

@@ -182,6 +182,93 @@ fn pull_after_refused_writes() {
     assert!(promised.file_of(&name, "large") == noise("large", 32 * MB), "other bytes than were pulled");
 }
 
+/// The index's log is read to the first page that is not there, whatever stands behind it.
+#[test]
+fn what_is_named_after_the_index_was_refused_is_kept() {
+    alone(name_after_the_index_was_refused);
+}
+
+fn name_after_the_index_was_refused() {
+    let promised = Promised::new();
+    let sandbox = &promised.sandbox;
+    sandbox.base_image("base");
+    rustix::fs::syncfs(fs::File::open(sandbox.root()).unwrap()).unwrap();
+    promised.leave(0);
+    // Of what has its place already nothing is refused.
+    let refused = |number| {
+        let name = format!("refused-{number}");
+        sandbox.outcrop(&["create", "--name", &name, "base", "true"]);
+        sandbox.outcrop(&["tag", "base", &name]).stderr().contains("disk I/O error")
+    };
+    assert!((0..20).any(refused), "the disk keeps all of the index");
+    promised.leave(200);
+    for name in ["one", "another"] {
+        sandbox.outcrop(&["tag", "base", name]).ok();
+    }
+    promised.mount_again();
+    let images = sandbox.outcrop(&["images", "--format", "{{.Repository}}"]).ok().stdout();
+    for name in ["base", "one", "another"] {
+        assert!(images.lines().any(|line| line == name), "{name} is gone: {images}");
+    }
+    sandbox.outcrop(&["system", "check"]).ok();
+}
+
+/// As whoever is killed while he waits for a commit leaves it.
+#[test]
+fn who_comes_after_one_that_died_in_a_commit_mends_the_log() {
+    let sandbox = Sandbox::new();
+    let db = Db::open(&sandbox.root()).unwrap();
+    let add = |key: &str| {
+        db.durable(|durable| durable.set_driver(key, &[])).unwrap();
+        fs::metadata(sandbox.root().join("outcrop.db-wal")).unwrap().len()
+    };
+    let (one, two) = (add("one"), add("two"));
+    assert!(two > one, "a commit adds to the log: {one}, {two}");
+    fs::write(sandbox.root().join("locks/log"), format!("?{}\n", db.boot())).unwrap();
+    assert!(add("three") < two, "what stood in the log is in the file");
+    let four = add("four");
+    assert!(add("five") > four, "once is enough");
+}
+
+/// What the disk refused is told to whoever has it open; and not to who opened it when another one had been told.
+#[test]
+fn who_came_while_one_asked_that_died_takes_nothing_for_kept() {
+    let sandbox = Sandbox::new();
+    let before = Db::open(&sandbox.root()).unwrap();
+    let asks = || fs::write(sandbox.root().join("locks/disk"), format!("?{}\n", before.boot())).unwrap();
+    asks();
+    let meanwhile = Db::open(&sandbox.root()).unwrap();
+    before.write_out().unwrap();
+    meanwhile.write_out().unwrap();
+    asks();
+    let error = meanwhile.write_out().unwrap_err();
+    assert!(error.to_string().contains("did not keep something"), "{error}");
+    before.write_out().unwrap_err();
+    Db::open(&sandbox.root()).unwrap().write_out().unwrap();
+}
+
+/// Memory goes on showing what the disk never got.
+#[test]
+fn an_index_that_is_made_again_has_nothing_that_the_disk_refused() {
+    alone(index_again_after_refused_writes);
+}
+
+fn index_again_after_refused_writes() {
+    let promised = Promised::new();
+    let sandbox = &promised.sandbox;
+    sandbox.base_image("base");
+    sandbox.file("from", noise("from", 32 * MB));
+    sandbox.dockerfile("FROM base\nCOPY from /large\n");
+    promised.leave(8);
+    sandbox.outcrop(&["build", "-t", "it", "."]).fails(1);
+    promised.leave(200);
+    let made = sandbox.outcrop(&["system", "check", "--rebuild-index"]).fails(1);
+    assert!(made.stdout().contains("made again: 1 image, 1 tag,"), "{}", made.report());
+    sandbox.outcrop(&["system", "check"]).ok();
+    sandbox.outcrop(&["build", "-t", "it", "."]).ok();
+    assert!(promised.file_of("it", "large") == noise("from", 32 * MB), "other bytes than were copied");
+}
+
 /// Who opens a filesystem is told of what it refused before, as long as nobody was (syncfs(2)).
 #[test]
 fn writing_out_while_more_is_coming_tells_nobody_what_was_refused() {
