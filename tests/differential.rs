@@ -73,6 +73,9 @@ struct Search {
     focus: Option<&'static Focus>,
 }
 
+/// Cases of every day, enough to find out each part of the key that may be left out; `make soak` tries many more.
+const DAILY: usize = 600;
+
 /// `OUTCROP_CASES` and `OUTCROP_SEED` ask for other ones than those of every day: `make soak`.
 pub(crate) fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable)
@@ -82,7 +85,7 @@ pub(crate) fn number(variable: &str, default: u64) -> u64 {
 
 #[test]
 fn an_incremental_build_gives_what_a_build_from_nothing_gives() {
-    let cases = usize::try_from(number("OUTCROP_CASES", 2000)).unwrap();
+    let cases = usize::try_from(number("OUTCROP_CASES", DAILY as u64)).unwrap();
     let (done, difference) = run(number("OUTCROP_SEED", 1), cases, Search::default());
     if let Some(difference) = difference {
         panic!("{difference}");
@@ -97,7 +100,7 @@ fn an_input_that_is_left_out_of_the_key_is_found_out() {
     // "reads": what a COPY saw on its way, on a stack that it has not stood on.
     let anywhere = ["parent", "run.args", "copy.content", "reads"].map(|hole| (hole, None));
     for (hole, focus) in focus::ALL.iter().map(|focus| (focus.hole, Some(focus))).chain(anywhere) {
-        let cases = if focus.is_some() { 20 * EDITS } else { 4000 };
+        let cases = if focus.is_some() { 20 * EDITS } else { DAILY };
         let (done, difference) = run(1, cases, Search { hole: Some(hole), focus });
 
         assert!(difference.is_some(), "without `{hole}` in the key {done} cases found nothing wrong");
