@@ -10,7 +10,7 @@ demo: tools-demo build
 
 # Formatting, lints, unit tests, and the integration tests: real kernel, real tools, loopback only.
 test: tools-test check
-	tests/in-memory cargo test --locked
+	tests/in-memory tests/all
 
 # The driver `zfs` on OpenZFS, which is built for the kernel of a virtual machine, once, and kept in target/openzfs.
 test-openzfs: tools-test

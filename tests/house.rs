@@ -87,6 +87,26 @@ fn no_test_file_is_forgotten() {
     assert_eq!(listed, present);
 }
 
+/// In the run of the others it would hold a thread until it has its machine, and two machines could be at work at once.
+#[test]
+fn every_test_file_that_starts_a_machine_is_in_the_run_of_those() {
+    let script = fs::read_to_string(project().join("tests/all")).unwrap();
+    let line =
+        script.lines().find_map(|line| line.strip_prefix("with_machines=(")?.strip_suffix(')')).unwrap();
+    let listed: BTreeSet<String> =
+        line.split(' ').map(|name| name.split("::").next().unwrap().into()).collect();
+    let tests = project().join("tests");
+    // This file has it in two.
+    let start = ["Machine::new()", "."].concat();
+    let starts = |file: &&PathBuf| fs::read_to_string(file).unwrap().contains(&start);
+    let top = |file: &PathBuf| {
+        let first = file.strip_prefix(&tests).unwrap().components().next().unwrap();
+        Path::new(first.as_os_str()).file_stem().unwrap().to_str().unwrap().to_owned()
+    };
+    let with_machines: BTreeSet<String> = rust_files(&tests).iter().filter(starts).map(top).collect();
+    assert_eq!(listed, with_machines);
+}
+
 #[test]
 fn every_dependency_says_what_it_is_for() {
     let text = fs::read_to_string(project().join("Cargo.toml")).unwrap();
