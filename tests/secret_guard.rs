@@ -35,7 +35,7 @@ fn holding(dir: &Path, bytes: &[u8], found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
         let kind = entry.file_type().unwrap();
-        let within = |text: &[u8]| text.windows(bytes.len()).any(|window| window == bytes);
+        let within = |text: &[u8]| memchr::memmem::find(text, bytes).is_some();
         if within(entry.file_name().as_encoded_bytes())
             || (kind.is_file() && within(&fs::read(entry.path()).unwrap()))
             || (kind.is_symlink()
