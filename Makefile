@@ -50,7 +50,8 @@ tools-test:
 	@tools/need cargo:- cc:gcc make:make mmdebstrap:mmdebstrap busybox:busybox-static sqlite3:sqlite3 skopeo:skopeo \
 	  umoci:umoci openssl:openssl git:git crun:crun runc:runc docker-registry:docker-registry zstd:zstd xz:xz-utils bzip2:bzip2 bsdtar:libarchive-tools \
 	  podman:podman python3:python3 setcap:libcap2-bin setfattr:attr filefrag:e2fsprogs ssh-agent:openssh-client qemu-aarch64-static:qemu-user-static mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs \
-	  buildah:buildah dockerd:docker.io dmsetup:dmsetup thin_check:thin-provisioning-tools qemu-system-x86_64:qemu-system-x86 zfs-fuse:zfs-fuse
+	  buildah:buildah dockerd:docker.io dmsetup:dmsetup thin_check:thin-provisioning-tools qemu-system-x86_64:qemu-system-x86 zfs-fuse:zfs-fuse \
+	  fuse-overlayfs:fuse-overlayfs
 
 tools-bench:
 	@tools/need cargo:- cc:gcc hyperfine:hyperfine python3:python3 busybox:busybox-static mmdebstrap:mmdebstrap \

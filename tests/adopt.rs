@@ -6,22 +6,23 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use outcrop::image::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::judge_kit::Daemon;
 use crate::registry_kit::RealRegistry;
 use crate::sandbox::{Outcome, Sandbox, find_on_path, tool};
 
-/// Layers of all kinds: hard links, whiteouts, a replaced directory, a capability, long names, one that stands twice, an
-/// empty one.
+/// Layers of all kinds: hard links, whiteouts, a replaced directory, files that become something else, a capability, long
+/// names, one that stands twice, an empty one.
 const DOCKERFILE: &str = "FROM base\n\
     RUN mkdir -p /d/e /gone /long && echo a > /d/a && ln /d/a /d/b && ln -s a /d/l && mkfifo /d/p && echo x > /gone/x\n\
     RUN head -c 300000 /dev/urandom > /d/noise && truncate -s 3M /d/sparse && touch /d/empty\n\
     RUN n=$(printf 'n%.0s' $(seq 200)) && mkdir /long/$n && echo long > /long/$n/$n && chmod 4755 /d/a\n\
     ADD capable.tar /bin/\n\
+    RUN mkdir /t && echo 1 > /t/dir && echo 2 > /t/link && echo 3 > /t/pipe && mkdir /t/file && echo 4 > /t/file/x\n\
+    RUN cd /t && rm -r * && mkdir dir && echo 5 > dir/x && ln -s dir link && mkfifo pipe && echo 6 > file\n\
     RUN rm -r /gone && rm -r /d/e && mkdir /d/e && echo new > /d/e/new && rm /d/b && chown 7:8 /d/noise\n\
     COPY one /one\n\
     RUN rm /one\n\
@@ -35,6 +36,8 @@ struct Said {
     images: Vec<String>,
     /// Of each tag the entries of its history.
     histories: BTreeMap<String, Vec<String>>,
+    /// Of each tag the digests of what it saves.
+    saved: BTreeMap<String, Saved>,
 }
 
 /// A data root in `data`, filled with that storage driver; the daemon has ended.
@@ -44,6 +47,7 @@ fn filled(sandbox: &Sandbox, data: &Path, driver: &str) -> Said {
     let docker = |args: &[&str]| Outcome::of(daemon.docker(args).current_dir(sandbox.context())).ok();
     let base = sandbox.busybox_archive();
     docker(&["import", base.to_str().unwrap(), "base"]);
+    docker(&["import", marked(sandbox).to_str().unwrap(), "marked"]);
     capable(sandbox);
     sandbox.file("one", "one");
     sandbox.dockerfile(DOCKERFILE);
@@ -58,6 +62,19 @@ fn filled(sandbox: &Sandbox, data: &Path, driver: &str) -> Said {
     let pushed = format!("{}/pushed/app:1", registry.address);
     docker(&["tag", "classic:1", &pushed]);
     docker(&["push", "-q", &pushed]);
+    docker(&[
+        "run",
+        "--name",
+        "done",
+        "--network",
+        "none",
+        "kit/app:1",
+        "sh",
+        "-c",
+        "rm /one; echo 7 >> /t/file",
+    ]);
+    docker(&["commit", "done", "committed:1"]);
+    docker(&["rm", "done"]);
     docker(&["create", "--name", "kept", "classic:1"]);
     docker(&["volume", "create", "data"]);
     docker(&[
@@ -77,7 +94,11 @@ fn filled(sandbox: &Sandbox, data: &Path, driver: &str) -> Said {
         docker(&["history", "--no-trunc", "--format", "{{.ID}} {{.CreatedBy}}", name]).lines()
     };
     let histories = names.iter().map(|name| (name.clone(), history(name))).collect();
-    Said { images: images(|args| docker(args)), histories }
+    let saved = |name: &String| {
+        Saved::by(sandbox, |archive| drop(docker(&["save", "-o", archive.to_str().unwrap(), name])))
+    };
+    let saved = names.iter().map(|name| (name.clone(), saved(name))).collect();
+    Said { images: images(|args| docker(args)), histories, saved }
 }
 
 fn images(tool: impl Fn(&[&str]) -> Outcome) -> Vec<String> {
@@ -109,6 +130,22 @@ fn capable(sandbox: &Sandbox) {
             "capable",
         ],
     );
+}
+
+/// Two files that are one, and a directory, with attributes that dockerd keeps where it did not make them, in an archive.
+fn marked(sandbox: &Sandbox) -> PathBuf {
+    let dir = sandbox.dir().join("marked");
+    fs::create_dir_all(dir.join("m")).unwrap();
+    fs::write(dir.join("m/file"), "marked\n").unwrap();
+    fs::hard_link(dir.join("m/file"), dir.join("m/same")).unwrap();
+    for name in ["m", "m/file"] {
+        let path = dir.join(name);
+        tool(sandbox, &["setfattr", "-n", "user.mark", "-v", name, path.to_str().unwrap()]);
+    }
+    let archive = sandbox.dir().join("marked.tar");
+    let (into, from) = (archive.to_str().unwrap(), dir.to_str().unwrap());
+    tool(sandbox, &["tar", "--xattrs", "-cf", into, "-C", from, "m"]);
+    archive
 }
 
 /// All that stands below, to the byte and the nanosecond; not when it was read last.
@@ -171,10 +208,16 @@ fn comes_over(sandbox: &Sandbox, data: &Path, said: &Said) {
     }
     for name in ["classic:1", "kit/app:2"] {
         assert_eq!(sandbox.outcrop(&["run", "--rm", "--network", "none", name]).ok().line(), "one");
-        saves_its_layers(sandbox, name);
     }
-    let look =
-        "cat /v/file; stat -c %h /v/file; ls /d/b /gone /d/e; stat -c '%a %U' /d/a; ls -l /d/sparse | wc -l";
+    for (name, theirs) in &said.saved {
+        let ours = Saved::by(sandbox, |archive| {
+            let archive = archive.to_str().unwrap();
+            sandbox.outcrop(&["save", "--format", "docker-archive", "-o", archive, name]).ok();
+        });
+        assert_eq!(&ours, theirs, "{name}");
+    }
+    let look = "cat /v/file; stat -c %h /v/file; ls /d/b /gone /d/e; stat -c '%a %U' /d/a; ls -l /d/sparse | wc -l; \
+        cd /t; find . | sort; cat dir/x link/x file; stat -c %F link pipe";
     let seen = sandbox.outcrop(&[
         "run",
         "--rm",
@@ -187,33 +230,45 @@ fn comes_over(sandbox: &Sandbox, data: &Path, said: &Said) {
         "-c",
         look,
     ]);
-    assert_eq!(seen.output.stdout, b"kept\n2\n/d/e:\nnew\n4755 root\n1\n", "{}", seen.stdout());
+    assert_eq!(
+        seen.output.stdout,
+        b"kept\n2\n/d/e:\nnew\n4755 root\n1\n\
+        .\n./dir\n./dir/x\n./file\n./link\n./pipe\n5\n5\n6\nsymbolic link\nfifo\n",
+        "{}",
+        seen.stdout()
+    );
     sandbox.check();
     // Once more: nothing is read, nothing changes.
     adopt(sandbox, data, &[]).ok().says("Already here: classic:1 (").says("Adopted 0 images with 0 layers");
     sandbox.check();
 }
 
-/// `save` gives archives of the layers that have the digests in the image's config.
-fn saves_its_layers(sandbox: &Sandbox, name: &str) {
-    let dir = sandbox.dir().join("saved");
-    fs::create_dir(&dir).unwrap();
-    let archive = dir.join("saved.tar");
-    sandbox.outcrop(&["save", "--format", "docker-archive", "-o", archive.to_str().unwrap(), name]).ok();
-    let status = Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&dir).status().unwrap();
-    assert!(status.success());
-    let json = |path: &str| -> Value { serde_json::from_slice(&fs::read(dir.join(path)).unwrap()).unwrap() };
-    let manifest = &json("manifest.json")[0];
-    let config = json(manifest["Config"].as_str().unwrap());
-    let layers = manifest["Layers"].as_array().unwrap();
-    let digests: Vec<String> = layers
-        .iter()
-        .map(|layer| Digest::of(&fs::read(dir.join(layer.as_str().unwrap())).unwrap()).to_string())
-        .collect();
-    let promised: Vec<&str> =
-        config["rootfs"]["diff_ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
-    assert_eq!(digests, promised);
-    fs::remove_dir_all(dir).unwrap();
+/// An archive that was saved, by its digests: the image's id, and each layer's, which is what its config promises.
+#[derive(Debug, PartialEq)]
+struct Saved {
+    id: String,
+    layers: Vec<String>,
+}
+
+impl Saved {
+    fn by(sandbox: &Sandbox, save: impl FnOnce(&Path)) -> Saved {
+        let dir = sandbox.dir().join("saved");
+        fs::create_dir(&dir).unwrap();
+        let archive = dir.join("saved.tar");
+        save(&archive);
+        tool(sandbox, &["tar", "-xf", archive.to_str().unwrap(), "-C", dir.to_str().unwrap()]);
+        let digest =
+            |path: &Value| Digest::of(&fs::read(dir.join(path.as_str().unwrap())).unwrap()).to_string();
+        let json =
+            |path: &str| -> Value { serde_json::from_slice(&fs::read(dir.join(path)).unwrap()).unwrap() };
+        let manifest = &json("manifest.json")[0];
+        let layers: Vec<String> = manifest["Layers"].as_array().unwrap().iter().map(digest).collect();
+        let config = json(manifest["Config"].as_str().unwrap());
+        assert_eq!(json!(layers), config["rootfs"]["diff_ids"]);
+        let id = digest(&manifest["Config"]);
+        fs::remove_dir_all(dir).unwrap();
+        Saved { id, layers }
+    }
 }
 
 fn overlay2(sandbox: &Sandbox) -> (PathBuf, Said) {
@@ -249,6 +304,24 @@ fn a_data_root_of_vfs_comes_over_to_vfs() {
     let sandbox = Sandbox::new().driver("vfs");
     let data = sandbox.dir().join("data");
     let said = filled(&sandbox, &data, "vfs");
+    comes_over(&sandbox, &data, &said);
+}
+
+#[test]
+fn a_data_root_of_overlay_comes_over_to_overlay2_and_to_overlay() {
+    let filling = Sandbox::new();
+    let data = filling.dir().join("data");
+    let said = filled(&filling, &data, "overlay");
+    for driver in ["overlay2", "overlay"] {
+        comes_over(&Sandbox::new().driver(driver), &data, &said);
+    }
+}
+
+#[test]
+fn a_data_root_of_fuse_overlayfs_comes_over() {
+    let sandbox = Sandbox::new();
+    let data = sandbox.dir().join("data");
+    let said = filled(&sandbox, &data, "fuse-overlayfs");
     comes_over(&sandbox, &data, &said);
 }
 

@@ -55,14 +55,16 @@ pub struct Volume {
     pub mounted: bool,
 }
 
-/// Where each driver has the files of the layer with this cache id: its own or all of its stack, in plain directories.
-const TREES: [(&str, &str, &str); 6] = [
-    ("overlay2", "overlay2", "diff"),
-    ("fuse-overlayfs", "fuse-overlayfs", "diff"),
-    ("overlay", "overlay", "root"),
-    ("aufs", "aufs/diff", ""),
-    ("btrfs", "btrfs/subvolumes", ""),
-    ("vfs", "vfs/dir", ""),
+/// Where each driver has the files of the layer with this cache id: its own or all of its stack, in plain directories. Of
+/// two it is the first that is there: `overlay` keeps a whole stack in `root`, but of what BuildKit made with it, where
+/// layers are never unpacked, only what was written to the last `root` below, in `upper`.
+const TREES: [(&str, &str, &[&str]); 6] = [
+    ("overlay2", "overlay2", &["diff"]),
+    ("fuse-overlayfs", "fuse-overlayfs", &["diff"]),
+    ("overlay", "overlay", &["root", "upper"]),
+    ("aufs", "aufs/diff", &[""]),
+    ("btrfs", "btrfs/subvolumes", &[""]),
+    ("vfs", "vfs/dir", &[""]),
 ];
 
 impl DockerRoot {
@@ -186,17 +188,19 @@ impl DockerRoot {
             return Err(Error::corrupt(format!("{} is no name", dir.join("cache-id").display())));
         }
         let place = TREES.iter().find(|(driver, ..)| *driver == graph.driver);
-        let Some((_, above, below)) = place else {
+        let Some((_, above, trees)) = place else {
             return Err(Error::unsupported(format!(
                 "dockerd's storage driver `{}` keeps no plain directories",
                 graph.driver
             ))
             .hint("start dockerd, and `outcrop copy docker-daemon:NAME NAME` brings images over"));
         };
+        let own = self.dir.join(above).join(cache_id);
+        let tree = trees.iter().map(|tree| own.join(tree)).find(|tree| tree.is_dir());
         Ok(Layer {
             size: text("size")?.parse().unwrap_or(0),
             skeleton: dir.join("tar-split.json.gz"),
-            tree: self.dir.join(above).join(cache_id).join(below),
+            tree: tree.unwrap_or_else(|| own.join(trees[0])),
         })
     }
 
