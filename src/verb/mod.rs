@@ -44,7 +44,6 @@ pub mod ps;
 pub mod pull;
 pub mod push;
 pub mod rebuild;
-mod rebuild_links;
 pub mod rm;
 pub mod rmi;
 pub mod rollback;

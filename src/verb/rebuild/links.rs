@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::rebuild::Found;
+use super::blobs::Found;
 use crate::db::{self, BlobLayer, Db, TagMove};
 use crate::error::Result;
 use crate::image::{Compression, Digest, Document, ImageId, Manifest, MediaType, Reference};
