@@ -190,12 +190,9 @@ impl Imported<'_> {
         let from = &self.origins[origin];
         transfer::bring(job, &*from.source, &from.name, &blobs, |blob, stream| {
             let index = by_digest[&blob.digest];
-            match self.receive(index, blob, stream, &|| is_here(index), job)? {
-                Coming::Now(came) => {
-                    fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(index, came);
-                }
-                Coming::IsHere => stream.is_here(),
-                Coming::ByAnother => stream.comes_by_another(self.engine.blobs.come(&blob.digest)),
+            let coming = self.receive(index, blob, stream, &|| is_here(index), job)?;
+            if let Some(came) = coming.by(stream, &self.engine.blobs) {
+                fetched.lock().unwrap_or_else(PoisonError::into_inner).insert(index, came);
             }
             Ok(())
         })

@@ -7,7 +7,6 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Compression, Descriptor, Digest, LayerId, Reference};
 use crate::job::Job;
 use crate::registry;
-use crate::store::Coming;
 use crate::transfer;
 
 /// The latest place first. False: it was seen nowhere; an error is that of the last place.
@@ -83,10 +82,8 @@ fn from(
     let source = registry::source(name, &options)?;
     let held = Mutex::new(None);
     transfer::bring(job, &*source, name, std::slice::from_ref(blob), |blob, stream| {
-        match engine.blobs.bring(blob, stream, job)? {
-            Coming::Now(lease) => *held.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease),
-            Coming::IsHere => stream.is_here(),
-            Coming::ByAnother => stream.comes_by_another(engine.blobs.come(&blob.digest)),
+        if let Some(lease) = engine.blobs.bring(blob, stream, job)?.by(stream, &engine.blobs) {
+            *held.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease);
         }
         Ok(())
     })?;

@@ -32,6 +32,18 @@ pub enum Coming<T> {
     ByAnother,
 }
 
+impl<T> Coming<T> {
+    /// What comes; the stream is told of a blob that does not come by it.
+    pub fn by(self, stream: &mut Stream<'_>, blobs: &Blobs) -> Option<T> {
+        match self {
+            Coming::Now(what) => return Some(what),
+            Coming::IsHere => stream.is_here(),
+            Coming::ByAnother => stream.comes_by_another(blobs.come(stream.digest())),
+        }
+        None
+    }
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Blobs {

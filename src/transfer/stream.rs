@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::pieces::{Slot, Slots};
 use crate::error::{Context as _, Error, Result};
-use crate::image::{Descriptor, Hasher, LayerId};
+use crate::image::{Descriptor, Digest, Hasher, LayerId};
 use crate::job::{Event, Job, LayerOutcome, Phase};
 
 /// Between two progress events of one layer.
@@ -62,6 +62,11 @@ impl<'a> Stream<'a> {
             slots,
             slot: None,
         }
+    }
+
+    /// Of the blob.
+    pub fn digest(&self) -> &Digest {
+        &self.wanted.digest
     }
 
     /// Asks for the blob: an error is what the source says.

@@ -83,12 +83,14 @@ impl<'e> Arrivals<'e> {
 
     /// What of a layer is not here comes from the stream, unless somebody else brings it meanwhile.
     pub(super) fn receive(&self, layer: &transfer::Layer<'_>, stream: &mut Stream<'_>) -> Result<()> {
+        self.received(layer, stream)?.by(stream, &self.engine.blobs);
+        Ok(())
+    }
+
+    fn received(&self, layer: &transfer::Layer<'_>, stream: &mut Stream<'_>) -> Result<Coming<()>> {
         let (engine, blob) = (self.engine, layer.descriptor);
-        let Some(_turn) = rootfs::turn(engine, &layer.diff_id)? else {
-            stream.comes_by_another(engine.blobs.come(&blob.digest));
-            return Ok(());
-        };
-        let came = match self.lack(layer)? {
+        let Some(_turn) = rootfs::turn(engine, &layer.diff_id)? else { return Ok(Coming::ByAnother) };
+        Ok(match self.lack(layer)? {
             Lack::Nothing => Coming::IsHere,
             Lack::Blob => match engine.blobs.bring(blob, stream, self.job)? {
                 Coming::Now(held) => {
@@ -103,13 +105,7 @@ impl<'e> Arrivals<'e> {
                 Coming::Now(None) | Coming::IsHere => Coming::Now(()),
                 Coming::ByAnother => Coming::ByAnother,
             },
-        };
-        match came {
-            Coming::Now(()) => {}
-            Coming::IsHere => stream.is_here(),
-            Coming::ByAnother => stream.comes_by_another(engine.blobs.come(&blob.digest)),
-        }
-        Ok(())
+        })
     }
 
     /// A blob once it returns; unpacked, if it may stand on anything.
