@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::image::{ImageId, LayerId};
 
+/// Between two looks at what somebody else does.
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
+
 /// Cheap to clone; clones share the cancel flag and the receiver of events.
 #[derive(Clone)]
 pub struct Job {

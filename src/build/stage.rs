@@ -1,7 +1,7 @@
 //! One stage: its base, then its steps in order.
 
 use std::os::fd::AsFd as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::difference::Difference;
 use super::key::{self, Key};
@@ -12,7 +12,7 @@ use crate::db::{KeyKind, LayerNumber, Lease};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::CacheKey;
-use crate::job::{Event, Job, StepAt};
+use crate::job::{Event, Job, LOOK, StepAt};
 use crate::plan::{self, Action, CopyFrom, Plan, StageId, Step};
 use crate::rootfs::{self, Layer, Stack};
 use crate::runtime::binfmt::{self, Interpreter, Runs};
@@ -302,7 +302,7 @@ impl<'b> Stage<'b> {
             if !std::mem::replace(&mut told, true) {
                 self.job.report(Event::Note("another build is at this very step; waiting for it".into()));
             }
-            self.job.pause(Duration::from_millis(50))?;
+            self.job.pause(LOOK)?;
         }
     }
 

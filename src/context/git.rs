@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -25,7 +24,7 @@ use crate::db::Lease;
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::image::Digest;
-use crate::job::{Event, Job};
+use crate::job::{Event, Job, LOOK};
 use crate::plan::GitSource;
 use crate::registry::without_password;
 use crate::sys::child;
@@ -398,7 +397,7 @@ impl Repository {
                 ))),
                 None => {}
             }
-            git.job.pause(Duration::from_millis(50))?;
+            git.job.pause(LOOK)?;
         };
         let dir = cache.join(&name);
         let mark = dir.join(COMPLETE);

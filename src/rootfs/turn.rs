@@ -4,17 +4,13 @@
 //! there is always one who goes on, in whatever order they want their layers.
 
 use std::cell::Cell;
-use std::time::Duration;
 
 use super::Stack;
 use crate::db::Lease;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::image::{ChainId, DiffId, LayerId};
-use crate::job::{Event, Job};
-
-/// Between two looks at what somebody else does.
-const LOOK: Duration = Duration::from_millis(50);
+use crate::job::{Event, Job, LOOK};
 
 /// Of bringing the layer here, and unpacking it where it may stand on anything. `None`: somebody else has it. What is known
 /// is looked up again by whoever gets it.

@@ -3,13 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::job::Job;
-
-/// Between two looks at what somebody else does.
-const LOOK: Duration = Duration::from_millis(50);
+use crate::job::{Job, LOOK};
 
 /// Runs `bring` over all items in order, so many at once. Of several failures the first counts; that the others were
 /// stopped for it is no failure of theirs.

@@ -19,7 +19,7 @@ use crate::db::{Lease, Time, random_name};
 use crate::engine::Engine;
 use crate::error::{Context as _, Result};
 use crate::image::Digest;
-use crate::job::{Event, Job};
+use crate::job::{Event, Job, LOOK};
 use crate::plan::Sharing;
 
 /// What makes two mounts the same cache.
@@ -105,7 +105,7 @@ pub fn take(
         if !std::mem::replace(&mut told, true) {
             job.report(Event::Note(format!("waiting for the cache `{}`, which is in use", identity.shown())));
         }
-        job.pause(Duration::from_millis(50))?;
+        job.pause(LOOK)?;
     }
 }
 
