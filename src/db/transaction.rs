@@ -69,10 +69,11 @@ impl Db {
         })?;
         if low {
             turn.durably(|connection| self.writer(connection).raise_safe_numbers())?;
-        } else if turn.log_size() > LONGEST_LOG {
-            let asking = turn.asking_of_log()?;
-            let is_sound = turn.fold_log();
-            asking.end_if(is_sound);
+        } else if turn.log_size() > LONGEST_LOG
+            && let Err(error) = turn.shorten_log()
+        {
+            // What was changed need not be on disk yet.
+            tracing::warn!(%error, "the index's log stays long");
         }
         Ok(value)
     }
@@ -167,6 +168,12 @@ impl<'d> Turn<'d> {
     /// Bytes.
     fn log_size(&self) -> u64 {
         log_size(&self.db.0.root.join("outcrop.db"))
+    }
+
+    fn shorten_log(&mut self) -> Result<()> {
+        let asking = self.asking_of_log()?;
+        asking.end_if(self.fold_log());
+        Ok(())
     }
 
     /// False: the disk refused something.

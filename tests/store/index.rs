@@ -26,6 +26,21 @@ fn a_file_that_is_no_store_is_left_alone() {
     assert_eq!(fs::read(sandbox.root().join("outcrop.db")).unwrap(), b"mine");
 }
 
+/// Whoever opens the index first reads all of its log.
+#[test]
+fn the_log_of_the_index_stays_short_where_nobody_waits_for_the_disk() {
+    let sandbox = Sandbox::new();
+    let db = store(&sandbox);
+    let size = || fs::metadata(sandbox.root().join("outcrop.db-wal")).unwrap().len();
+    let mut longest = 0;
+    for number in 0..60_u8 {
+        let option = format!("it={}", char::from(b'a' + number % 26).to_string().repeat(200_000));
+        db.write(|writer| writer.set_driver("vfs", &[option])).unwrap();
+        longest = longest.max(size());
+    }
+    assert!((1 << 20..5 << 20).contains(&longest), "{longest}");
+}
+
 #[test]
 fn every_move_of_a_tag_is_a_line_and_moves_cut_off_did_not_happen() {
     let sandbox = Sandbox::new();
