@@ -273,19 +273,12 @@ impl Layer {
 
 /// In order; none where there is no such directory.
 fn names(dir: &Path) -> Result<Vec<String>> {
-    let listing = || format!("listing {}", dir.display());
-    let entries = match fs::read_dir(dir) {
+    match dir::text_names(dir) {
         Err(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
+            Ok(Vec::new())
         }
-        entries => entries.context(listing)?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry.context(listing)?.file_name().into_string());
+        names => names.context(|| format!("listing {}", dir.display())),
     }
-    names.sort();
-    Ok(names)
 }
 
 /// `None` where there is none.

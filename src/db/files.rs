@@ -27,7 +27,7 @@ pub(super) fn log_size(database: &Path) -> u64 {
 /// Folds the write-ahead log of a database into its file and empties it, unless somebody is in the way.
 pub(super) fn fold_log(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::ZERO)?;
-    let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()));
+    let folded = fold_whole_log(connection);
     be_patient(connection)?;
     match folded {
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(()),
@@ -38,18 +38,19 @@ pub(super) fn fold_log(connection: &mut Connection) -> rusqlite::Result<()> {
 /// The same, waiting for whoever is in the way: nothing of the log is in use any more when it returns. What the disk refused of
 /// it is told once (fsync(2)); memory has it yet, and it goes into the file.
 pub(super) fn fold_refused_log(connection: &Connection) -> rusqlite::Result<()> {
-    let fold = || {
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| match row.get(0)? {
-            false => Ok(()),
-            true => Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
-                None,
-            )),
-        })
-    };
-    fold().or_else(|error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::SystemIoFailure) => fold(),
+    fold_whole_log(connection).or_else(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::SystemIoFailure) => fold_whole_log(connection),
         _ => Err(error),
+    })
+}
+
+/// `DatabaseBusy`: for somebody in the way some of it stays.
+pub(super) fn fold_whole_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| match row.get(0)? {
+        false => Ok(()),
+        true => {
+            Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None))
+        }
     })
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::Db;
+use super::files::fold_whole_log;
 use super::ids::{ContainerId, LayerNumber, SnapshotId};
 use super::migrate::{FILES, INDEX};
 use super::open::{alone, connect, create_pair};
@@ -100,9 +101,7 @@ impl Rebuild {
 
 /// The write-ahead log goes into the file.
 fn fold(connection: Connection) -> Result<()> {
-    connection
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
-        .context(|| "writing the new index")?;
+    fold_whole_log(&connection).context(|| "writing the new index")?;
     connection.close().map_err(|(_, cause)| cause).context(|| "closing the new index")
 }
 

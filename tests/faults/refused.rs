@@ -17,7 +17,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::left::{ask, ask_file};
 use crate::registry_kit::{Reply, Server, noise, tar_of_files};
-use crate::sandbox::{Sandbox, alone, tool, wait_until};
+use crate::sandbox::{Outcome, Sandbox, alone, tool, wait_until};
 use crate::transfer_kit::{LONG, MB, filled, image_of, is_of, kill, start};
 
 /// A store on a disk that lies in a file, which is promised more than there is room for.
@@ -67,6 +67,16 @@ impl Promised {
         rustix::mount::mount_remount(&self.bed, MountFlags::empty(), size.as_c_str()).unwrap();
     }
 
+    /// A build of `it`, with a file of these bytes on `base`, that ends as the disk keeps little of it.
+    fn refuse_a_build(&self, large: &[u8]) -> Outcome {
+        let sandbox = &self.sandbox;
+        sandbox.base_image("base");
+        sandbox.file("from", large);
+        sandbox.dockerfile("FROM base\nCOPY from /large\n");
+        self.leave(8);
+        sandbox.outcrop(&["build", "-t", "it", "."]).fails(1)
+    }
+
     /// Something was refused.
     fn is_full(&self) -> bool {
         rustix::fs::statvfs(&self.bed).unwrap().f_bfree == 0
@@ -100,14 +110,8 @@ fn a_build_after_one_whose_writes_were_refused_takes_nothing_of_it_for_kept() {
 fn build_after_refused_writes() {
     let promised = Promised::new();
     let sandbox = &promised.sandbox;
-    sandbox.base_image("base");
-    let large: Vec<u8> =
-        (0..32_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-    sandbox.file("from", &large);
-    sandbox.dockerfile("FROM base\nCOPY from /large\n");
-
-    promised.leave(8);
-    let failed = sandbox.outcrop(&["build", "-t", "it", "."]).fails(1);
+    let large = noise("from", 32 * MB);
+    let failed = promised.refuse_a_build(&large);
     assert!(failed.stderr().contains("Input/output error"), "{}", failed.report());
     assert_eq!(ask(sandbox, "select count(*) from tag where name like '%/it:%'"), "0");
 
@@ -256,17 +260,14 @@ fn an_index_that_is_made_again_has_nothing_that_the_disk_refused() {
 fn index_again_after_refused_writes() {
     let promised = Promised::new();
     let sandbox = &promised.sandbox;
-    sandbox.base_image("base");
-    sandbox.file("from", noise("from", 32 * MB));
-    sandbox.dockerfile("FROM base\nCOPY from /large\n");
-    promised.leave(8);
-    sandbox.outcrop(&["build", "-t", "it", "."]).fails(1);
+    let large = noise("from", 32 * MB);
+    promised.refuse_a_build(&large);
     promised.leave(200);
     let made = sandbox.outcrop(&["system", "check", "--rebuild-index"]).fails(1);
     assert!(made.stdout().contains("made again: 1 image, 1 tag,"), "{}", made.report());
     sandbox.outcrop(&["system", "check"]).ok();
     sandbox.outcrop(&["build", "-t", "it", "."]).ok();
-    assert!(promised.file_of("it", "large") == noise("from", 32 * MB), "other bytes than were copied");
+    assert!(promised.file_of("it", "large") == large, "other bytes than were copied");
 }
 
 /// Who opens a filesystem is told of what it refused before, as long as nobody was (syncfs(2)).

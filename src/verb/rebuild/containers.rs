@@ -1,7 +1,7 @@
 //! `system check --rebuild-index`: containers and volumes, out of their directories.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
+use std::io;
 use std::path::Path;
 
 use super::Rebuilt;
@@ -11,9 +11,10 @@ use crate::db::{ContainerId, Db, NewContainer};
 use crate::error::{Context as _, Kind, Result};
 use crate::image::{Digest, ImageId};
 use crate::snapshot::Snapshots;
+use crate::sys::dir::text_names;
 
 pub(super) fn add_volumes(db: &Db, rebuilt: &mut Rebuilt) -> Result<()> {
-    for name in names(db.root(), "volumes")? {
+    for name in names(&db.root().join("volumes"))? {
         if db.root().join("volumes").join(&name).join("_data").is_dir() {
             let anonymous = Digest::from_hex(&name).is_some();
             db.write(|writer| writer.insert_volume(&name, &BTreeMap::new(), anonymous))?;
@@ -31,7 +32,7 @@ pub(super) fn add_containers(
     images: &HashSet<ImageId>,
     rebuilt: &mut Rebuilt,
 ) -> Result<()> {
-    for name in names(db.root(), "containers")? {
+    for name in names(&db.root().join("containers"))? {
         let Ok(id) = name.parse::<ContainerId>() else { continue };
         let mut lost = |why: &str| rebuilt.lost.push(format!("container {}: {why}", id.short()));
         let Some(record) = Record::read(db.root(), &id)? else {
@@ -78,16 +79,10 @@ pub(super) fn add_containers(
     Ok(())
 }
 
-fn names(root: &Path, dir: &str) -> Result<Vec<String>> {
-    let listing = || format!("listing {}", root.join(dir).display());
-    let entries = match fs::read_dir(root.join(dir)) {
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.context(listing)?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry.context(listing)?.file_name().into_string());
+/// In order; none where there is no such directory.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    match text_names(dir) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.context(|| format!("listing {}", dir.display())),
     }
-    names.sort();
-    Ok(names)
 }
