@@ -140,7 +140,7 @@ impl Engine {
 
     /// All that was published becomes durable, and then the names may point at it.
     pub fn barrier<T>(&self, then: impl FnOnce(&crate::db::Durable<'_>) -> Result<T>) -> Result<T> {
-        self.db.barrier(|pending| self.snapshots.sync(pending), then)
+        self.db.barrier(|pending| self.snapshots.elsewhere(pending), then)
     }
 }
 

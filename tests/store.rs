@@ -41,6 +41,13 @@ fn file(path: &str, content: &[u8]) -> Row {
 }
 
 /// The content id of a layer of one file, as `add_layer` makes it.
+type Elsewhere = Option<fn() -> Result<()>>;
+
+/// All trees are on the filesystem of the store's root.
+fn nowhere_else(_pending: &Pending) -> Result<Elsewhere> {
+    Ok(None)
+}
+
 fn content_of(name: &str) -> ContentId {
     layer::content_id([Ok(file(name, name.as_bytes()))]).unwrap()
 }
@@ -118,7 +125,7 @@ fn add_image(db: &Db, name: &str, parent: Option<ImageId>, layers: &[LayerNumber
 }
 
 fn tag(db: &Db, name: &str, image: ImageId) {
-    db.barrier(|_| Ok(()), |durable| durable.move_tag(name, &image, None, "tag", None)).unwrap();
+    db.barrier(nowhere_else, |durable| durable.move_tag(name, &image, None, "tag", None)).unwrap();
 }
 
 fn no_tree(_: &SnapshotRow) -> Result<()> {
@@ -187,7 +194,7 @@ fn reboot(root: &Path) {
 
 const CHILD: &str = "OUTCROP_STORE_TEST_CHILD";
 
-fn child(root: &Path, task: &str) -> Child {
+pub(crate) fn child(root: &Path, task: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["store::does_what_another_test_asks_for", "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, format!("{task} {}", root.display()))
@@ -199,7 +206,7 @@ fn child(root: &Path, task: &str) -> Child {
 }
 
 /// The child says `ready` when it has come to the point that matters, and goes on when its input ends.
-fn wait_until_ready(child: &mut Child) {
+pub(crate) fn wait_until_ready(child: &mut Child) {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().ends_with("ready")), "the child ended early");
     // Its further output goes nowhere, but must not fail.
@@ -261,7 +268,8 @@ fn does_what_another_test_asks_for() {
                 let (number, _) = add_layer(&db, &lease, &format!("layer {}", n % 3));
                 let image = add_image(&db, &format!("image {}", n % 3), None, &[number]);
                 let name = format!("docker.io/library/x:{}", std::process::id() % 4);
-                db.barrier(|_| Ok(()), |durable| durable.move_tag(&name, &image, None, "tag", None)).unwrap();
+                db.barrier(nowhere_else, |durable| durable.move_tag(&name, &image, None, "tag", None))
+                    .unwrap();
                 db.durable(|durable| durable.remove_tag(&name, "rmi", None)).unwrap();
                 // Seen in this process's epoch: there, however much others remove.
                 assert!(db.read(|reader| reader.image(&image)).unwrap().is_some());
@@ -277,12 +285,18 @@ fn does_what_another_test_asks_for() {
         "ask the disk for ever" => db
             .barrier(
                 |_| {
-                    ready();
-                    Ok(())
+                    Ok(Some(|| {
+                        ready();
+                        Ok(())
+                    }))
                 },
                 |_| Ok(()),
             )
             .unwrap(),
+        "write out" => {
+            ready();
+            db.write_out().unwrap();
+        }
         "fill the disk" => fill_the_disk(&db),
         other => panic!("no task `{other}`"),
     }

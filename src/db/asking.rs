@@ -4,10 +4,12 @@
 //! whoever is about to be told says so before, and whoever comes after one that died acts as if he had been told.
 
 use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use super::lease::{lock, open_lock_file, try_lock};
 use crate::error::{Context as _, Result};
@@ -42,10 +44,19 @@ impl Asking {
     }
 
     pub(super) fn begin(&self) -> Result<()> {
-        self.write(&self.note)
+        self.note_begin().context(|| "writing a lock file")
     }
 
     pub(super) fn end(&self) -> Result<()> {
+        self.note_end().context(|| "writing a lock file")
+    }
+
+    /// One system call, as `note_end`.
+    pub(super) fn note_begin(&self) -> rustix::io::Result<()> {
+        self.write(&self.note)
+    }
+
+    pub(super) fn note_end(&self) -> rustix::io::Result<()> {
         self.write(ASKED)
     }
 
@@ -56,8 +67,17 @@ impl Asking {
         }
     }
 
-    fn write(&self, note: &[u8]) -> Result<()> {
-        self.file.write_all_at(note, 0).context(|| "writing a lock file")
+    fn write(&self, note: &[u8]) -> rustix::io::Result<()> {
+        match rustix::io::pwrite(&self.file, note, 0)? {
+            count if count == note.len() => Ok(()),
+            _ => Err(Errno::NOSPC),
+        }
+    }
+}
+
+impl AsFd for Asking {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

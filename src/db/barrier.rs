@@ -23,14 +23,14 @@ impl Pending {
 }
 
 impl Db {
-    /// `sync` writes out the snapshots' trees that are pending, the barrier itself the filesystem of blobs and recipes; it
-    /// is not called when nothing is. Then one transaction, itself on disk when this returns, takes note of it and does `then`.
-    /// What the disk refuses ends the boot (`disk.rs`).
+    /// The barrier writes out the store's filesystem, and what `elsewhere` gives writes out the trees that are pending and lie
+    /// on others; neither is done when nothing is pending. Then one transaction, itself on disk when this returns, takes note of it
+    /// and does `then`. What the disk refuses ends the boot (`disk.rs`).
     ///
     /// What others have published before is made durable along with ours: whatever `then` names may stand on it.
-    pub fn barrier<T>(
+    pub fn barrier<T, W: FnOnce() -> Result<()>>(
         &self,
-        sync: impl FnOnce(&Pending) -> Result<()>,
+        elsewhere: impl FnOnce(&Pending) -> Result<Option<W>>,
         then: impl FnOnce(&Durable<'_>) -> Result<T>,
     ) -> Result<T> {
         if self.read(|reader| reader.pending())?.is_empty() {
@@ -41,21 +41,17 @@ impl Db {
         }
         let turn = self.turn_to_ask()?;
         let pending = self.read(|reader| reader.pending())?;
-        turn.ask(|| {
-            let mut rows = Ok(());
-            if !pending.layers.is_empty()
-                && let Err(error) = self.sync_rows().context(|| "writing the rows of layers to disk")
-            {
-                // A full disk says so before anything is lost.
-                if error.kind() == Kind::Unavailable {
-                    return Ok(Err(error));
-                }
-                rows = Err(error);
-            }
-            // All are asked, whatever the first says: what nobody is told of now the next one would be told of.
-            let (trees, blobs) = (sync(&pending), self.sync());
-            rows.and(trees).and(blobs).map(Ok)
-        })??;
+        let elsewhere = elsewhere(&pending)?;
+        let rows = match pending.layers.is_empty() {
+            true => Ok(()),
+            // Of one file: this leaves what the filesystem is about to tell untold.
+            false => self.sync_rows().context(|| "writing the rows of layers to disk"),
+        };
+        match rows {
+            // A full disk says so before anything is lost.
+            Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+            rows => turn.ask(rows, elsewhere)?,
+        }
         self.durable(|durable| {
             durable.is_durable(&pending)?;
             then(durable)

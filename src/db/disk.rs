@@ -4,12 +4,18 @@
 //! later only if nobody had been told (syncfs(2)). So whoever opens the store finds what another process published and
 //! could not write, and hears nothing of it. Therefore who is told ends the boot, as rows know it: what is pending
 //! counts from then on as what a power cut left, and who opened the store before that publishes nothing more. Whoever
-//! dies while he asks may have been told: in his place the boot is ended by who opened the store meanwhile, or is alone with it next.
+//! dies while he asks may have been told: in his place the boot is ended by who opened the store meanwhile, or is alone with it
+//! next. So that this seldom happens, and disturbs nobody for nothing, a child asks, which outlives who is killed.
+//!
+//! Only a turn asks the store's filesystem: nobody else may be told.
+
+use std::os::fd::AsFd as _;
 
 use super::Db;
 use super::asking::Asking;
 use super::transaction::{Reader, Writer};
 use crate::error::{Context as _, Error, Result};
+use crate::sys::process::{self, Survivor};
 
 /// Who was told has ended the boot before the next one takes anything for kept.
 pub(super) struct Turn<'d> {
@@ -25,13 +31,12 @@ const KILLED: &str = "a process was killed while it waited for the disk";
 impl Db {
     /// All that was written to the store's filesystem is on disk when it returns.
     pub fn write_out(&self) -> Result<()> {
-        self.turn_to_ask()?.ask(|| self.sync())
+        self.write_out_with(None::<fn() -> Result<()>>)
     }
 
-    /// By a descriptor that is open since before anything of the store was seen. In a turn alone.
-    pub(super) fn sync(&self) -> Result<()> {
-        let doing = || format!("writing out the filesystem of {}", self.root().display());
-        rustix::fs::syncfs(&self.0.in_use).context(doing)
+    /// And what `elsewhere` writes out, which lies on other filesystems.
+    pub fn write_out_with(&self, elsewhere: Option<impl FnOnce() -> Result<()>>) -> Result<()> {
+        self.turn_to_ask()?.ask(Ok(()), elsewhere)
     }
 
     pub(super) fn turn_to_ask(&self) -> Result<Turn<'_>> {
@@ -57,18 +62,44 @@ impl Db {
 }
 
 impl Turn<'_> {
-    /// `sync` fails where the disk could not keep what was written.
-    pub(super) fn ask<T>(&self, sync: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.asking.begin()?;
-        match sync() {
-            Ok(value) => self.asking.end().map(|()| value),
-            Err(error) => {
-                if let Err(problem) = self.end_boot("the disk did not keep all that was written") {
-                    // The note stands: whoever comes next does it.
-                    tracing::warn!("left for later: {problem}");
-                }
-                Err(error)
-            }
+    /// Fails where the disk could not keep what was written: `so_far` says that it was told already, `elsewhere` asks other
+    /// filesystems.
+    pub(super) fn ask(
+        &self,
+        so_far: Result<()>,
+        elsewhere: Option<impl FnOnce() -> Result<()>>,
+    ) -> Result<()> {
+        let mut outcome = so_far;
+        if outcome.is_err() || elsewhere.is_some() {
+            self.asking.begin()?;
+        }
+        // All are asked, whatever the first says: what nobody is told of now the next one would be told of.
+        if let Some(ask) = elsewhere {
+            outcome = outcome.and(ask());
+        }
+        let store = self.ask_store(outcome.is_ok());
+        let Err(error) = outcome.and(store) else { return Ok(()) };
+        if let Err(problem) = self.end_boot("the disk did not keep all that was written") {
+            // The note stands: whoever comes next does it.
+            tracing::warn!("left for later: {problem}");
+        }
+        Err(error)
+    }
+
+    /// By a descriptor that is open since before anything of the store was seen. Where the disk kept all, and `ends` it, the note
+    /// is gone.
+    fn ask_store(&self, ends: bool) -> Result<()> {
+        let doing = || format!("writing out the filesystem of {}", self.db.root().display());
+        let (store, asking) = (&self.db.0.in_use, &self.asking);
+        let ask = || {
+            asking.note_begin()?;
+            rustix::fs::syncfs(store)?;
+            if ends { asking.note_end() } else { Ok(()) }
+        };
+        match process::survivor([store.as_fd(), asking.as_fd()], ask).context(doing)? {
+            Survivor::Done => Ok(()),
+            Survivor::Failed(errno) => Err(errno).context(doing),
+            Survivor::None => ask().context(doing),
         }
     }
 
@@ -77,7 +108,7 @@ impl Turn<'_> {
         self.db.write(|writer| writer.end_boot())?;
         let folded = self.db.fold_refused_logs();
         // A disk that is still full refuses this, too; nothing counts yet that was written since.
-        if let Err(problem) = self.db.sync() {
+        if let Err(problem) = rustix::fs::syncfs(&self.db.0.in_use) {
             tracing::debug!(%problem, "and once more");
         }
         folded.and_then(|()| self.asking.end())

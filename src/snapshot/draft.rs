@@ -218,6 +218,7 @@ impl<'s> Draft<'s> {
     /// A layer's draft, to become a container's later: it can be mounted as one from now on, and is not mounted now.
     pub fn park(self) -> Result<Parked> {
         self.snapshots.driver.reopen(self.id)?;
+        self.snapshots.write_out(&[self.id])?;
         let (lease, mut draft) = (self.snapshots.db.lease()?, self);
         let (id, parents) = (draft.id, std::mem::take(&mut draft.parents));
         let lease = std::mem::replace(&mut draft.lease, lease);

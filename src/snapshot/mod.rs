@@ -271,8 +271,11 @@ impl Snapshots {
         Ok(self.db.read(|reader| self.stack_of(reader, chain))?.0)
     }
 
-    /// All that was written into these is on disk when it returns.
-    pub fn sync(&self, pending: &Pending) -> Result<()> {
+    /// Writes out the trees that are pending where they lie on other filesystems than the store's.
+    pub fn elsewhere<'s>(
+        &'s self,
+        pending: &Pending,
+    ) -> Result<Option<impl FnOnce() -> Result<()> + use<'s>>> {
         let mut of: HashMap<String, Vec<SnapshotId>> = HashMap::new();
         self.db.read(|reader| {
             for id in &pending.snapshots {
@@ -283,11 +286,23 @@ impl Snapshots {
             }
             Ok(())
         })?;
-        of.iter().try_for_each(|(name, ids)| match *name == self.driver.name() {
-            true => self.driver.sync(ids),
-            // While the store is on its way to another driver.
-            false => self.open_other(name)?.sync(ids),
-        })
+        let mut elsewhere = Vec::new();
+        for (name, ids) in of {
+            // Another one while the store is on its way to it.
+            let other = if name == self.driver.name() { None } else { Some(self.open_other(&name)?) };
+            if other.as_deref().unwrap_or(&*self.driver).writes_elsewhere() {
+                elsewhere.push((other, ids));
+            }
+        }
+        let write_out = |(other, ids): &(Option<Box<dyn Driver>>, Vec<SnapshotId>)| {
+            other.as_deref().unwrap_or(&*self.driver).sync(ids)
+        };
+        Ok((!elsewhere.is_empty()).then_some(move || elsewhere.iter().try_for_each(write_out)))
+    }
+
+    /// All that was written into these is on disk when it returns.
+    pub fn write_out(&self, ids: &[SnapshotId]) -> Result<()> {
+        self.db.write_out_with(self.driver.writes_elsewhere().then_some(|| self.driver.sync(ids)))
     }
 
     /// Removes what can go, with its trees (`Db::sweep`).

@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 /// A child that was forked here.
@@ -41,6 +42,15 @@ fn fork_with(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<F
     if rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink > 3) {
         return Err(io::Error::other("forking needs a process with one thread"));
     }
+    // SAFETY: there is no other thread whose locks the child could inherit held.
+    unsafe { clone(flags, cgroup) }
+}
+
+/// # Safety
+///
+/// Of a process with several threads the child may do no more than after fork(2) in C: system calls, and no memory.
+#[allow(unsafe_code, reason = "clone3(2)")]
+unsafe fn clone(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     let mut pidfd: RawFd = -1;
     let bits = |flag: libc::c_int| u64::from(flag.cast_unsigned());
     // SAFETY: all zero is a valid clone_args.
@@ -53,8 +63,7 @@ fn fork_with(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<F
         args.flags |= 0x2_0000_0000;
         args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
     }
-    // SAFETY: no CLONE_VM, so the child has its own copy of this stack and all memory; there is no other thread whose
-    // locks it could inherit held; args and its size belong together.
+    // SAFETY: no CLONE_VM, so the child has its own copy of this stack and all memory; args and its size belong together.
     let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
     match answer {
         0 => Ok(Fork::Child),
@@ -66,6 +75,60 @@ fn fork_with(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<F
         }
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// How [`survivor`] ended.
+pub enum Survivor {
+    Done,
+    Failed(Errno),
+    /// There could be none.
+    None,
+}
+
+/// A child does `work`, in a session of its own: it goes on to its end when this process is killed, or all of its group. It
+/// has `kept` alone of the descriptors here. `work` must be system calls and nothing else: it may not even take memory, as another
+/// thread may have been about to when the child was made (fork(2)).
+pub fn survivor(
+    kept: [BorrowedFd<'_>; 2],
+    work: impl Fn() -> rustix::io::Result<()>,
+) -> io::Result<Survivor> {
+    // SAFETY: what the child does are system calls.
+    #[allow(unsafe_code, reason = "clone3(2)")]
+    let child = match unsafe { clone(0, None) } {
+        Ok(Fork::Parent(child)) => child,
+        Ok(Fork::Child) => end_at_once(go_on_alone(kept).and_then(|()| work())),
+        // As many processes, or as much memory, as there may be.
+        Err(error) => {
+            tracing::debug!(%error, "not in a child");
+            return Ok(Survivor::None);
+        }
+    };
+    match child.wait()? {
+        Ended::Exited(0) => Ok(Survivor::Done),
+        Ended::Exited(number) => Ok(Survivor::Failed(Errno::from_raw_os_error(number))),
+        Ended::Killed(signal) => {
+            Err(io::Error::other(format!("the process that did it was ended by signal {signal}")))
+        }
+    }
+}
+
+fn go_on_alone(kept: [BorrowedFd<'_>; 2]) -> rustix::io::Result<()> {
+    rustix::process::setsid()?;
+    let [one, other] = kept.map(|fd| fd.as_raw_fd());
+    let (low, high) = (one.min(other), one.max(other));
+    for (first, last) in [(0, low - 1), (low + 1, high - 1), (high + 1, RawFd::MAX)] {
+        if first <= last {
+            close_range(first, last, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// The exit status is the error's number.
+#[allow(unsafe_code, reason = "_exit(2)")]
+fn end_at_once(outcome: rustix::io::Result<()>) -> ! {
+    // SAFETY: nothing of this copy of the process is used any more.
+    unsafe { libc::_exit(outcome.map_or_else(Errno::raw_os_error, |()| 0)) }
 }
 
 impl Forked {
@@ -118,12 +181,20 @@ impl Forked {
 }
 
 /// Closes all descriptors from `first` on; with `on_exec` only when the process execs (close_range(2)).
-#[allow(unsafe_code, reason = "close_range(2)")]
 pub fn close_from(first: RawFd, on_exec: bool) -> io::Result<()> {
-    let flags = if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
-    // SAFETY: callers close at the very start, when they own no descriptor yet, or on exec, when no value lives on.
-    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(close_range(first, RawFd::MAX, if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 })?)
+}
+
+#[allow(unsafe_code, reason = "close_range(2)")]
+fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> rustix::io::Result<()> {
+    // SAFETY: callers close at the very start, when they own no descriptor yet, or on exec, or in a child that ends without
+    // dropping a value.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
 }
 
 /// Makes `fd` the process's descriptor `number`, which stays open over exec.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +12,14 @@ use std::time::Duration;
 use outcrop::db::Db;
 use outcrop::snapshot::Snapshots;
 use outcrop::snapshot::driver::Options;
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::left::{ask, ask_file};
 use crate::registry_kit::{Reply, Server, noise, tar_of_files};
 use crate::sandbox::{Outcome, Sandbox, alone, tool, wait_until};
+use crate::store::{child, wait_until_ready};
 use crate::transfer_kit::{LONG, MB, filled, image_of, is_of, kill, start};
 
 /// A store on a disk that lies in a file, which is promised more than there is room for.
@@ -112,7 +114,9 @@ fn build_after_refused_writes() {
     let sandbox = &promised.sandbox;
     let large = noise("from", 32 * MB);
     let failed = promised.refuse_a_build(&large);
-    assert!(failed.stderr().contains("Input/output error"), "{}", failed.report());
+    // The kernel gives one or the other for a loop device whose file finds no room.
+    let refused = ["Input/output error", "No space left on device"];
+    assert!(refused.iter().any(|why| failed.stderr().contains(why)), "{}", failed.report());
     assert_eq!(ask(sandbox, "select count(*) from tag where name like '%/it:%'"), "0");
 
     promised.leave(200);
@@ -249,6 +253,121 @@ fn who_came_while_one_asked_that_died_takes_nothing_for_kept() {
     assert!(error.to_string().contains("did not keep something"), "{error}");
     before.write_out().unwrap_err();
     Db::open(&sandbox.root()).unwrap().write_out().unwrap();
+}
+
+/// A store on a disk that lies in a file of another one, which can be made to wait.
+struct Waiting {
+    sandbox: Sandbox,
+    bed: PathBuf,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let waiting = Waiting { bed: sandbox.dir().join("bed"), sandbox };
+        waiting.make("bed.disk", 64, &waiting.bed);
+        waiting.make("bed/disk", 256, &waiting.sandbox.root());
+        waiting
+    }
+
+    fn make(&self, disk: &str, megabytes: u64, place: &Path) {
+        let disk = self.sandbox.dir().join(disk);
+        fs::File::create(&disk).unwrap().set_len(megabytes << 20).unwrap();
+        let path = disk.to_str().unwrap();
+        let all_at_once = "lazy_itable_init=0";
+        let make = ["mkfs.ext4", "-q", "-O", "^has_journal", "-E", all_at_once, "-N", "1024", path];
+        tool(&self.sandbox, &make);
+        fs::create_dir(place).unwrap();
+        tool(&self.sandbox, &["mount", "-o", "loop", path, place.to_str().unwrap()]);
+    }
+
+    fn freeze(&self, how: &str) {
+        tool(&self.sandbox, &["fsfreeze", how, self.bed.to_str().unwrap()]);
+    }
+
+    /// Somebody who asks the disk is killed while it makes him wait, and everybody who asks with him of his group. What
+    /// `meanwhile` gives comes before the disk answers.
+    fn kill_who_asks<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        let mut asks = child(&self.sandbox.root(), "write out");
+        wait_until_ready(&mut asks);
+        self.freeze("--freeze");
+        let came = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            fs::write(self.sandbox.root().join("to-be-written"), noise("asks", 4 * MB)).unwrap();
+            drop(asks.stdin.take());
+            assert!(wait_until(LONG, || self.note() == "?"), "nobody asks");
+            kill(asks);
+            let came = meanwhile();
+            assert_eq!(self.note(), "?");
+            came
+        }));
+        self.freeze("--unfreeze");
+        let came = came.unwrap();
+        assert!(wait_until(LONG, || self.nobody_asks()), "who asks does not come to an end");
+        came
+    }
+
+    /// Its first character.
+    fn note(&self) -> String {
+        fs::read_to_string(self.sandbox.root().join("locks/disk"))
+            .unwrap_or_default()
+            .chars()
+            .take(1)
+            .collect()
+    }
+
+    fn nobody_asks(&self) -> bool {
+        let file = fs::File::open(self.sandbox.root().join("locks/disk")).unwrap();
+        rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        for place in [&self.sandbox.root(), &self.bed] {
+            let _busy = rustix::mount::unmount(place, UnmountFlags::empty());
+        }
+    }
+}
+
+#[test]
+fn who_is_killed_while_he_waits_for_the_disk_disturbs_nobody() {
+    alone(killed_in_the_wait);
+}
+
+fn killed_in_the_wait() {
+    let waiting = Waiting::new();
+    let root = waiting.sandbox.root();
+    let before = Db::open(&root).unwrap();
+    let came = waiting.kill_who_asks(|| Db::open(&root).unwrap());
+    assert_eq!(waiting.note(), "-");
+    for db in [&came, &before, &Db::open(&root).unwrap()] {
+        db.write_out().unwrap();
+        assert_eq!(db.boot(), before.boot());
+    }
+}
+
+/// Nobody else had the store open, so the kernel tells nobody else.
+#[test]
+fn what_was_refused_to_who_was_killed_meanwhile_is_taken_for_kept_by_nobody() {
+    alone(killed_in_the_wait_for_a_refusal);
+}
+
+fn killed_in_the_wait_for_a_refusal() {
+    let waiting = Waiting::new();
+    let root = waiting.sandbox.root();
+    let boot = Db::open(&root).unwrap().boot().to_owned();
+    rustix::fs::syncfs(fs::File::open(&root).unwrap()).unwrap();
+    let filler = waiting.bed.join("filler");
+    let full = fs::write(&filler, noise("filler", 64 * MB)).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    waiting.kill_who_asks(|| ());
+    assert_eq!(waiting.note(), "?");
+    rustix::fs::syncfs(fs::File::open(&root).unwrap()).expect("he was told");
+    fs::remove_file(filler).unwrap();
+    let db = Db::open(&root).unwrap();
+    assert_ne!(db.boot(), boot);
+    assert_eq!(waiting.note(), "-");
+    db.write_out().unwrap();
 }
 
 /// Memory goes on showing what the disk never got.

@@ -43,14 +43,14 @@ fn the_barrier_syncs_what_is_pending_and_only_then_gives_the_name() {
         .barrier(
             |pending| {
                 assert_eq!(*pending, all);
-                Ok(())
+                nowhere_else(pending)
             },
             |_| Ok(()),
         )
         .unwrap();
     assert!(db.read(|reader| reader.pending()).unwrap().is_empty());
     let moved = db.barrier(
-        |_| panic!("nothing is pending"),
+        |_| -> Result<Elsewhere> { panic!("nothing is pending") },
         |durable| durable.move_tag(name, &image, None, "tag", None),
     );
     assert!(moved.unwrap());
@@ -76,7 +76,7 @@ fn what_the_disk_refused_is_used_by_nobody() {
     let beside = Db::open(&sandbox.root()).unwrap();
     let name = "docker.io/library/y:latest";
     let give = |db: &Db, kept: &dyn Fn() -> Result<()>| {
-        db.barrier(|_| kept(), |durable| durable.move_tag(name, &image, None, "tag", None))
+        db.barrier(|_| Ok(Some(kept)), |durable| durable.move_tag(name, &image, None, "tag", None))
     };
     let refused = give(&db, &|| Err(Error::internal("Input/output error"))).unwrap_err();
     assert_eq!(refused.message(), "Input/output error");
@@ -95,7 +95,7 @@ fn what_the_disk_refused_is_used_by_nobody() {
     assert_eq!(db.row_count(kept).unwrap(), 1);
     let (anew, _) = add_layer(&db, &db.lease().unwrap(), "lost");
     let image = add_image(&db, "image", Some(base), &[anew]);
-    db.barrier(|_| Ok(()), |durable| durable.move_tag(name, &image, None, "tag", None)).unwrap();
+    db.barrier(nowhere_else, |durable| durable.move_tag(name, &image, None, "tag", None)).unwrap();
     assert_clean(&db);
 }
 

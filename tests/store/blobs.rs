@@ -9,8 +9,11 @@ fn a_blob_that_gets_its_name_after_the_disk_was_written_is_not_durable() {
     let (db, other) = (store(&sandbox), store(&sandbox));
     let staged = Blobs::open(&other).stage(b"late").unwrap();
     Blobs::open(&db).put(b"early", None).unwrap();
-    let sync = |_: &Pending| other.write(|writer| staged.publish(writer, None)).map(drop);
-    db.barrier(sync, |_| Ok(())).unwrap();
+    let late = |pending: &Pending| {
+        other.write(|writer| staged.publish(writer, None))?;
+        nowhere_else(pending)
+    };
+    db.barrier(late, |_| Ok(())).unwrap();
     let durable = |text: &str| db.read(|reader| reader.blob(&digest_of(text))).unwrap().unwrap().durable;
     assert_eq!((durable("early"), durable("late")), (true, false));
 }

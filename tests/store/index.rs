@@ -86,7 +86,7 @@ fn a_move_that_fails_leaves_no_line() {
     let sandbox = Sandbox::new();
     let db = store(&sandbox);
     let image = add_image(&db, "one", None, &[]);
-    db.barrier(|_| Ok(()), |_| Ok(())).unwrap();
+    db.barrier(nowhere_else, |_| Ok(())).unwrap();
     let failed = db.durable(|durable| {
         durable.move_tag("docker.io/library/x:latest", &image, None, "tag", None)?;
         Err::<(), _>(Error::cancelled())
@@ -232,7 +232,7 @@ fn an_index_made_again_has_the_tags_of_the_log() {
         })
     })
     .unwrap();
-    let missing = db.barrier(|_| Ok(()), |durable| durable.adopt_tags()).unwrap();
+    let missing = db.barrier(nowhere_else, |durable| durable.adopt_tags()).unwrap();
     assert_eq!(missing, ["docker.io/library/y:latest"]);
     drop((slot, staged, lease));
     rebuild.finish().unwrap();

@@ -154,7 +154,7 @@ fn what_is_condemned_comes_back_when_something_refers_to_it() {
     let (two, _) = add_layer(&db, &lease, "two");
     let base = add_image(&db, "base", None, &[one]);
     let top = add_image(&db, "top", Some(base), &[two]);
-    db.barrier(|_| Ok(()), |_| Ok(())).unwrap();
+    db.barrier(nowhere_else, |_| Ok(())).unwrap();
     // Another process prunes while we are about to name the image.
     let guard = db.enter().unwrap();
     let gone = db.durable(|durable| durable.condemn_dangling()).unwrap();

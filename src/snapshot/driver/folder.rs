@@ -17,7 +17,6 @@ use crate::sys;
 /// `<root>/<name>/<number>`, and `<root>/trash` on the same filesystem.
 pub(super) struct Folder {
     path: PathBuf,
-    /// Open since before anything is written, so that syncfs(2) reports what could not be.
     dir: OwnedFd,
     trash: OwnedFd,
     /// What names of this folder begin with in the trash.
@@ -65,10 +64,6 @@ impl Folder {
     pub(super) fn view(&self, stack: &[SnapshotId], empty: &Path) -> Mount {
         let source = stack.first().map_or_else(|| empty.to_path_buf(), |id| self.path(*id));
         Mount::Bind { source, read_only: true }
-    }
-
-    pub(super) fn sync(&self) -> Result<()> {
-        rustix::fs::syncfs(&self.dir).context(|| format!("writing {} to disk", self.path.display()))
     }
 
     /// Whether files here can share their blocks (ioctl_ficlone(2)); tried.

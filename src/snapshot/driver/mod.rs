@@ -125,9 +125,9 @@ pub trait Driver: Send + Sync {
         Ok(())
     }
     fn remove(&self, id: SnapshotId) -> Result<()>;
-    /// One that was mounted without regard to crashes may be mounted with it from now on; all of it is on disk then.
-    fn reopen(&self, id: SnapshotId) -> Result<()> {
-        self.sync(&[id])
+    /// One that was mounted without regard to crashes may be mounted with it from now on, once it is on disk.
+    fn reopen(&self, _id: SnapshotId) -> Result<()> {
+        Ok(())
     }
     /// Nothing is written to it from now on; not yet durable.
     fn seal(&self, _id: SnapshotId) -> Result<()> {
@@ -158,9 +158,15 @@ pub trait Driver: Send + Sync {
     fn room(&self) -> Result<Option<u64>> {
         Ok(None)
     }
-    /// All that was written into these is on disk when it returns: one syncfs for each filesystem concerned.
-    /// An error of the disk since the driver was opened is an error here.
-    fn sync(&self, ids: &[SnapshotId]) -> Result<()>;
+    /// Whether trees lie on other filesystems than the store's root, which is written out for all of the store.
+    fn writes_elsewhere(&self) -> bool {
+        false
+    }
+    /// What was written into these and lies on other filesystems than the store's root is on disk when it returns, or in files
+    /// there. An error of the disk since the driver was opened is an error here. The root's own is not asked (`db/disk.rs`).
+    fn sync(&self, _ids: &[SnapshotId]) -> Result<()> {
+        Ok(())
+    }
     /// Where the changes of this snapshot lie; `None` where only a comparison with the parent tells.
     fn delta(&self, id: SnapshotId) -> Option<Delta>;
     /// What may differ between this snapshot, sealed or not mounted for writing, and its parent, as the filesystem

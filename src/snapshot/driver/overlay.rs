@@ -194,7 +194,7 @@ impl Driver for Overlay {
             self.remove_parts(id, &[c"work"])?;
             make_dir(&self.work(id), 0o700)?;
         }
-        self.sync(&[id])
+        Ok(())
     }
 
     fn seal(&self, id: SnapshotId) -> Result<()> {
@@ -202,10 +202,6 @@ impl Driver for Overlay {
             self.make_whole(id).context(|| format!("sealing snapshot {id}"))?;
         }
         self.remove_parts(id, &[c"work", c"upper", c"lower-id"])
-    }
-
-    fn sync(&self, _ids: &[SnapshotId]) -> Result<()> {
-        self.folder.sync()
     }
 
     /// Once sealed, only a comparison with the parent tells.

@@ -137,18 +137,13 @@ impl Driver for Overlay2 {
     fn reopen(&self, id: SnapshotId) -> Result<()> {
         let dir = open_dir(&self.folder.path(id))?;
         sys::tree::remove(dir.as_fd(), c"work").context(|| format!("opening snapshot {id} again"))?;
-        make_dir(&self.work(id), 0o700)?;
-        self.sync(&[id])
+        make_dir(&self.work(id), 0o700)
     }
 
     /// Without its work directory it can be no upper any more.
     fn seal(&self, id: SnapshotId) -> Result<()> {
         let dir = open_dir(&self.folder.path(id))?;
         sys::tree::remove(dir.as_fd(), c"work").context(|| format!("sealing snapshot {id}"))
-    }
-
-    fn sync(&self, _ids: &[SnapshotId]) -> Result<()> {
-        self.folder.sync()
     }
 
     fn delta(&self, id: SnapshotId) -> Option<Delta> {

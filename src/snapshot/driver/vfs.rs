@@ -105,10 +105,6 @@ impl Driver for Vfs {
         limited.forget()
     }
 
-    fn sync(&self, _ids: &[SnapshotId]) -> Result<()> {
-        self.folder.sync()
-    }
-
     fn delta(&self, _id: SnapshotId) -> Option<Delta> {
         None
     }

@@ -273,7 +273,7 @@ fn finish(engine: &Engine, target: &Snapshots, job: &Job) -> Result<(usize, usiz
     let moved = engine.db.read(|index| index.moved())?;
     let ids: Vec<_> = moved.iter().map(|moved| moved.snapshot).collect();
     if !ids.is_empty() {
-        target.driver().sync(&ids)?;
+        target.write_out(&ids)?;
     }
     container::record_all(engine)?;
     engine.barrier(|_| Ok(()))?;

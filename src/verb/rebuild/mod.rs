@@ -92,8 +92,8 @@ fn fill(db: &Db, named: Option<&str>, options: &driver::Options, job: &Job) -> R
     }
     db.barrier(
         |pending| match &snapshots {
-            Some(snapshots) => snapshots.sync(pending),
-            None => Ok(()),
+            Some(snapshots) => snapshots.elsewhere(pending),
+            None => Ok(None),
         },
         |durable| {
             for name in durable.adopt_tags()? {

@@ -201,10 +201,6 @@ impl Driver for Btrfs {
         Ok(status)
     }
 
-    fn sync(&self, _ids: &[SnapshotId]) -> Result<()> {
-        self.folder.sync()
-    }
-
     fn delta(&self, _id: SnapshotId) -> Option<Delta> {
         None
     }

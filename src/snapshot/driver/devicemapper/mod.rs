@@ -473,6 +473,10 @@ impl Driver for DeviceMapper {
         status::lines(running, &self.settings, &self.dir, base.as_ref(), waiting)
     }
 
+    fn writes_elsewhere(&self) -> bool {
+        true
+    }
+
     fn sync(&self, ids: &[SnapshotId]) -> Result<()> {
         let running = self.running()?;
         for id in ids {
@@ -489,8 +493,7 @@ impl Driver for DeviceMapper {
         // The kernel commits the pool's metadata before it answers.
         let status = running.pool.status()?;
         running.pool.writes(&status).context(|| "writing layers to disk")?;
-        running.pool.flush().context(|| format!("writing the pool {} to disk", running.pool.name))?;
-        self.records.sync()
+        running.pool.flush().context(|| format!("writing the pool {} to disk", running.pool.name))
     }
 
     /// What the filesystem itself writes until it is unmounted, by blocks of 64 KiB: measured with one small file.

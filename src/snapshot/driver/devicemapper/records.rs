@@ -139,10 +139,6 @@ impl Records {
         let path = self.dir.join(name);
         fs::remove_file(&path).context(|| format!("removing {}", path.display()))
     }
-
-    pub(super) fn sync(&self) -> Result<()> {
-        rustix::fs::syncfs(&self.snapshots).context(|| format!("writing {} to disk", self.dir.display()))
-    }
 }
 
 /// Also of what a killed process was writing.

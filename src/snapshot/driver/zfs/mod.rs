@@ -237,6 +237,10 @@ impl Driver for Zfs {
         self.destroy_removed(id)
     }
 
+    fn writes_elsewhere(&self) -> bool {
+        true
+    }
+
     fn sync(&self, ids: &[SnapshotId]) -> Result<()> {
         let Some(last) = ids.iter().max() else { return Ok(()) };
         for id in ids {
