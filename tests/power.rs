@@ -5,9 +5,9 @@
 //! memory is gone, what the disk was given stays. And every write of a disk is logged, in the order in which it came
 //! to be durable; then each moment of that log is looked at on the host: a disk that lost its volatile cache.
 //!
-//! That both find a missing barrier was tried by taking out the syncfs(2) of `Engine::barrier` and of the driver
-//! (`Folder::sync`) by hand: the first cut left blobs and trees empty, and so did the log at the mark behind the first
-//! act that was reported. The log has found trees that were no damage and counted as such (`Writer::drop_suspects`).
+//! That both find a missing barrier was tried by taking out the syncfs(2) of the barrier by hand: the first cut left blobs and
+//! trees empty, and so did the log at the mark behind the first act that was reported. The log has found trees that were no
+//! damage and counted as such (`Writer::drop_suspects`).
 
 mod guest;
 mod history;

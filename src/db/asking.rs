@@ -33,7 +33,12 @@ impl Asking {
             tracing::debug!(path = %path.display(), "another process is writing to the disk");
             lock(&file, FlockOperation::LockExclusive)?;
         }
-        Ok(Asking { file, note: [ASKING, boot.as_bytes(), b"\n"].concat() })
+        let asking = Asking { file, note: [ASKING, boot.as_bytes(), b"\n"].concat() };
+        // A full disk says so now, and not when somebody is about to be told.
+        if asking.file.metadata().context(|| "looking at a lock file")?.len() == 0 {
+            asking.end()?;
+        }
+        Ok(asking)
     }
 
     /// Somebody died while he asked in this boot, or was told of something and could not mend it.
