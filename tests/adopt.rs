@@ -249,8 +249,8 @@ fn comes_over(sandbox: &Sandbox, data: &Path, said: &Said) {
 struct Saved {
     id: String,
     layers: Vec<String>,
-    /// Of the file `/d/a` in the topmost layer that has it, as tar shows it. (With fuse-overlayfs a chmod of it is sometimes
-    /// undone by the removal of its other name.)
+    /// Of the file `/d/a` in the topmost layer that has it, as tar shows it. That is what has to come over: fuse-overlayfs does
+    /// not show dockerd every time what was done.
     mode: Option<String>,
 }
 
