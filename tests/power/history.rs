@@ -92,6 +92,8 @@ pub(super) struct History {
     /// The ids of the images in the registry.
     images: Vec<String>,
     pub(super) names: Names,
+    /// A name of which it is not known what it is, as what changes it was cut off.
+    doubtful: Option<String>,
     /// What a name pointed at, in order.
     moves: BTreeMap<String, Vec<String>>,
     /// The last number that was given away.
@@ -100,7 +102,7 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(images: Vec<String>) -> Self {
-        History { images, names: Names::new(), moves: BTreeMap::new(), last: 0 }
+        History { images, names: Names::new(), doubtful: None, moves: BTreeMap::new(), last: 0 }
     }
 
     /// A build of what was not built before.
@@ -159,7 +161,7 @@ impl History {
         acts.iter().for_each(|act| planned.done(act, UNKNOWN));
         let others = planned.changeable();
         // What `base` is was reported.
-        let known = self.names.contains_key("base:latest");
+        let known = self.certain().any(|(name, _)| name == "base:latest");
         match random.below(8) {
             0 | 1 if known && !others.is_empty() => {
                 let from = &others[random.below(others.len())];
@@ -189,7 +191,16 @@ impl History {
 
     /// Names that may move.
     fn changeable(&self) -> Vec<String> {
-        self.names.keys().filter(|name| *name != "base:latest").cloned().collect()
+        self.certain().map(|(name, _)| name).filter(|name| *name != "base:latest").cloned().collect()
+    }
+
+    fn certain(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.names.iter().filter(|(name, _)| Some(*name) != self.doubtful.as_ref())
+    }
+
+    /// Nobody will hear how it ended, until somebody looks.
+    pub(super) fn is_cut_off(&mut self, act: Option<&Act>) {
+        self.doubtful = act.and_then(Act::name);
     }
 
     /// Of ten kinds, some of which are the same; where that one cannot be done now, a build.
@@ -219,9 +230,9 @@ impl History {
     /// To images that have another name too, so that none of them was pruned.
     fn rollbacks(&self) -> Vec<Act> {
         let mut found = Vec::new();
-        for (name, now) in &self.names {
+        for (name, now) in self.certain() {
             for to in self.moves.get(name).into_iter().flatten() {
-                if to != now && to != UNKNOWN && self.names.values().any(|id| id == to) {
+                if to != now && to != UNKNOWN && self.certain().any(|(_, id)| id == to) {
                     found.push(Act::Rollback { name: name.clone(), to: to.clone() });
                 }
             }
@@ -256,6 +267,7 @@ impl History {
     }
 
     fn point(&mut self, name: String, id: Option<String>) {
+        self.doubtful.take_if(|doubtful| *doubtful == name);
         match id {
             Some(id) => {
                 let moves = self.moves.entry(name.clone()).or_default();
@@ -270,6 +282,7 @@ impl History {
 
     /// After a cut: all that was reported is there, of what was under way (`act`) all or nothing. Else what is wrong.
     pub(super) fn found(&mut self, seen: &Names, act: Option<&Act>) -> Result<(), String> {
+        self.doubtful = None;
         if *seen == self.names {
             return Ok(());
         }
@@ -293,6 +306,19 @@ impl History {
         *self = after;
         Ok(())
     }
+}
+
+#[test]
+fn what_may_be_gone_is_not_named() {
+    let mut history = History::new(vec!["p0".into(), "p1".into()]);
+    history.done(&Act::Import, "b");
+    for number in 0..2 {
+        history.done(&Act::Pull(number), "whatever");
+    }
+    history.is_cut_off(Some(&Act::Remove("127.0.0.1:5000/noise:0".into())));
+    assert_eq!(history.changeable(), ["127.0.0.1:5000/noise:1"]);
+    history.done(&Act::Pull(0), "whatever");
+    assert_eq!(history.changeable().len(), 2);
 }
 
 #[test]
