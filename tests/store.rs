@@ -40,7 +40,6 @@ fn file(path: &str, content: &[u8]) -> Row {
     }
 }
 
-/// The content id of a layer of one file, as `add_layer` makes it.
 type Elsewhere = Option<fn() -> Result<()>>;
 
 /// All trees are on the filesystem of the store's root.
@@ -48,6 +47,7 @@ fn nowhere_else(_pending: &Pending) -> Result<Elsewhere> {
     Ok(None)
 }
 
+/// The content id of a layer of one file, as `add_layer` makes it.
 fn content_of(name: &str) -> ContentId {
     layer::content_id([Ok(file(name, name.as_bytes()))]).unwrap()
 }

@@ -15,7 +15,7 @@ use super::Db;
 use super::asking::Asking;
 use super::transaction::{Reader, Writer};
 use crate::error::{Context as _, Error, Result};
-use crate::sys::process::{self, Survivor};
+use crate::sys::process;
 
 /// Who was told has ended the boot before the next one takes anything for kept.
 pub(super) struct Turn<'d> {
@@ -89,18 +89,14 @@ impl Turn<'_> {
     /// By a descriptor that is open since before anything of the store was seen. Where the disk kept all, and `ends` it, the note
     /// is gone.
     fn ask_store(&self, ends: bool) -> Result<()> {
-        let doing = || format!("writing out the filesystem of {}", self.db.root().display());
         let (store, asking) = (&self.db.0.in_use, &self.asking);
         let ask = || {
             asking.note_begin()?;
             rustix::fs::syncfs(store)?;
             if ends { asking.note_end() } else { Ok(()) }
         };
-        match process::survivor([store.as_fd(), asking.as_fd()], ask).context(doing)? {
-            Survivor::Done => Ok(()),
-            Survivor::Failed(errno) => Err(errno).context(doing),
-            Survivor::None => ask().context(doing),
-        }
+        process::survivor([store.as_fd(), asking.as_fd()], ask)
+            .context(|| format!("writing out the filesystem of {}", self.db.root().display()))
     }
 
     fn end_boot(&self, why: &str) -> Result<()> {

@@ -77,21 +77,10 @@ unsafe fn clone(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Resul
     }
 }
 
-/// How [`survivor`] ended.
-pub enum Survivor {
-    Done,
-    Failed(Errno),
-    /// There could be none.
-    None,
-}
-
 /// A child does `work`, in a session of its own: it goes on to its end when this process is killed, or all of its group. It
 /// has `kept` alone of the descriptors here. `work` must be system calls and nothing else: it may not even take memory, as another
-/// thread may have been about to when the child was made (fork(2)).
-pub fn survivor(
-    kept: [BorrowedFd<'_>; 2],
-    work: impl Fn() -> rustix::io::Result<()>,
-) -> io::Result<Survivor> {
+/// thread may have been about to when the child was made (fork(2)). Where there can be no child this process does it.
+pub fn survivor(kept: [BorrowedFd<'_>; 2], work: impl Fn() -> rustix::io::Result<()>) -> io::Result<()> {
     // SAFETY: what the child does are system calls.
     #[allow(unsafe_code, reason = "clone3(2)")]
     let child = match unsafe { clone(0, None) } {
@@ -100,12 +89,12 @@ pub fn survivor(
         // As many processes, or as much memory, as there may be.
         Err(error) => {
             tracing::debug!(%error, "not in a child");
-            return Ok(Survivor::None);
+            return Ok(work()?);
         }
     };
     match child.wait()? {
-        Ended::Exited(0) => Ok(Survivor::Done),
-        Ended::Exited(number) => Ok(Survivor::Failed(Errno::from_raw_os_error(number))),
+        Ended::Exited(0) => Ok(()),
+        Ended::Exited(number) => Err(io::Error::from_raw_os_error(number)),
         Ended::Killed(signal) => {
             Err(io::Error::other(format!("the process that did it was ended by signal {signal}")))
         }

@@ -285,8 +285,7 @@ impl Waiting {
         tool(&self.sandbox, &["fsfreeze", how, self.bed.to_str().unwrap()]);
     }
 
-    /// Somebody who asks the disk is killed while it makes him wait, and everybody who asks with him of his group. What
-    /// `meanwhile` gives comes before the disk answers.
+    /// Somebody who asks the disk is killed while it makes him wait. What `meanwhile` gives comes before the disk answers.
     fn kill_who_asks<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
         let mut asks = child(&self.sandbox.root(), "write out");
         wait_until_ready(&mut asks);
